@@ -1,0 +1,1 @@
+"""The light face of the engine: plans, models, scripts, runs and the protocol. No torch."""

@@ -1,0 +1,29 @@
+"""The one exception a user can meet, and the hint for a mistyped name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MemwbError(Exception):
+    """Something the user can put right: what was wrong, where, and what to do.
+
+    ``title`` names the problem in a few words, ``what`` says what happened and where
+    (a TOML path, a file), ``fix`` says what to do. ``str()`` joins the three.
+    """
+
+    def __init__(self, title: str, what: str = "", fix: str = "") -> None:
+        super().__init__(title, what, fix)
+        self.title = title
+        self.what = what
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.title, self.what, self.fix) if part)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` for the closest known name, or an empty string."""
+    found = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.5)
+    return f"did you mean {found[0]!r}?" if found else ""

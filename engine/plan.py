@@ -1,0 +1,307 @@
+"""The plan: which model, which workload, which techniques. Pure data, TOML in and out."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.technique import GROUPS, Technique, group_of, techniques
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one burst trains on and for how long."""
+
+    batch_size: Annotated[int, Meta(ge=1, description="sequences in one forward pass")] = 1
+    sequence_length: Annotated[int, Meta(ge=2, description="tokens in one sequence")] = 1024
+    gradient_accumulation: Annotated[
+        int, Meta(ge=1, description="forward and backward passes before one optimizer step")
+    ] = 1
+    steps: Annotated[int, Meta(ge=1, description="optimizer steps")] = 8
+    learning_rate: Annotated[float, Meta(gt=0, lt=10, description="peak learning rate")] = 2e-4
+    schedule: Annotated[
+        Literal["constant", "cosine", "linear"],
+        Meta(description="learning rate after the warm-up"),
+    ] = "constant"
+    warmup_steps: Annotated[int, Meta(ge=0, description="steps of linear warm-up")] = 0
+    seed: Annotated[int, Meta(ge=0, lt=2**32, description="seed of weights, data and dropout")] = 0
+    data: Annotated[
+        str, Meta(min_length=1, description="builtin, or a .txt, .jsonl or .parquet file")
+    ] = "builtin"
+    text_field: Annotated[
+        str, Meta(min_length=1, description="the field that holds the text in jsonl and parquet")
+    ] = "text"
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole plan. ``techniques`` maps a name to its parameters; presence means on.
+
+    Treat the mapping as frozen too: an edit makes a new plan.
+    """
+
+    model: Annotated[str, Meta(min_length=1, description="catalogue name, folder or hub id")]
+    weights: Annotated[
+        Literal["auto", "pretrained", "random"],
+        Meta(description="auto takes local weights where there are some, else random ones"),
+    ] = "auto"
+    workload: Workload = Workload()
+    techniques: dict[str, Any] = {}
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a plan cannot run as it stands: where, the reason, and the edit that mends it."""
+
+    path: str
+    reason: str
+    fix: str
+    override: str = ""
+    """The ``NAME=on|off`` edit that mends it."""
+
+    @property
+    def technique(self) -> str:
+        """The technique at fault."""
+        return self.path.removeprefix("$.techniques.")
+
+
+def parse_plan(text: str, origin: str = "the plan") -> Plan:
+    """A plan from TOML text. Raises MemwbError with the path of what is wrong."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MemwbError(f"{origin} is not TOML", str(error), "Mend the line it names.") from None
+    return plan_from(data, origin)
+
+
+def plan_from(data: Mapping[str, Any], origin: str = "the plan") -> Plan:
+    """A plan from plain data (of TOML or JSON). Raises MemwbError with the path."""
+    data = dict(data)
+    if "model" not in data:
+        raise MemwbError(
+            f"{origin} names no model",
+            "$.model is missing",
+            'Add model = "tiny", or another name of `memwb models`.',
+        )
+    chosen = data.pop("techniques", {})
+    if not isinstance(chosen, Mapping):
+        raise _wrong(origin, "$.techniques: expected a table", "Write [techniques.NAME].")
+    plan = _convert(data, Plan, "$", origin)
+    return msgspec.structs.replace(
+        plan, techniques={name: _params(name, value, origin) for name, value in chosen.items()}
+    )
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data, every value written out, techniques in their usual order."""
+    data: dict[str, Any] = msgspec.to_builtins(plan)
+    known = list(techniques())
+    data["techniques"] = {
+        name: data["techniques"][name] for name in sorted(plan.techniques, key=known.index)
+    }
+    return data
+
+
+def plan_toml(plan: Plan, template: str = "") -> str:
+    """The plan as TOML text; comments and order of ``template`` (a TOML text) are kept."""
+    import tomlkit
+
+    data = plan_data(plan)
+    if not template:
+        return tomlkit.dumps(data)
+    document = tomlkit.parse(template)
+    _merge(document, data)
+    return tomlkit.dumps(document)
+
+
+def override(plan: Plan, text: str) -> Plan:
+    """A plan with one value changed: ``dotted.key=value``, or ``NAME=on|off`` for a technique."""
+    key, equals, raw = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise MemwbError(
+            f"{text!r} is not an override",
+            "an override is KEY=VALUE",
+            "For example -o workload.steps=4, or -o lora=on.",
+        )
+    if key in techniques() and raw in ("on", "off"):
+        return toggle(plan, key, raw == "on")
+    data = plan_data(plan)
+    path = key.split(".")
+    if path[0] in techniques():
+        path.insert(0, "techniques")
+    elif len(path) == 1 and path[0] in Workload.__struct_fields__:
+        path.insert(0, "workload")
+    table = data
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise _wrong(text, f"$.{key}: {part} holds a value, not a table", _unknown(key))
+    table[path[-1]] = _value(raw, table.get(path[-1]))
+    return plan_from(data, f"-o {text}")
+
+
+def toggle(plan: Plan, name: str, on: bool) -> Plan:
+    """The technique switched on or off; others of its exclusive group make room for it."""
+    known = techniques()
+    if name not in known:
+        raise MemwbError(
+            f"There is no technique {name!r}", nearest(name, known), "See `memwb techniques`."
+        )
+    kept = {key: value for key, value in plan.techniques.items() if key != name}
+    if on:
+        group = group_of(known[name].group)
+        if group.exclusive:
+            kept = {key: value for key, value in kept.items() if known[key].group != group.name}
+        kept[name] = plan.techniques.get(name, known[name].params())
+    return msgspec.structs.replace(plan, techniques=kept)
+
+
+def active(plan: Plan) -> dict[str, msgspec.Struct]:
+    """The techniques that act, in order: those named, and the default of a group left empty."""
+    known = techniques()
+    chosen = dict(plan.techniques)
+    taken = {known[name].group for name in chosen}
+    for group in GROUPS:
+        if group.default and group.name not in taken:
+            chosen[group.default] = known[group.default].params()
+    return {name: chosen[name] for name in known if name in chosen}
+
+
+def problems(plan: Plan) -> list[Problem]:
+    """Every conflict and unmet need among the plan's techniques; empty when it can run."""
+    known = techniques()
+    found: list[Problem] = []
+    for name in plan.techniques:
+        found += _problems_of(known[name], plan)
+    return found
+
+
+def check(plan: Plan) -> Plan:
+    """The plan itself if its techniques go together, else MemwbError with the first reason."""
+    for problem in problems(plan):
+        raise MemwbError(
+            "These techniques do not go together",
+            f"{problem.path}: {problem.reason}",
+            f"{problem.fix} (-o {problem.override})",
+        )
+    return plan
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from a TOML file. Raises MemwbError if it cannot be read or is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MemwbError(f"There is no file {path}", "", "Give a plan or a preset's name.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MemwbError(f"{path} cannot be read", str(error), "A plan is a TOML file.") from None
+    return parse_plan(text, str(path))
+
+
+def _problems_of(technique: Technique, plan: Plan) -> list[Problem]:
+    path = f"$.techniques.{technique.name}"
+    found = []
+    group = group_of(technique.group)
+    known = techniques()
+    for other in plan.techniques:
+        if other == technique.name:
+            continue
+        # A conflict is told once, at the technique that was named later.
+        if group.exclusive and known[other].group == group.name:
+            if list(plan.techniques).index(other) < list(plan.techniques).index(technique.name):
+                reason = f"{other} is on, and only one of {group.title} can act"
+                found.append(Problem(path, reason, f"Turn {other} off.", f"{other}=off"))
+    for conflict in technique.conflicts:
+        for other in conflict.names:
+            if other in plan.techniques:
+                reason = f"conflicts with {other}: {conflict.reason}"
+                found.append(Problem(path, reason, f"Turn {other} off.", f"{other}=off"))
+    for need in technique.needs:
+        if not any(name in plan.techniques for name in need.names):
+            wanted = " or ".join(need.names)
+            reason = f"needs {wanted}: {need.reason}"
+            first = need.names[0]
+            found.append(Problem(path, reason, f"Turn {first} on.", f"{first}=on"))
+    return found
+
+
+def _params(name: str, value: Any, origin: str) -> Any:
+    known = techniques()
+    path = f"$.techniques.{name}"
+    if name not in known:
+        raise _wrong(
+            origin,
+            f"{path}: there is no such technique",
+            f"{nearest(name, known)} See `memwb techniques`.".strip(),
+        )
+    if not isinstance(value, Mapping):
+        raise _wrong(origin, f"{path}: expected a table", f"Write [techniques.{name}].")
+    return _convert(dict(value), known[name].params, path, origin)
+
+
+def _convert(data: dict[str, Any], kind: type[Any], path: str, origin: str) -> Any:
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        what, fix = _explain(str(error), kind, path)
+        raise _wrong(origin, what, fix) from None
+
+
+def _explain(message: str, kind: type[Any], path: str) -> tuple[str, str]:
+    """msgspec's message as ``path: reason`` and a hint at the nearest name or the range."""
+    reason, _, inner = message.partition(" - at `$")
+    where = path + inner.rstrip("`")
+    unknown = re.search(r"unknown field `(.*)`", reason, re.DOTALL)
+    if unknown:
+        at = _struct_at(kind, inner.rstrip("`"))
+        names = at.__struct_fields__
+        known = f"Known here: {', '.join(names)}." if names else "It has no parameters."
+        return (
+            f"{where}.{unknown[1]}: there is no such key",
+            f"{nearest(unknown[1], names)} {known}".strip(),
+        )
+    reason = reason[0].lower() + reason[1:].replace("`", "")
+    return f"{where}: {reason.replace('>=', '≥').replace('<=', '≤')}", "Give a value of that kind."
+
+
+def _struct_at(kind: type[Any], inner: str) -> type[msgspec.Struct]:
+    for part in inner.strip(".").split("."):
+        hints = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        if part in hints and isinstance(hints[part], type):
+            kind = hints[part]
+    return kind
+
+
+def _wrong(origin: str, what: str, fix: str) -> MemwbError:
+    return MemwbError(f"Something is wrong in {origin}", what, fix)
+
+
+def _unknown(key: str) -> str:
+    return f"See `memwb techniques` and the workload's keys; {key} is neither."
+
+
+def _value(raw: str, current: Any) -> Any:
+    """The text of an override as a TOML value; bare words are strings."""
+    if isinstance(current, str) and not raw.startswith(('"', "'")):
+        return raw
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def _merge(table: Any, data: Mapping[str, Any]) -> None:
+    """Bring a tomlkit table to hold exactly ``data``, touching only what differs."""
+    for key in [key for key in table if key not in data]:
+        del table[key]
+    for key, value in data.items():
+        if isinstance(value, Mapping) and key in table and isinstance(table[key], Mapping):
+            _merge(table[key], value)
+        elif key not in table or table[key] != value:
+            table[key] = value

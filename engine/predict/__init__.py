@@ -1,0 +1,1 @@
+"""Prediction: the same script on the meta device."""

@@ -1,0 +1,168 @@
+"""What a technique declares, the groups they come in, and how their files are found.
+
+A technique is one module in ``engine/techniques``: a ``Technique`` named ``technique`` and,
+beside it, plain functions named after the stages they act on. The declaration feeds the
+toggle in the workbench, the command line, the check of a plan, the script and the tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import pkgutil
+from typing import Any, get_args
+
+import msgspec
+
+STAGES = (
+    "configure",
+    "load_model",
+    "adapt_model",
+    "patch_model",
+    "shard_model",
+    "loss",
+    "build_optimizer",
+    "batches",
+    "train",
+)
+"""The fixed order in which a script is built.
+
+Hooks of ``loss`` and ``build_optimizer`` take the place of the recipe's own function; hooks of
+the other stages are applied one after another, in the order of the groups.
+"""
+
+REPLACING = ("loss", "build_optimizer")
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A family of techniques, shown together. At most one of an exclusive group is on."""
+
+    name: str
+    title: str
+    exclusive: bool = False
+    default: str = ""
+    """The technique that acts when none of the group is named."""
+
+
+GROUPS = (
+    Group("precision", "Precision", exclusive=True, default="fp32"),
+    Group("attention", "Attention"),
+    Group("quantization", "Quantized base", exclusive=True),
+    Group("adapters", "Adapters", exclusive=True),
+    Group("activations", "Activations"),
+    Group("loss", "Loss", exclusive=True),
+    Group("optimizer", "Optimizer", exclusive=True, default="adamw"),
+)
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of a technique that has none; others declare a struct of the same kind."""
+
+
+class Relation(msgspec.Struct, frozen=True):
+    """Names of other techniques and the reason: a conflict with each, or a need of any one."""
+
+    names: tuple[str, ...]
+    reason: str
+
+
+class Technique(msgspec.Struct, frozen=True, kw_only=True):
+    """The declaration of one technique. ``exact`` promises losses identical to the plain run."""
+
+    name: str
+    title: str
+    group: str
+    saves: str
+    costs: str
+    not_when: str
+    """When it does not help."""
+    source: str
+    params: type[msgspec.Struct] = Params
+    exact: bool = False
+    tolerance: float | None = None
+    """Largest relative deviation of the loss from the plain run; None when it trains another
+    model (an adapter) or takes other steps (another optimizer), so that no curve is owed."""
+    conflicts: tuple[Relation, ...] = ()
+    needs: tuple[Relation, ...] = ()
+    packages: tuple[str, ...] = ()
+    """Import names of packages beyond torch and transformers that it runs on."""
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """One parameter of a technique as a form or a help text needs it."""
+
+    name: str
+    type: str
+    default: Any
+    description: str
+    choices: tuple[Any, ...] = ()
+
+
+@functools.cache
+def techniques() -> dict[str, Technique]:
+    """Every technique by name, in the order of the groups: found by walking the folder."""
+    package = importlib.import_module("memwb.engine.techniques")
+    found = [module_of(info.name).technique for info in pkgutil.iter_modules(package.__path__)]
+    order = [group.name for group in GROUPS]
+    found.sort(key=lambda technique: order.index(technique.group))
+    return {technique.name: technique for technique in found}
+
+
+def module_of(name: str) -> Any:
+    """The module that declares a technique: the file has the technique's name."""
+    return importlib.import_module(f"memwb.engine.techniques.{name}")
+
+
+def hooks_of(name: str) -> dict[str, Any]:
+    """The hooks of a technique by stage, in the order of the stages."""
+    module = module_of(name)
+    return {stage: getattr(module, stage) for stage in STAGES if hasattr(module, stage)}
+
+
+def group_of(name: str) -> Group:
+    """The group of that name."""
+    return next(group for group in GROUPS if group.name == name)
+
+
+def parameters_of(technique: Technique) -> tuple[Parameter, ...]:
+    """The technique's parameters with type, default, description and choices."""
+    info = msgspec.inspect.type_info(technique.params)
+    assert isinstance(info, msgspec.inspect.StructType)
+    hints = msgspec.structs.fields(technique.params)
+    return tuple(
+        Parameter(
+            name=field.name,
+            type=_type_name(field.type),
+            default=None if hint.default is msgspec.NODEFAULT else hint.default,
+            description=_description(hint.type),
+            choices=tuple(getattr(_inner(field.type), "values", ())),
+        )
+        for field, hint in zip(info.fields, hints, strict=True)
+    )
+
+
+def unavailable(technique: Technique) -> str:
+    """Why this machine cannot run the technique, or an empty string. Imports nothing heavy."""
+    missing = [name for name in technique.packages if importlib.util.find_spec(name) is None]
+    return f"needs {' and '.join(missing)}: pip install {' '.join(missing)}" if missing else ""
+
+
+def _inner(info: Any) -> Any:
+    return info.type if isinstance(info, msgspec.inspect.Metadata) else info
+
+
+def _type_name(info: Any) -> str:
+    inner = _inner(info)
+    if isinstance(inner, msgspec.inspect.LiteralType):
+        return "choice"
+    if isinstance(inner, msgspec.inspect.UnionType):
+        return " | ".join(_type_name(part) for part in inner.types)
+    names = {"IntType": "int", "FloatType": "float", "BoolType": "bool", "StrType": "str"}
+    names |= {"ListType": "list", "VarTupleType": "list"}
+    return names.get(type(inner).__name__, type(inner).__name__)
+
+
+def _description(hint: Any) -> str:
+    metas = [part for part in get_args(hint) if isinstance(part, msgspec.Meta)]
+    return next((meta.description for meta in metas if meta.description), "")

@@ -1,0 +1,1 @@
+"""One file per technique: its declaration, and its hooks whose text lands in the script."""

@@ -1,0 +1,1 @@
+"""The part that runs bursts: the fork server, the burst and the meters. Torch lives here."""

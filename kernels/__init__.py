@@ -1,0 +1,1 @@
+"""Triton kernels, one per file; they import torch and triton and nothing of memwb."""

@@ -1,0 +1,1 @@
+"""Plans by goal, one commented TOML file each."""

@@ -1,0 +1,1 @@
+"""The terminal workbench and the command line; torch is never imported here."""
