@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from memwb.engine.checkpoint import Checkpoint, check_causal, count_parameters, read_checkpoint
+from memwb.engine.errors import MemwbError, nearest
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,7 +25,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """catalogue, folder, cache or hub."""
     location: str
-    """What ``from_pretrained`` is given: a hub id or an absolute folder."""
+    """What ``from_pretrained`` is given: a hub id or an absolute folder. Empty for ``tiny``."""
     weights: str
     """pretrained when weights are at hand (or will be fetched from the hub), else random."""
     config: dict[str, Any] | None = None
@@ -26,3 +36,255 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: int | None = None
     context: int | None = None
     licence: str = ""
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One architecture of the catalogue, as ``models.toml`` holds it."""
+
+    hub: str
+    licence: str
+    parameters: int
+    published: str
+    config: dict[str, Any]
+
+
+@functools.cache
+def catalogue() -> dict[str, Entry]:
+    """Every architecture by name, in the order of ``models.toml``."""
+    text = Path(__file__).with_name("models.toml").read_bytes()
+    return msgspec.toml.decode(text, type=dict[str, Entry])
+
+
+def models() -> list[Model]:
+    """The catalogue, then whatever else the local Hugging Face cache holds; needs no network."""
+    entries = catalogue()
+    found = [_listed(name, entry) for name, entry in entries.items()]
+    known = {entry.hub for entry in entries.values()}
+    for hub_id in _cached_ids():
+        if hub_id in known or hub_id in entries:
+            continue
+        try:
+            found.append(resolve(hub_id, allow_pickle=True, trust_remote_code=True))
+        except MemwbError:
+            # Another kind of model, or a download that was never finished.
+            continue
+    return found
+
+
+def resolve(
+    name: str,
+    weights: str = "auto",
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+) -> Model:
+    """The model that a plan's ``model`` and ``weights`` mean on this machine.
+
+    In this order: a catalogue name, a folder, a hub id in the local cache, a hub id to fetch.
+    Touches no network. Raises MemwbError for an unknown name, a folder without a usable model,
+    weights that are asked for and not there, and for pickled weights and remote code unless
+    they are allowed.
+    """
+    entry = catalogue().get(name)
+    if entry is not None:
+        return _from_catalogue(name, entry, weights, allow_pickle)
+    path = os.path.expanduser(name)
+    if os.path.isdir(path):
+        folder = Path(path).absolute()
+        checkpoint = read_checkpoint(folder)
+        chosen = _weights(checkpoint, weights, allow_pickle, trust_remote_code)
+        return _of_checkpoint(name, "folder", str(folder), checkpoint, chosen)
+    cached = _cached(name)
+    if cached is not None:
+        location, checkpoint = cached
+        chosen = _weights(checkpoint, weights, allow_pickle, trust_remote_code)
+        return _of_checkpoint(name, "cache", location, checkpoint, chosen)
+    if _HUB_ID.fullmatch(name):
+        return _from_hub(name, weights)
+    raise _unknown(name)
+
+
+def _from_catalogue(name: str, entry: Entry, weights: str, allow_pickle: bool) -> Model:
+    """Local weights if there are some; remote code is no matter: transformers knows the type."""
+    cached = _cached(entry.hub)
+    chosen = "random"
+    if cached is not None and weights != "random":
+        checkpoint = cached[1]
+        if checkpoint.safetensors or (allow_pickle and checkpoint.pickled):
+            count_parameters(checkpoint)  # raises when the download is damaged
+            chosen = "pretrained"
+    if weights == "pretrained" and chosen == "random":
+        _check_fetchable(name, entry.hub)
+        chosen = "pretrained"
+    location, tokenizer = entry.hub, ""
+    if cached is not None:
+        location = cached[0]
+        tokenizer = location if cached[1].tokenizer else ""
+    if chosen == "pretrained":
+        tokenizer = location
+    return _of_entry(name, entry, "catalogue", location, chosen, tokenizer)
+
+
+def _listed(name: str, entry: Entry) -> Model:
+    try:
+        return _from_catalogue(name, entry, "auto", allow_pickle=False)
+    except MemwbError:
+        # The local weights are damaged, which resolving says; the architecture still stands.
+        return _of_entry(name, entry, "catalogue", entry.hub, "random", "")
+
+
+def _from_hub(name: str, weights: str) -> Model:
+    entry = next((entry for entry in catalogue().values() if entry.hub == name), None)
+    if entry is not None and weights == "random":
+        return _of_entry(name, entry, "hub", name, "random", "")
+    if weights == "random":
+        raise MemwbError(
+            f"The architecture of {name!r} is not on this machine",
+            "random weights need its config.json, and the local cache does not hold it",
+            'Take weights = "pretrained", which fetches it, or a folder with its config.json.',
+        )
+    _check_fetchable(name, name)
+    if entry is not None:
+        return _of_entry(name, entry, "hub", name, "pretrained", name)
+    return Model(name=name, source="hub", location=name, weights="pretrained", tokenizer=name)
+
+
+def _check_fetchable(name: str, hub_id: str) -> None:
+    if not hub_id:
+        raise MemwbError(
+            f"{name} has no published weights",
+            "$.weights is pretrained",
+            'Take weights = "random" or "auto".',
+        )
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise MemwbError(
+            f"The weights of {name} are not on this machine",
+            f"{hub_id} is not in {cache_folder()}, and HF_HUB_OFFLINE forbids to fetch it",
+            'Unset HF_HUB_OFFLINE, or take weights = "random" of a catalogue model or a folder.',
+        )
+
+
+def _weights(checkpoint: Checkpoint, weights: str, allow_pickle: bool, trusted: bool) -> str:
+    """pretrained or random, or MemwbError when what is there is refused or not enough."""
+    folder = checkpoint.folder
+    if checkpoint.remote_code and not trusted:
+        raise MemwbError(
+            "This model brings Python code of its own",
+            f"{folder / 'config.json'} has an auto_map",
+            "If you trust its author, allow it with --trust-remote-code.",
+        )
+    check_causal(checkpoint)
+    if weights == "random":
+        return "random"
+    if checkpoint.safetensors or (allow_pickle and checkpoint.pickled):
+        return "pretrained"
+    if checkpoint.pickled:
+        raise MemwbError(
+            "These weights are pickled, and loading a pickle can run any code",
+            f"{checkpoint.pickled[0]}, and no safetensors beside it",
+            "Convert it to safetensors, or allow it with --allow-pickle if you trust it, "
+            'or take weights = "random".',
+        )
+    if weights == "pretrained":
+        raise MemwbError(
+            "There are no weights",
+            f"{folder} holds neither model.safetensors nor {'model.safetensors.index.json'}",
+            'Add the weights, or take weights = "random".',
+        )
+    return "random"
+
+
+def _of_checkpoint(
+    name: str, source: str, location: str, checkpoint: Checkpoint, weights: str
+) -> Model:
+    config = checkpoint.config
+    parameters = count_parameters(checkpoint) if weights == "pretrained" else None
+    return Model(
+        name=name,
+        source=source,
+        location=location,
+        weights=weights,
+        config=config,
+        tokenizer=location if checkpoint.tokenizer else "",
+        parameters=parameters,
+        vocabulary=_number(config, "vocab_size"),
+        context=_number(config, "max_position_embeddings", "n_positions"),
+    )
+
+
+def _of_entry(
+    name: str, entry: Entry, source: str, location: str, weights: str, tokenizer: str
+) -> Model:
+    return Model(
+        name=name,
+        source=source,
+        location=location,
+        weights=weights,
+        config=dict(entry.config),
+        tokenizer=tokenizer,
+        parameters=entry.parameters,
+        vocabulary=_number(entry.config, "vocab_size"),
+        context=_number(entry.config, "max_position_embeddings", "n_positions"),
+        licence=entry.licence,
+    )
+
+
+def _number(config: dict[str, Any], *names: str) -> int | None:
+    """The first of these values; the config of an image-and-text model keeps them one deeper."""
+    text = config.get("text_config")
+    for place in (config, text if isinstance(text, dict) else {}):
+        for name in names:
+            if isinstance(place.get(name), int):
+                return int(place[name])
+    return None
+
+
+def cache_folder() -> Path:
+    """The hub's local cache, by the variables that huggingface_hub itself obeys."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(variable):
+            return Path(os.environ[variable]).expanduser()
+    home = os.environ.get("HF_HOME")
+    if not home:
+        home = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def _cached_ids() -> Iterator[str]:
+    try:
+        folders = sorted(cache_folder().glob("models--*"))
+    except OSError:
+        return
+    for folder in folders:
+        yield folder.name.removeprefix("models--").replace("--", "/")
+
+
+def _cached(hub_id: str) -> tuple[str, Checkpoint] | None:
+    """Where from_pretrained finds it (the hub id, if ``main`` is cached), and what is there."""
+    if not hub_id or hub_id.count("/") > 1 or not re.fullmatch(r"[\w./-]+", hub_id, re.ASCII):
+        return None
+    folder = cache_folder() / ("models--" + hub_id.replace("/", "--"))
+    try:
+        revision = (folder / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        revision = ""
+    snapshot = folder / "snapshots" / revision
+    if revision and (snapshot / "config.json").is_file():
+        return hub_id, read_checkpoint(snapshot)
+    # A revision that was asked for by its hash: the hub id alone would not find it.
+    for config in sorted(folder.glob("snapshots/*/config.json")):
+        return str(config.parent), read_checkpoint(config.parent)
+    return None
+
+
+def _unknown(name: str) -> MemwbError:
+    if os.sep in name or name.startswith(("~", ".")):
+        return MemwbError(
+            "There is no such folder",
+            f"$.model: {name!r} is not a folder of this machine",
+            "Give the folder that holds config.json, or a name of `memwb models`.",
+        )
+    return MemwbError(
+        f"There is no model {name!r}",
+        f"$.model: {nearest(name, catalogue())}".removesuffix(": "),
+        "See `memwb models`; a folder or a hub id (ORGANISATION/NAME) will do as well.",
+    )

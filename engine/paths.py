@@ -1,0 +1,35 @@
+"""Where memwb keeps what belongs to the user: runs, presets, settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """The user's data folder: ``MEMWB_HOME``, else the platform's own place. Not created here."""
+    chosen = os.environ.get("MEMWB_HOME")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_data_path("memwb", appauthor=False)
+
+
+def runs_folder() -> Path:
+    """Every run has a folder here."""
+    return home() / "runs"
+
+
+def presets_folder() -> Path:
+    """The user's own presets."""
+    return home() / "presets"
+
+
+def settings_file() -> Path:
+    """The user's settings; beside the data when ``MEMWB_HOME`` is set."""
+    if os.environ.get("MEMWB_HOME"):
+        return home() / "settings.toml"
+    import platformdirs
+
+    return platformdirs.user_config_path("memwb", appauthor=False) / "settings.toml"

@@ -1,0 +1,111 @@
+"""Presets: plans with a name and comments, packaged ones and the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from memwb.engine import paths
+from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.plan import Plan, check, override, plan_toml, read_plan
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+
+
+def presets() -> dict[str, Path]:
+    """The file of every preset by name, sorted; a user's preset hides a packaged one."""
+    found = {
+        file.stem: file
+        for folder in (_packaged_folder(), paths.presets_folder())
+        for file in folder.glob("*.toml")
+        if file.is_file()
+    }
+    return dict(sorted(found.items()))
+
+
+def load_plan(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
+    """The checked plan of a preset or a TOML file, with ``KEY=VALUE`` overrides applied in turn.
+
+    A preset's name goes before a file of the same name; write ``./NAME`` for the file. Raises
+    MemwbError for an unknown preset, a missing file, a wrong value or a conflict.
+    """
+    plan = read_plan(_find(name_or_path))
+    for text in overrides:
+        plan = override(plan, text)
+    return check(plan)
+
+
+def save_preset(name: str, plan: Plan) -> Path:
+    """Write the plan among the user's presets and return its file.
+
+    The comments of a preset that had this name are kept, of a packaged one too; the packaged
+    file itself is never touched. Raises MemwbError for a name that cannot be a file's.
+    """
+    if not _NAME.fullmatch(name) or name.lower().endswith(".toml"):
+        raise MemwbError(
+            f"{name!r} cannot be a preset's name",
+            "a preset's name is made of letters, digits and . _ + -, without .toml",
+            "For example my-lora.",
+        )
+    file = paths.presets_folder() / f"{name}.toml"
+    known = presets().get(name)
+    text = _with_comments(plan, known) if known else plan_toml(plan)
+    try:
+        _replace(file, text)
+    except OSError as error:
+        raise MemwbError(
+            f"The preset {name!r} was not saved",
+            f"{file}: {error.strerror}",
+            "Make the folder writable, or set MEMWB_HOME to another one.",
+        ) from None
+    return file
+
+
+def _find(name_or_path: str) -> Path:
+    known = presets()
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path).expanduser()
+    separators = [sep for sep in (os.sep, os.altsep) if sep]
+    if any(sep in name_or_path for sep in separators) or name_or_path.endswith(".toml"):
+        return path
+    if os.path.isfile(path):
+        return path
+    raise MemwbError(
+        f"There is no preset {name_or_path!r}",
+        nearest(name_or_path, known),
+        "See `memwb presets`, or give the path of a TOML file.",
+    )
+
+
+def _packaged_folder() -> Path:
+    spec = importlib.util.find_spec("memwb.presets")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _with_comments(plan: Plan, template: Path) -> str:
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        return plan_toml(plan, template.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, TOMLKitError):
+        # What is being replaced cannot be read; there are no comments to keep.
+        return plan_toml(plan)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write the whole file or nothing: a crash leaves the old one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
