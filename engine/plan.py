@@ -198,7 +198,9 @@ def read_plan(path: Path) -> Plan:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise MemwbError(f"There is no file {path}", "", "Give a plan or a preset's name.") from None
+        raise MemwbError(
+            f"There is no file {path}", "", "Give a plan or a preset's name."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise MemwbError(f"{path} cannot be read", str(error), "A plan is a TOML file.") from None
     return parse_plan(text, str(path))
@@ -209,14 +211,15 @@ def _problems_of(technique: Technique, plan: Plan) -> list[Problem]:
     found = []
     group = group_of(technique.group)
     known = techniques()
-    for other in plan.techniques:
+    chosen = list(plan.techniques)
+    for other in chosen:
         if other == technique.name:
             continue
         # A conflict is told once, at the technique that was named later.
-        if group.exclusive and known[other].group == group.name:
-            if list(plan.techniques).index(other) < list(plan.techniques).index(technique.name):
-                reason = f"{other} is on, and only one of {group.title} can act"
-                found.append(Problem(path, reason, f"Turn {other} off.", f"{other}=off"))
+        earlier = chosen.index(other) < chosen.index(technique.name)
+        if earlier and group.exclusive and known[other].group == group.name:
+            reason = f"{other} is on, and only one of {group.title} can act"
+            found.append(Problem(path, reason, f"Turn {other} off.", f"{other}=off"))
     for conflict in technique.conflicts:
         for other in conflict.names:
             if other in plan.techniques:

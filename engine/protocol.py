@@ -188,9 +188,7 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
     burst: str = ""
 
 
-Event = (
-    Hello | Ready | Started | Loaded | Samples | Timeline | Step | Ended | Problem | Beat
-)
+Event = Hello | Ready | Started | Loaded | Samples | Timeline | Step | Ended | Problem | Beat
 
 _command = msgspec.json.Decoder(Command)
 _event = msgspec.json.Decoder(Event)

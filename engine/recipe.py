@@ -1,0 +1,298 @@
+"""The stage functions that every script starts from. Their text lands in train.py as it stands.
+
+Each function is self-contained: it imports what it needs first thing inside itself (the script
+lifts these imports to its top), and may call other functions of this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def parse_arguments(defaults: dict[str, Any], argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; every default is the value of the plan."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--model", default=defaults["model"], help="hub id or folder [%(default)s]")
+    add("--weights", default=defaults["weights"], choices=["pretrained", "random"])
+    add("--tokenizer", default=defaults["tokenizer"], help="hub id or folder; empty means bytes")
+    add("--data", default=defaults["data"], help="builtin, .txt, .jsonl or .parquet [%(default)s]")
+    add("--text-field", default=defaults["text_field"], help="of jsonl and parquet [%(default)s]")
+    add("--steps", type=int, default=defaults["steps"], help="optimizer steps [%(default)s]")
+    add("--batch-size", type=int, default=defaults["batch_size"], help="[%(default)s]")
+    add("--sequence-length", type=int, default=defaults["sequence_length"], help="[%(default)s]")
+    add("--gradient-accumulation", type=int, default=defaults["gradient_accumulation"])
+    add("--learning-rate", type=float, default=defaults["learning_rate"], help="[%(default)s]")
+    add("--schedule", default=defaults["schedule"], choices=["constant", "cosine", "linear"])
+    add("--warmup-steps", type=int, default=defaults["warmup_steps"], help="[%(default)s]")
+    add("--seed", type=int, default=defaults["seed"], help="[%(default)s]")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
+    add("--output", default="", help="folder for the trained model; nothing is saved without")
+    add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    args = parser.parse_args(argv)
+    counts = ("steps", "batch_size", "sequence_length", "gradient_accumulation")
+    for name in counts:
+        if getattr(args, name) < 1 + (name == "sequence_length"):
+            parser.error(f"--{name.replace('_', '-')} is too small: {getattr(args, name)}")
+    return args
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto is the GPU if there is one, else the CPU."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def load_tokenizer(args: argparse.Namespace) -> Any:
+    """The model's tokenizer; None when there is none, and bytes are used."""
+    from transformers import AutoTokenizer
+
+    if not args.tokenizer:
+        return None
+    return AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=args.trust_remote_code)
+
+
+class DataError(ValueError):
+    """The data cannot be trained on; the message says what was wrong and where."""
+
+
+def read_documents(data: str, text_field: str) -> Iterator[str]:
+    """The documents of a file one after another; ``builtin`` is Python's own documentation.
+
+    Raises DataError if there is no such file, or no text where it should be.
+    """
+    import json
+    from pathlib import Path
+    from pydoc_data.topics import topics
+
+    path = Path(data).expanduser()
+    if data == "builtin":
+        yield from (topics[name] for name in sorted(topics))
+    elif not path.is_file():
+        raise DataError(f"there is no data file {data}")
+    elif path.suffix == ".txt":
+        with path.open(encoding="utf-8") as lines:
+            while block := "".join(lines.readlines(1 << 16)):
+                yield block
+    elif path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                record = json.loads(line) if line.strip() else {text_field: ""}
+                if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
+                    raise DataError(f"{data}, line {number}: no text in field {text_field!r}")
+                yield record[text_field]
+    elif path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        file = parquet.ParquetFile(path)
+        if text_field not in file.schema_arrow.names:
+            known = ", ".join(file.schema_arrow.names)
+            raise DataError(f"{data} has no column {text_field!r}; it has {known}")
+        for table in file.iter_batches(batch_size=256, columns=[text_field]):
+            yield from (str(text) for text in table.column(0).to_pylist() if text is not None)
+    else:
+        raise DataError(f"{data}: expected builtin, or a .txt, .jsonl or .parquet file")
+
+
+def read_sequences(args: argparse.Namespace, tokenizer: Any, vocabulary: int) -> torch.Tensor:
+    """Token ids packed into rows without padding: int64, (rows, sequence length).
+
+    As many rows as the training will use, or as the data has. Documents follow one another,
+    each ended by the end-of-sequence token where the tokenizer has one. Without a tokenizer a
+    token is one byte of UTF-8. Raises DataError when the data does not fill one row.
+    """
+    import torch
+
+    length = args.sequence_length
+    wanted = args.steps * args.batch_size * args.gradient_accumulation
+    tokens: list[int] = []
+    for text in read_documents(args.data, args.text_field):
+        if tokenizer is None:
+            tokens += [byte % vocabulary for byte in text.encode()]
+        else:
+            tokens += tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            tokens += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        if len(tokens) >= wanted * length:
+            break
+    rows = min(wanted, len(tokens) // length)
+    if rows == 0:
+        raise DataError(
+            f"{args.data} holds {len(tokens)} tokens, and one sequence needs {length}: "
+            "give more text or a smaller sequence length"
+        )
+    sequences = torch.tensor(tokens[: rows * length]).view(rows, length)
+    if int(sequences.max()) >= vocabulary:
+        raise DataError(
+            f"the tokenizer makes token {int(sequences.max())}, and the model knows only "
+            f"{vocabulary}: they do not belong together"
+        )
+    return sequences
+
+
+def load_config(args: argparse.Namespace, config: dict[str, Any]) -> Any:
+    """The architecture: of the pretrained model, or from the content of a config.json."""
+    from transformers import AutoConfig
+
+    if args.weights == "pretrained" or not config:
+        return AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    return AutoConfig.for_model(**config)
+
+
+def load_model(args: argparse.Namespace, config: Any, options: dict[str, Any]) -> Any:
+    """The model in training mode on its device: pretrained, or with random weights.
+
+    ``options`` is what the configure functions made: ``dtype``, perhaps
+    ``attn_implementation`` and ``quantization_config``, and ``convert``, which is applied to
+    each module as soon as it has its random weights (pretrained ones are converted by
+    transformers, from ``quantization_config``).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    convert = options.pop("convert", None)
+    device = choose_device(args.device)
+    torch.manual_seed(args.seed)
+    if args.weights == "pretrained":
+        model = AutoModelForCausalLM.from_pretrained(
+            args.model,
+            config=config,
+            device_map={"": device},
+            use_safetensors=None if args.allow_pickle else True,
+            trust_remote_code=args.trust_remote_code,
+            **options,
+        )
+    else:
+        options.pop("quantization_config", None)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=args.trust_remote_code, **options
+            )
+        fill_at_random(model, device, convert)
+    model.config.use_cache = False
+    return model.train()
+
+
+def fill_at_random(model: Any, device: torch.device, convert: Any) -> None:
+    """Give a model on the meta device random weights, one module at a time.
+
+    So that at no time more than one module stands beside what ``convert`` makes of it.
+    Tied weights stay tied.
+    """
+    import torch
+
+    made: dict[int, Any] = {}
+    head = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        for key, old in list(module._parameters.items()):
+            if old is not None and id(old) not in made:
+                empty = torch.empty_like(old, device=device)
+                made[id(old)] = torch.nn.Parameter(empty, requires_grad=old.requires_grad)
+            module._parameters[key] = None if old is None else made[id(old)]
+        for key, old in list(module._buffers.items()):
+            if old is not None:
+                module._buffers[key] = torch.empty_like(old, device=device)
+        model._init_weights(module)
+        if convert is not None and name and module is not head:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, convert(module))
+
+
+def decoder_layers(model: Any) -> Any:
+    """The decoder layers of a model, adapters or not: its longest list of equal modules."""
+    import torch
+
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()))
+
+
+def loss(model: Any, batch: dict[str, torch.Tensor], tokens: int) -> torch.Tensor:
+    """The model's own next-token cross-entropy, summed over the batch, divided by ``tokens``.
+
+    ``tokens`` counts the labels of the whole optimizer step, so that the micro-batches of
+    gradient accumulation add up to the loss of one big batch.
+    """
+    return model(**batch, num_items_in_batch=tokens).loss
+
+
+def build_schedule(args: argparse.Namespace, optimizer: Any) -> Any:
+    """The learning rate's course: linear warm-up, then constant, cosine or linear decay."""
+    from transformers import get_scheduler
+
+    name = "constant_with_warmup" if args.schedule == "constant" else args.schedule
+    return get_scheduler(
+        name, optimizer, num_warmup_steps=args.warmup_steps, num_training_steps=args.steps
+    )
+
+
+def batches(args: argparse.Namespace, sequences: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches without end, the rows shuffled anew for each pass over the data.
+
+    Labels are the inputs: the model shifts them itself.
+    """
+    import torch
+
+    device = choose_device(args.device)
+    generator = torch.Generator().manual_seed(args.seed)
+    order: list[int] = []
+    while True:
+        while len(order) < args.batch_size:
+            order += torch.randperm(len(sequences), generator=generator).tolist()
+        rows = sequences[order[: args.batch_size]].to(device)
+        order = order[args.batch_size :]
+        yield {"input_ids": rows, "labels": rows}
+
+
+def train(
+    args: argparse.Namespace,
+    model: Any,
+    optimizer: Any,
+    schedule: Any,
+    stream: Iterator[dict[str, torch.Tensor]],
+    loss_function: Callable[[Any, dict[str, torch.Tensor], int], torch.Tensor],
+) -> Iterator[tuple[int, float]]:
+    """Train; yields the number of each step, from 1, and its loss."""
+    for step in range(1, args.steps + 1):
+        micro_batches = [next(stream) for _ in range(args.gradient_accumulation)]
+        tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in micro_batches)
+        total = 0.0
+        for batch in micro_batches:
+            value = loss_function(model, batch, tokens)
+            value.backward()
+            total += value.item()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield step, total
+
+
+def save(model: Any, tokenizer: Any, output: str, random_base: bool) -> None:
+    """Write what was trained so that ``from_pretrained`` loads it: adapters, or the model.
+
+    Adapters of a random base need that very base: it is written beside them.
+    """
+    from pathlib import Path
+
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.use_cache = True
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    if hasattr(model, "peft_config") and random_base:
+        base = folder / "base"
+        for settings in model.peft_config.values():
+            settings.base_model_name_or_path = str(base.resolve())
+        model.save_pretrained(folder)
+        model.unload().save_pretrained(base)
+    else:
+        model.save_pretrained(folder)

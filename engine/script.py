@@ -1,0 +1,220 @@
+"""Write a plan as a training script: the chosen functions as text, and a main that calls them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from typing import Any
+
+import msgspec
+
+from memwb.engine.catalog import Model
+from memwb.engine.plan import Plan, active, check, plan_toml
+from memwb.engine.stitch import Piece, gather, import_block
+from memwb.engine.technique import REPLACING, STAGES, hooks_of, module_of, techniques
+from memwb.engine.version import VERSION
+
+RECIPE = "memwb.engine.recipe"
+WIDTH = 100
+START = """\
+if __name__ == "__main__":
+    try:
+        main()
+    except DataError as error:
+        raise SystemExit(f"train.py: {error}") from None"""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One hook as the script names it and calls it."""
+
+    stage: str
+    technique: str
+    name: str
+    arguments: dict[str, Any]
+
+
+def script(plan: Plan, model: Model, evidence: str = "") -> str:
+    """The text of train.py for a plan and the model it resolves to.
+
+    ``evidence`` goes into the header as comment lines: what was measured or predicted. Raises
+    MemwbError if the plan's techniques do not go together.
+    """
+    check(plan)
+    calls = _calls(plan)
+    pieces = _pieces(calls)
+    imports = [statement for piece in pieces for statement in piece.imports]
+    main = _main(calls)
+    imports += ["import torch", "from collections.abc import Sequence"]
+    imports += ["from functools import partial"] if "partial(" in main else []
+    parts = [
+        f'#!/usr/bin/env python3\n"""{_title(plan, model)}\n"""',
+        _header(plan, model, evidence),
+        "from __future__ import annotations\n\n" + import_block(imports),
+        f"DEFAULTS = {literal(_defaults(plan, model))}",
+    ]
+    config = (model.config or {}) if model.weights == "random" else {}
+    what = "The architecture: the content of a config.json." if config else "As pretrained."
+    parts.append(f'CONFIG: dict[str, Any] = {literal(config)}\n"""{what}"""')
+    definitions = [*(piece.text for piece in pieces), main, START]
+    return "\n\n".join(parts) + "\n\n\n" + "\n\n\n".join(definitions) + "\n"
+
+
+def literal(value: Any, indent: int = 0) -> str:
+    """A Python expression that evaluates to the value, laid out over lines when it is long.
+
+    For strings, numbers, booleans, None, and lists, tuples and dicts of these: whatever a
+    string holds, it comes out as a string.
+    """
+    flat = _flat(value)
+    if len(flat) + indent + 20 <= WIDTH and not (isinstance(value, dict) and indent == 0 and value):
+        return flat
+    pad = " " * (indent + 4)
+    if isinstance(value, dict):
+        rows = [f"{pad}{_flat(k)}: {literal(v, indent + 4)},\n" for k, v in value.items()]
+        return "{\n" + "".join(rows) + " " * indent + "}"
+    if isinstance(value, list | tuple):
+        rows = [f"{pad}{literal(item, indent + 4)},\n" for item in value]
+        return "[\n" + "".join(rows) + " " * indent + "]"
+    return flat
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, str):
+        plain = value.isascii() and value.isprintable() and not set(value) & {'"', "\\"}
+        return f'"{value}"' if plain else ascii(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flat(k)}: {_flat(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_flat(item) for item in value) + "]"
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    raise TypeError(f"{type(value).__name__} has no place in a plan")
+
+
+def _calls(plan: Plan) -> list[Call]:
+    calls = []
+    for name, params in active(plan).items():
+        for stage, hook in hooks_of(name).items():
+            takes = inspect.signature(hook).parameters.values()
+            given = {
+                taken.name: getattr(params, taken.name)
+                for taken in takes
+                if taken.kind is inspect.Parameter.KEYWORD_ONLY
+            }
+            title = stage if stage in REPLACING else f"{stage}_{name}"
+            calls.append(Call(stage, name, title, given))
+    return sorted(calls, key=lambda call: STAGES.index(call.stage))
+
+
+def _pieces(calls: list[Call]) -> list[Piece]:
+    """Every function of the script in the order in which main calls them."""
+    hooks = {
+        stage: [(_module(call), stage) for call in calls if call.stage == stage] for stage in STAGES
+    }
+    wanted = [
+        *_recipe("parse_arguments", "load_config", "load_tokenizer", "read_sequences"),
+        *hooks["configure"],
+        *_recipe("load_model"),
+        *hooks["adapt_model"],
+        *hooks["patch_model"],
+        *hooks["shard_model"],
+        *hooks["build_optimizer"],
+        *_recipe("build_schedule", "choose_device", "batches"),
+        *(hooks["loss"] or _recipe("loss")),
+        *_recipe("train", "save"),
+    ]
+    return gather(wanted, {(_module(call), call.stage): call.name for call in calls})
+
+
+def _recipe(*names: str) -> list[tuple[str, str]]:
+    return [(RECIPE, name) for name in names]
+
+
+def _module(call: Call) -> str:
+    return str(module_of(call.technique).__name__)
+
+
+def _main(calls: list[Call]) -> str:
+    lines = [
+        "args = parse_arguments(DEFAULTS, argv)",
+        "config = load_config(args, CONFIG)",
+        "tokenizer = load_tokenizer(args)",
+        "vocabulary = config.get_text_config().vocab_size",
+        "sequences = read_sequences(args, tokenizer, vocabulary)",
+        "options: dict[str, Any] = {}",
+    ]
+    lines += [_call(call, "options", "options = ") for call in calls if call.stage == "configure"]
+    lines.append("model = load_model(args, config, options)")
+    for stage in ("adapt_model", "patch_model", "shard_model"):
+        lines += [_call(call, "model", "model = ") for call in calls if call.stage == stage]
+    optimizer = next(call for call in calls if call.stage == "build_optimizer")
+    lines.append(_call(optimizer, "model, args.learning_rate", "optimizer = "))
+    lines.append("schedule = build_schedule(args, optimizer)")
+    lines.append("stream = batches(args, sequences)")
+    lines.append(f"steps = train(args, model, optimizer, schedule, stream, {_loss(calls)})")
+    lines += [
+        "for step, value in steps:",
+        '    print(f"step {step}  loss {value:.6f}", flush=True)',
+    ]
+    lines += ["if args.output:"]
+    lines += ['    save(model, tokenizer, args.output, random_base=args.weights == "random")']
+    lines += ['    print(f"saved to {args.output}")']
+    body = "\n".join(lines).replace("\n", "\n    ")
+    return (
+        "def main(argv: Sequence[str] | None = None) -> None:\n"
+        '    """Build the model stage by stage, train it, print one line a step."""\n'
+        f"    {body}"
+    )
+
+
+def _loss(calls: list[Call]) -> str:
+    arguments = next((call.arguments for call in calls if call.stage == "loss"), {})
+    return f"partial(loss, {_keywords(arguments)})" if arguments else "loss"
+
+
+def _call(call: Call, first: str, result: str) -> str:
+    inside = ", ".join(part for part in (first, _keywords(call.arguments)) if part)
+    line = f"{result}{call.name}({inside})"
+    if len(line) + 4 <= WIDTH:
+        return line
+    rows = [*first.split(", "), *(f"{k}={literal(v, 8)}" for k, v in call.arguments.items())]
+    if len(inside) + 8 <= WIDTH:
+        return f"{result}{call.name}(\n    {inside}\n)"
+    return f"{result}{call.name}(\n" + "".join(f"    {row},\n" for row in rows) + ")"
+
+
+def _keywords(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={_flat(value)}" for key, value in arguments.items())
+
+
+def _defaults(plan: Plan, model: Model) -> dict[str, Any]:
+    work = msgspec.to_builtins(plan.workload)
+    source = {"model": model.location, "weights": model.weights, "tokenizer": model.tokenizer}
+    return {**source, **work}
+
+
+def _title(plan: Plan, model: Model) -> str:
+    name = model.name if re.fullmatch(r"[\w.\-]+", model.name, re.ASCII) else "a language model"
+    known = techniques()
+    chosen = ", ".join(known[technique].title for technique in active(plan))
+    return f"Fine-tune {name}.\n\n" + textwrap.fill(f"With {chosen}.", WIDTH)
+
+
+def _header(plan: Plan, model: Model, evidence: str) -> str:
+    random = "random weights" if model.weights == "random" else "pretrained weights"
+    packages = sorted({name for call in active(plan) for name in techniques()[call].packages})
+    lines = [
+        f"Written by memwb {VERSION}; runs without it, on torch>=2.11 and transformers>=5.17"
+        + "".join(f", {package}" for package in packages)
+        + ".",
+        f"The model has {random}; tokens are "
+        + ("those of its tokenizer." if model.tokenizer else "bytes: no tokenizer was at hand."),
+        *(evidence or "Nothing was measured or predicted for this plan yet.").splitlines(),
+        "",
+        "The plan:",
+        *(f"    {line}" for line in plan_toml(plan).strip().splitlines()),
+    ]
+    # A comment ends at the line's end: nothing that is left in a line may end it earlier.
+    shown = ("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    return "\n".join(f"# {line}".rstrip() for line in shown)

@@ -1,0 +1,38 @@
+"""Which implementation of attention the model runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from memwb.engine.technique import Technique
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of attention."""
+
+    implementation: Annotated[
+        Literal["eager", "sdpa"],
+        Meta(description="eager writes the scores out; sdpa leaves the kernel to torch"),
+    ] = "sdpa"
+
+
+technique = Technique(
+    name="attention",
+    title="attention",
+    group="attention",
+    saves="sdpa: the scores of heads x length x length, which its fused kernels never write.",
+    costs="Nothing; eager costs the scores, several times over.",
+    not_when="Sequences are short (a few hundred tokens): the scores are small.",
+    source="arXiv:2205.14135; torch.nn.functional.scaled_dot_product_attention",
+    params=Params,
+    # The two round differently: scores in bf16 carry 2^-9 of relative error each.
+    tolerance=2**-7,
+)
+
+
+def configure(options: dict[str, Any], *, implementation: str) -> dict[str, Any]:
+    """Ask transformers for this implementation."""
+    return {**options, "attn_implementation": implementation}

@@ -1,0 +1,72 @@
+"""Low-rank adapters: the base is frozen, two thin matrices beside each target are trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from memwb.engine.technique import Technique
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of LoRA."""
+
+    rank: Annotated[int, Meta(ge=1, le=4096, description="inner width of an adapter")] = 16
+    alpha: Annotated[
+        int, Meta(ge=1, description="scale: the update is multiplied by alpha / rank")
+    ] = 32
+    dropout: Annotated[float, Meta(ge=0, lt=1, description="dropout of the adapter's input")] = 0.0
+    targets: Annotated[
+        Literal["attention", "mlp", "all-linear"] | tuple[str, ...],
+        Meta(description="attention, mlp, all-linear, or a list of module names"),
+    ] = "all-linear"
+
+
+technique = Technique(
+    name="lora",
+    title="LoRA",
+    group="adapters",
+    saves="Gradients and optimizer states of the base: only the adapters have any.",
+    costs="The adapters' own activations; the base's weights and activations stay.",
+    not_when="The base or the logits fill the memory: quantize the base, chunk the loss.",
+    source="arXiv:2106.09685; peft.LoraConfig",
+    params=Params,
+)
+
+
+def adapt_model(
+    model: Any, *, rank: int, alpha: int, dropout: float, targets: str | list[str]
+) -> Any:
+    """Freeze the model and put an adapter beside each target."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=targets if isinstance(targets, list) else linear_names(model, targets),
+    )
+    return get_peft_model(model, settings)
+
+
+def linear_names(model: Any, group: str) -> list[str]:
+    """Names of the linear modules inside decoder layers: those of attention, of mlp, or all.
+
+    A name is the module's path inside its layer: ``self_attn.q_proj``.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    from memwb.engine.recipe import decoder_layers
+
+    names = {
+        name
+        for layer in decoder_layers(model)
+        for name, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    }
+    parts = {"attention": ("attn", "attention"), "mlp": ("mlp",), "all-linear": ("",)}[group]
+    return sorted(name for name in names if any(part in name for part in parts))

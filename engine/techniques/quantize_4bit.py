@@ -1,0 +1,91 @@
+"""A frozen base of 4-bit weights, as in QLoRA."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from memwb.engine.technique import Relation, Technique
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of the 4-bit base."""
+
+    quant_type: Annotated[
+        Literal["nf4", "fp4"], Meta(description="nf4 suits normally distributed weights")
+    ] = "nf4"
+    double_quant: Annotated[
+        bool, Meta(description="quantize the scales too: 0.37 bits a weight less")
+    ] = True
+    upcast: Annotated[
+        bool,
+        Meta(description="norms, embeddings and head in fp32, as peft prepares a base"),
+    ] = True
+
+
+technique = Technique(
+    name="quantize_4bit",
+    title="4-bit base",
+    group="quantization",
+    saves="Three quarters of a bf16 base's linear weights: 0.5 bytes each, and the scales.",
+    costs="Each weight is expanded again for every use; with upcast, norms and embeddings double.",
+    not_when="The model is small (1 B or less) with a large vocabulary: embeddings are the bulk.",
+    source="arXiv:2305.14314; bitsandbytes.nn.Linear4bit",
+    params=Params,
+    needs=(Relation(("lora",), "4-bit weights cannot be trained themselves"),),
+    packages=("bitsandbytes",),
+)
+
+
+def configure(options: dict[str, Any], *, quant_type: str, double_quant: bool) -> dict[str, Any]:
+    """Have every linear layer but the head quantized while the model is loaded."""
+    from functools import partial
+
+    from transformers import BitsAndBytesConfig
+
+    dtype = options["dtype"]
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quant_type,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    convert = partial(
+        quantize_linear, quant_type=quant_type, double_quant=double_quant, dtype=dtype
+    )
+    return {**options, "quantization_config": settings, "convert": convert}
+
+
+def quantize_linear(module: Any, quant_type: str, double_quant: bool, dtype: Any) -> Any:
+    """A linear module as bitsandbytes' 4-bit one on the same device; others as they are."""
+    import torch
+    from bitsandbytes.nn import Linear4bit, Params4bit
+    from transformers.pytorch_utils import Conv1D
+
+    if not isinstance(module, torch.nn.Linear | Conv1D):
+        return module
+    weight = module.weight.data
+    # GPT-2's Conv1D keeps its weight transposed.
+    weight = weight.T.contiguous() if isinstance(module, Conv1D) else weight
+    with torch.device("meta"):
+        made = Linear4bit(weight.shape[1], weight.shape[0], module.bias is not None, dtype)
+    made.weight = Params4bit(
+        weight, requires_grad=False, quant_type=quant_type, compress_statistics=double_quant
+    ).to(weight.device)
+    made.bias = module.bias
+    return made
+
+
+def adapt_model(model: Any, *, upcast: bool) -> Any:
+    """Freeze the base; bring what is not quantized to fp32 if asked."""
+    import torch
+
+    # peft looks at this mark to make adapters for 4-bit layers.
+    model.is_loaded_in_4bit = True
+    for weight in model.parameters():
+        weight.requires_grad = False
+        if upcast and weight.dtype in (torch.bfloat16, torch.float16):
+            weight.data = weight.data.float()
+    return model
