@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from memwb.engine.errors import MemwbError, nearest
-from memwb.engine.technique import GROUPS, Technique, group_of, techniques
+from memwb.engine.technique import GROUPS, Technique, group_of, module_of, techniques
+
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one burst trains on and for how long."""
@@ -60,7 +61,7 @@ class Problem(msgspec.Struct, frozen=True):
     reason: str
     fix: str
     override: str = ""
-    """The ``NAME=on|off`` edit that mends it."""
+    """The edit that mends it: ``NAME=on|off`` or ``KEY=VALUE``."""
 
     @property
     def technique(self) -> str:
@@ -173,20 +174,30 @@ def active(plan: Plan) -> dict[str, msgspec.Struct]:
     return {name: chosen[name] for name in known if name in chosen}
 
 
-def problems(plan: Plan) -> list[Problem]:
-    """Every conflict and unmet need among the plan's techniques; empty when it can run."""
+def problems(plan: Plan, config: Mapping[str, Any] | None = None) -> list[Problem]:
+    """Every conflict and unmet need among the plan's techniques; empty when it can run.
+
+    With the model's config (the content of its config.json) also what does not fit the model.
+    """
     known = techniques()
     found: list[Problem] = []
-    for name in plan.techniques:
+    for name, params in plan.techniques.items():
         found += _problems_of(known[name], plan)
+        refuse = getattr(module_of(name), "refuse", None)
+        if config and refuse and (refusal := refuse(params, config)):
+            reason, mend = refusal
+            found.append(Problem(f"$.techniques.{name}", reason, "Change it.", mend))
     return found
 
 
-def check(plan: Plan) -> Plan:
-    """The plan itself if its techniques go together, else MemwbError with the first reason."""
-    for problem in problems(plan):
+def check(plan: Plan, config: Mapping[str, Any] | None = None) -> Plan:
+    """The plan itself if its techniques go together, else MemwbError with the first reason.
+
+    With the model's config also if they fit the model.
+    """
+    for problem in problems(plan, config):
         raise MemwbError(
-            "These techniques do not go together",
+            "This plan cannot run as it stands",
             f"{problem.path}: {problem.reason}",
             f"{problem.fix} (-o {problem.override})",
         )

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 
@@ -72,37 +74,58 @@ def read_documents(data: str, text_field: str) -> Iterator[str]:
 
     Raises DataError if there is no such file, or no text where it should be.
     """
-    import json
     from pathlib import Path
     from pydoc_data.topics import topics
 
     path = Path(data).expanduser()
+    readers = {".txt": read_text, ".jsonl": read_jsonl, ".parquet": read_parquet}
     if data == "builtin":
         yield from (topics[name] for name in sorted(topics))
+    elif path.suffix not in readers:
+        raise DataError(f"{data}: expected builtin, or a .txt, .jsonl or .parquet file")
     elif not path.is_file():
         raise DataError(f"there is no data file {data}")
-    elif path.suffix == ".txt":
-        with path.open(encoding="utf-8") as lines:
-            while block := "".join(lines.readlines(1 << 16)):
-                yield block
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                record = json.loads(line) if line.strip() else {text_field: ""}
-                if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
-                    raise DataError(f"{data}, line {number}: no text in field {text_field!r}")
-                yield record[text_field]
-    elif path.suffix == ".parquet":
-        from pyarrow import parquet
-
-        file = parquet.ParquetFile(path)
-        if text_field not in file.schema_arrow.names:
-            known = ", ".join(file.schema_arrow.names)
-            raise DataError(f"{data} has no column {text_field!r}; it has {known}")
-        for table in file.iter_batches(batch_size=256, columns=[text_field]):
-            yield from (str(text) for text in table.column(0).to_pylist() if text is not None)
     else:
-        raise DataError(f"{data}: expected builtin, or a .txt, .jsonl or .parquet file")
+        try:
+            yield from readers[path.suffix](path, text_field)
+        except (ValueError, OSError) as error:
+            raise DataError(f"{data} cannot be read: {error}") from error
+
+
+def read_text(path: Path, text_field: str) -> Iterator[str]:
+    """The lines of a text file, some at a time."""
+    with path.open(encoding="utf-8") as lines:
+        while block := "".join(lines.readlines(1 << 16)):
+            yield block
+
+
+def read_jsonl(path: Path, text_field: str) -> Iterator[str]:
+    """The text of each line's record."""
+    import json
+
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is not JSON: {error}") from None
+            if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
+                raise ValueError(f"line {number} has no text in field {text_field!r}")
+            yield record[text_field]
+
+
+def read_parquet(path: Path, text_field: str) -> Iterator[str]:
+    """The texts of one column."""
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(path)
+    names = file.schema_arrow.names
+    if text_field not in names:
+        raise ValueError(f"no column {text_field!r}, only {', '.join(names)}")
+    for rows in file.iter_batches(batch_size=256, columns=[text_field]):
+        yield from (text for text in rows.column(0).to_pylist() if isinstance(text, str))
 
 
 def read_sequences(args: argparse.Namespace, tokenizer: Any, vocabulary: int) -> torch.Tensor:

@@ -38,9 +38,9 @@ def script(plan: Plan, model: Model, evidence: str = "") -> str:
     """The text of train.py for a plan and the model it resolves to.
 
     ``evidence`` goes into the header as comment lines: what was measured or predicted. Raises
-    MemwbError if the plan's techniques do not go together.
+    MemwbError if the plan's techniques do not go together or do not fit the model.
     """
-    check(plan)
+    check(plan, model.config)
     calls = _calls(plan)
     pieces = _pieces(calls)
     imports = [statement for piece in pieces for statement in piece.imports]

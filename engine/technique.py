@@ -1,8 +1,10 @@
 """What a technique declares, the groups they come in, and how their files are found.
 
 A technique is one module in ``engine/techniques``: a ``Technique`` named ``technique`` and,
-beside it, plain functions named after the stages they act on. The declaration feeds the
-toggle in the workbench, the command line, the check of a plan, the script and the tests.
+beside it, plain functions named after the stages they act on. It may also have a function
+``refuse(params, config)``: the reason why it does not fit a model of that config and the override
+that mends it, or None. The declaration feeds the toggle in the workbench, the command line, the
+check of a plan, the script and the tests.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -31,6 +32,14 @@ technique = Technique(
     # The two round differently: scores in bf16 carry 2^-9 of relative error each.
     tolerance=2**-7,
 )
+
+
+def refuse(params: Params, config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why the choice does not fit a model, and the override that mends it."""
+    if params.implementation == "sdpa" and config.get("attn_logit_softcapping"):
+        reason = "this model caps its attention scores, which sdpa cannot do"
+        return reason, "attention.implementation=eager"
+    return None
 
 
 def configure(options: dict[str, Any], *, implementation: str) -> dict[str, Any]:
