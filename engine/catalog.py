@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import re
@@ -39,13 +40,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One architecture of the catalogue, as ``models.toml`` holds it."""
+    """One architecture of the catalogue, as ``models.toml`` holds it and explains it."""
 
     hub: str
     licence: str
     parameters: int
     published: str
     config: dict[str, Any]
+    null: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -219,7 +221,8 @@ def _of_entry(
         source=source,
         location=location,
         weights=weights,
-        config=dict(entry.config),
+        # A copy, all the way down: transformers writes into the rope settings it is given.
+        config=copy.deepcopy(entry.config) | dict.fromkeys(entry.null),
         tokenizer=tokenizer,
         parameters=entry.parameters,
         vocabulary=_number(entry.config, "vocab_size"),
