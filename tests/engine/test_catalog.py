@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from memwb.engine import catalog, checkpoint
 from memwb.engine.catalog import Model, resolve
 from memwb.engine.errors import MemwbError

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from memwb.engine import catalog
 
 NAMES = list(catalog.catalogue())
