@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import re
@@ -14,7 +15,8 @@ import msgspec
 from memwb.engine.checkpoint import Checkpoint, check_causal, count_parameters, read_checkpoint
 from memwb.engine.errors import MemwbError, nearest
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+# What the hub allows: 96 characters; only the oldest models have no organisation.
+_HUB_ID = re.compile(r"(?=.{1,96}\Z)(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +41,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One architecture of the catalogue, as ``models.toml`` holds it."""
+    """One architecture of the catalogue, as ``models.toml`` holds it and explains it."""
 
     hub: str
     licence: str
     parameters: int
     published: str
     config: dict[str, Any]
+    null: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -64,10 +67,12 @@ def models() -> list[Model]:
         if hub_id in known or hub_id in entries:
             continue
         try:
-            found.append(resolve(hub_id, allow_pickle=True, trust_remote_code=True))
+            model = resolve(hub_id, allow_pickle=True, trust_remote_code=True)
         except MemwbError:
-            # Another kind of model, or a download that was never finished.
-            continue
+            continue  # another kind of model
+        # Else a download that was never finished, or a folder that has the same name.
+        if model.source == "cache":
+            found.append(model)
     return found
 
 
@@ -98,30 +103,24 @@ def resolve(
         location, checkpoint = cached
         chosen = _weights(checkpoint, weights, allow_pickle, trust_remote_code)
         return _of_checkpoint(name, "cache", location, checkpoint, chosen)
-    if _HUB_ID.fullmatch(name):
+    if "/" in name and _HUB_ID.fullmatch(name):
         return _from_hub(name, weights)
     raise _unknown(name)
 
 
 def _from_catalogue(name: str, entry: Entry, weights: str, allow_pickle: bool) -> Model:
     """Local weights if there are some; remote code is no matter: transformers knows the type."""
-    cached = _cached(entry.hub)
-    chosen = "random"
-    if cached is not None and weights != "random":
-        checkpoint = cached[1]
-        if checkpoint.safetensors or (allow_pickle and checkpoint.pickled):
-            count_parameters(checkpoint)  # raises when the download is damaged
-            chosen = "pretrained"
-    if weights == "pretrained" and chosen == "random":
+    # Before organisations were asked for, gpt2 was its whole id: old caches hold it so.
+    cached = (_cached(entry.hub) or _cached(name)) if entry.hub else None
+    location, checkpoint = cached or (entry.hub, None)
+    tokenizer = location if checkpoint and checkpoint.tokenizer else ""
+    if weights != "random" and checkpoint and _has_weights(checkpoint, allow_pickle):
+        count_parameters(checkpoint)  # for its error, should the download be damaged
+        return _of_entry(name, entry, "catalogue", location, "pretrained", tokenizer)
+    if weights == "pretrained":
         _check_fetchable(name, entry.hub)
-        chosen = "pretrained"
-    location, tokenizer = entry.hub, ""
-    if cached is not None:
-        location = cached[0]
-        tokenizer = location if cached[1].tokenizer else ""
-    if chosen == "pretrained":
-        tokenizer = location
-    return _of_entry(name, entry, "catalogue", location, chosen, tokenizer)
+        return _of_entry(name, entry, "catalogue", entry.hub, "pretrained", entry.hub)
+    return _of_entry(name, entry, "catalogue", location, "random", tokenizer)
 
 
 def _listed(name: str, entry: Entry) -> Model:
@@ -158,7 +157,8 @@ def _check_fetchable(name: str, hub_id: str) -> None:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise MemwbError(
             f"The weights of {name} are not on this machine",
-            f"{hub_id} is not in {cache_folder()}, and HF_HUB_OFFLINE forbids to fetch it",
+            f"{hub_id} is no folder here and not complete in {cache_folder()}, "
+            "and HF_HUB_OFFLINE forbids to fetch it",
             'Unset HF_HUB_OFFLINE, or take weights = "random" of a catalogue model or a folder.',
         )
 
@@ -172,11 +172,11 @@ def _weights(checkpoint: Checkpoint, weights: str, allow_pickle: bool, trusted: 
             f"{folder / 'config.json'} has an auto_map",
             "If you trust its author, allow it with --trust-remote-code.",
         )
-    check_causal(checkpoint)
-    if weights == "random":
-        return "random"
-    if checkpoint.safetensors or (allow_pickle and checkpoint.pickled):
-        return "pretrained"
+    chosen = "pretrained" if _has_weights(checkpoint, allow_pickle) else "random"
+    chosen = "random" if weights == "random" else chosen
+    check_causal(checkpoint, chosen)
+    if chosen == "pretrained" or weights == "random":
+        return chosen
     if checkpoint.pickled:
         raise MemwbError(
             "These weights are pickled, and loading a pickle can run any code",
@@ -187,10 +187,14 @@ def _weights(checkpoint: Checkpoint, weights: str, allow_pickle: bool, trusted: 
     if weights == "pretrained":
         raise MemwbError(
             "There are no weights",
-            f"{folder} holds neither model.safetensors nor {'model.safetensors.index.json'}",
+            f"{folder} holds neither model.safetensors nor model.safetensors.index.json",
             'Add the weights, or take weights = "random".',
         )
     return "random"
+
+
+def _has_weights(checkpoint: Checkpoint, allow_pickle: bool) -> bool:
+    return bool(checkpoint.safetensors or (allow_pickle and checkpoint.pickled))
 
 
 def _of_checkpoint(
@@ -198,6 +202,9 @@ def _of_checkpoint(
 ) -> Model:
     config = checkpoint.config
     parameters = count_parameters(checkpoint) if weights == "pretrained" else None
+    if weights == "random":
+        # How stored weights are packed says nothing of random ones.
+        config = {key: value for key, value in config.items() if key != "quantization_config"}
     return Model(
         name=name,
         source=source,
@@ -219,7 +226,8 @@ def _of_entry(
         source=source,
         location=location,
         weights=weights,
-        config=dict(entry.config),
+        # A copy, all the way down: transformers writes into the rope settings it is given.
+        config=copy.deepcopy(entry.config) | dict.fromkeys(entry.null),
         tokenizer=tokenizer,
         parameters=entry.parameters,
         vocabulary=_number(entry.config, "vocab_size"),
@@ -242,11 +250,11 @@ def cache_folder() -> Path:
     """The hub's local cache, by the variables that huggingface_hub itself obeys."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser()
+            return Path(os.path.expanduser(os.environ[variable]))
     home = os.environ.get("HF_HOME")
     if not home:
         home = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(home).expanduser() / "hub"
+    return Path(os.path.expanduser(home)) / "hub"
 
 
 def _cached_ids() -> Iterator[str]:
@@ -259,20 +267,27 @@ def _cached_ids() -> Iterator[str]:
 
 
 def _cached(hub_id: str) -> tuple[str, Checkpoint] | None:
-    """Where from_pretrained finds it (the hub id, if ``main`` is cached), and what is there."""
-    if not hub_id or hub_id.count("/") > 1 or not re.fullmatch(r"[\w./-]+", hub_id, re.ASCII):
+    """Where from_pretrained finds it (the hub id, if ``main`` is cached), and what is there.
+
+    None for a download that is not complete: from_pretrained completes it.
+    """
+    if not _HUB_ID.fullmatch(hub_id):
         return None
     folder = cache_folder() / ("models--" + hub_id.replace("/", "--"))
     try:
         revision = (folder / "refs" / "main").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         revision = ""
-    snapshot = folder / "snapshots" / revision
-    if revision and (snapshot / "config.json").is_file():
-        return hub_id, read_checkpoint(snapshot)
-    # A revision that was asked for by its hash: the hub id alone would not find it.
-    for config in sorted(folder.glob("snapshots/*/config.json")):
-        return str(config.parent), read_checkpoint(config.parent)
+    snapshots = [folder / "snapshots" / revision] if revision else []
+    # Without main, a revision that was asked for by its hash: the hub id would not find it.
+    snapshots = snapshots or sorted(folder.glob("snapshots/*"))
+    for snapshot in snapshots:
+        try:
+            checkpoint = read_checkpoint(snapshot)
+        except MemwbError:
+            continue
+        if not checkpoint.missing:
+            return hub_id if revision else str(snapshot), checkpoint
     return None
 
 

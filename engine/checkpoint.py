@@ -15,8 +15,10 @@ import msgspec
 from memwb.engine.errors import MemwbError, nearest
 
 _INDEX = "model.safetensors.index.json"
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+# Settings alone (tokenizer_config.json) make no tokenizer.
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+_MALFORMED = (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError)
 # Names of head classes that AutoModelForCausalLM maps to; gemma3 and its like are trained as
 # language models through their conditional-generation class.
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -28,9 +30,14 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     config: dict[str, Any]
     safetensors: tuple[Path, ...]
-    """The weight files that from_pretrained would read; empty without weights."""
+    """The weight files that from_pretrained would read, there or not; empty without weights."""
     pickled: tuple[Path, ...]
     tokenizer: bool
+
+    @property
+    def missing(self) -> tuple[Path, ...]:
+        """The weight files that the index names and the folder lacks."""
+        return tuple(file for file in self.safetensors if not file.exists())
 
     @property
     def remote_code(self) -> bool:
@@ -50,8 +57,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def check_causal(checkpoint: Checkpoint) -> None:
-    """Raise MemwbError unless the config is of a causal language model transformers knows."""
+def check_causal(checkpoint: Checkpoint, weights: str) -> None:
+    """Raise MemwbError unless the config is of a causal language model that can be built here.
+
+    Remote code can load its own weights; random ones want an architecture of transformers.
+    """
     kind = checkpoint.config["model_type"]
     heads = checkpoint.config.get("architectures") or []
     file = checkpoint.folder / "config.json"
@@ -62,7 +72,7 @@ def check_causal(checkpoint: Checkpoint) -> None:
             "Give the folder of a model that predicts the next token (…ForCausalLM).",
         )
     known = causal_model_types()
-    if known and kind not in known and not checkpoint.remote_code:
+    if known and kind not in known and not (checkpoint.remote_code and weights == "pretrained"):
         raise MemwbError(
             f"transformers has no causal language model of the type {kind!r}",
             f"{file}: model_type",
@@ -74,8 +84,11 @@ def count_parameters(checkpoint: Checkpoint) -> int | None:
     """Elements of all tensors, from the headers of the safetensors files.
 
     None without them, and for quantised weights, whose storage is packed. Raises MemwbError
-    for a file that is damaged. Format: https://github.com/huggingface/safetensors#format
+    for a file that is damaged or missing. Format: https://github.com/huggingface/safetensors#format
     """
+    if checkpoint.missing:
+        count = f"{len(checkpoint.missing)} of {len(checkpoint.safetensors)} files"
+        raise _damaged(checkpoint.folder, f"{checkpoint.missing[0].name} is missing ({count})")
     if not checkpoint.safetensors or checkpoint.config.get("quantization_config"):
         return None
     shapes: dict[str, list[int]] = {}
@@ -116,7 +129,7 @@ def _config(folder: Path) -> dict[str, Any]:
             f"{folder} has no config.json",
             "Give a folder written by save_pretrained, or another name of `memwb models`.",
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MemwbError(
             "A model's config.json cannot be read", f"{file}: {error}", "Download or save it anew."
         ) from None
@@ -139,11 +152,8 @@ def _safetensors(folder: Path) -> tuple[Path, ...]:
         return ()
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _MALFORMED as error:
         raise _damaged(index, f"it is not an index of weight files ({error})") from None
-    missing = [name for name in names if not (folder / name).exists()]
-    if missing:
-        raise _damaged(folder, f"{missing[0]} is missing ({len(missing)} of {len(names)} files)")
     return tuple(folder / name for name in names)
 
 
@@ -159,7 +169,7 @@ def _shapes(file: Path) -> dict[str, list[int]]:
         header.pop("__metadata__", None)
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         shapes = {name: list(entry["shape"]) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _MALFORMED as error:
         raise _damaged(file, str(error)) from None
     if 8 + length + end > size:
         raise _damaged(file, f"{8 + length + end} bytes were expected, {size} are there")

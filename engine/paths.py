@@ -10,7 +10,7 @@ def home() -> Path:
     """The user's data folder: ``MEMWB_HOME``, else the platform's own place. Not created here."""
     chosen = os.environ.get("MEMWB_HOME")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()
     import platformdirs
 
     return platformdirs.user_data_path("memwb", appauthor=False)

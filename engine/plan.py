@@ -212,7 +212,7 @@ def read_plan(path: Path) -> Plan:
         raise MemwbError(
             f"There is no file {path}", "", "Give a plan or a preset's name."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise MemwbError(f"{path} cannot be read", str(error), "A plan is a TOML file.") from None
     return parse_plan(text, str(path))
 

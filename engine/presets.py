@@ -69,7 +69,7 @@ def _find(name_or_path: str) -> Path:
     known = presets()
     if name_or_path in known:
         return known[name_or_path]
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     separators = [sep for sep in (os.sep, os.altsep) if sep]
     if any(sep in name_or_path for sep in separators) or name_or_path.endswith(".toml"):
         return path
