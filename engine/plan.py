@@ -14,9 +14,6 @@ from msgspec import Meta
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.technique import GROUPS, Technique, group_of, techniques
 
-Positive = Annotated[int, Meta(ge=1)]
-
-
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one burst trains on and for how long."""
 
@@ -92,7 +89,7 @@ def plan_from(data: Mapping[str, Any], origin: str = "the plan") -> Plan:
     chosen = data.pop("techniques", {})
     if not isinstance(chosen, Mapping):
         raise _wrong(origin, "$.techniques: expected a table", "Write [techniques.NAME].")
-    plan = _convert(data, Plan, "$", origin)
+    plan: Plan = _convert(data, Plan, "$", origin)
     return msgspec.structs.replace(
         plan, techniques={name: _params(name, value, origin) for name, value in chosen.items()}
     )
@@ -137,6 +134,9 @@ def override(plan: Plan, text: str) -> Plan:
         path.insert(0, "techniques")
     elif len(path) == 1 and path[0] in Workload.__struct_fields__:
         path.insert(0, "workload")
+    elif path[0] not in Plan.__struct_fields__:
+        known = [*techniques(), *Plan.__struct_fields__, *Workload.__struct_fields__]
+        raise _wrong(f"-o {text}", f"$.{key}: there is no such key", nearest(path[0], known))
     table = data
     for part in path[:-1]:
         table = table.setdefault(part, {})
@@ -291,7 +291,7 @@ def _unknown(key: str) -> str:
 
 def _value(raw: str, current: Any) -> Any:
     """The text of an override as a TOML value; bare words are strings."""
-    if isinstance(current, str) and not raw.startswith(('"', "'")):
+    if isinstance(current, str) and not raw.startswith(('"', "'", "[")):
         return raw
     try:
         return tomllib.loads(f"value = {raw}")["value"]

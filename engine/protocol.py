@@ -190,8 +190,8 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 
 Event = Hello | Ready | Started | Loaded | Samples | Timeline | Step | Ended | Problem | Beat
 
-_command = msgspec.json.Decoder(Command)
-_event = msgspec.json.Decoder(Event)
+_command: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _encoder = msgspec.json.Encoder()
 
 

@@ -261,7 +261,13 @@ def train(
     stream: Iterator[dict[str, torch.Tensor]],
     loss_function: Callable[[Any, dict[str, torch.Tensor], int], torch.Tensor],
 ) -> Iterator[tuple[int, float]]:
-    """Train; yields the number of each step, from 1, and its loss."""
+    """Train; yields the number of each step, from 1, and its loss.
+
+    Dropout starts from the seed, whatever was drawn before: so that plans can be compared.
+    """
+    import torch
+
+    torch.manual_seed(args.seed)
     for step in range(1, args.steps + 1):
         micro_batches = [next(stream) for _ in range(args.gradient_accumulation)]
         tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in micro_batches)

@@ -1,0 +1,129 @@
+"""The plan: TOML in and out, overrides, and errors that say where and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import (
+    active,
+    check,
+    override,
+    parse_plan,
+    plan_data,
+    plan_from,
+    plan_toml,
+    problems,
+    toggle,
+)
+
+PLAN = """\
+# A first run.
+model = "tiny"  # three million parameters
+
+[workload]
+sequence_length = 64
+
+# Only the adapters are trained.
+[techniques.lora]
+rank = 8
+"""
+
+
+def test_round_trip_through_toml_and_data() -> None:
+    plan = parse_plan(PLAN)
+    assert plan.techniques["lora"].rank == 8
+    assert plan.techniques["lora"].alpha == 32
+    assert parse_plan(plan_toml(plan)) == plan
+    assert plan_from(plan_data(plan)) == plan
+
+
+def test_template_keeps_its_comments() -> None:
+    plan = override(toggle(parse_plan(PLAN), "bf16", True), "lora.rank=4")
+    text = plan_toml(plan, PLAN)
+    assert "# three million parameters" in text
+    assert "# Only the adapters are trained." in text
+    assert parse_plan(text) == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "hint"),
+    [
+        ('modle = "tiny"', "$.model is missing", "memwb models"),
+        ('model = "tiny"\nwieghts = "auto"', "$.wieghts", "did you mean 'weights'?"),
+        ('model = "tiny"\nweights = "some"', "$.weights", ""),
+        ('model = ""', "$.model", ""),
+        ('model = "tiny"\n[workload]\nbatch_size = 0', "$.workload.batch_size", "≥ 1"),
+        ('model = "tiny"\n[workload]\nbatch_size = "2"', "$.workload.batch_size", "int"),
+        ('model = "tiny"\n[workload]\nbatchsize = 2', "$.workload.batchsize", "'batch_size'"),
+        ('model = "tiny"\n[workload]\nlearning_rate = nan', "$.workload.learning_rate", ""),
+        ('model = "tiny"\n[techniques.lroa]', "$.techniques.lroa", "did you mean 'lora'?"),
+        ('model = "tiny"\n[techniques.lora]\nrnak = 3', "$.techniques.lora.rnak", "'rank'"),
+        ('model = "tiny"\n[techniques.lora]\nrank = 0', "$.techniques.lora.rank", "≥ 1"),
+        ('model = "tiny"\n[techniques.bf16]\nx = 1', "$.techniques.bf16.x", "no parameters"),
+        ('model = "tiny"\ntechniques = 3', "$.techniques", "[techniques.NAME]"),
+        ('model = "tiny"\n[techniques]\nlora = 3', "$.techniques.lora", "[techniques.lora]"),
+        ('model = "tiny"\n[[[', "", "line"),
+    ],
+)
+def test_a_wrong_plan_names_the_path(text: str, path: str, hint: str) -> None:
+    with pytest.raises(MemwbError) as caught:
+        parse_plan(text, "mine.toml")
+    assert "mine.toml" in caught.value.title
+    assert path in caught.value.what
+    assert hint in str(caught.value)
+
+
+def test_overrides_by_path_by_short_name_and_as_toggles() -> None:
+    plan = parse_plan(PLAN)
+    assert override(plan, "workload.steps=4").workload.steps == 4
+    assert override(plan, "steps = 4").workload.steps == 4
+    assert override(plan, "model=7").model == "7"
+    assert override(plan, "model=a=b").model == "a=b"
+    assert override(plan, "techniques.lora.targets=mlp").techniques["lora"].targets == "mlp"
+    assert override(plan, 'lora.targets=["q_proj"]').techniques["lora"].targets == ("q_proj",)
+    assert "lora" not in override(plan, "lora=off").techniques
+    second = override(plan, "activation_checkpointing.every=2")
+    assert second.techniques["activation_checkpointing"].every == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("steps", "KEY=VALUE"),
+        ("=3", "KEY=VALUE"),
+        ("workload.stesp=3", "did you mean 'steps'?"),
+        ("stesp=3", "$.stesp"),
+        ("workload.steps=none", "$.workload.steps"),
+        ("model.x=3", "holds a value"),
+        ("lroa=on", "did you mean 'lora'?"),
+        ("workload=3", "$.workload"),
+    ],
+)
+def test_a_wrong_override_says_so(text: str, hint: str) -> None:
+    with pytest.raises(MemwbError) as caught:
+        override(parse_plan(PLAN), text)
+    assert hint in str(caught.value)
+
+
+def test_toggling_keeps_one_of_an_exclusive_group() -> None:
+    plan = toggle(toggle(parse_plan(PLAN), "sgd", True), "adamw_8bit", True)
+    assert "sgd" not in plan.techniques
+    assert "adamw_8bit" in plan.techniques
+    assert problems(plan) == []
+
+
+def test_groups_left_empty_have_a_default() -> None:
+    assert list(active(parse_plan(PLAN))) == ["fp32", "lora", "adamw"]
+    assert list(active(toggle(parse_plan(PLAN), "sgd", True))) == ["fp32", "lora", "sgd"]
+
+
+def test_conflicts_and_needs_are_told_with_the_edit_that_mends_them() -> None:
+    two = parse_plan('model = "tiny"\n[techniques.sgd]\n[techniques.adamw]')
+    assert [problem.override for problem in problems(two)] == ["sgd=off"]
+    alone = parse_plan('model = "tiny"\n[techniques.quantize_4bit]')
+    [problem] = problems(alone)
+    assert problem.technique == "quantize_4bit"
+    with pytest.raises(MemwbError, match="needs lora"):
+        check(alone)
+    assert problems(override(alone, problem.override)) == []
