@@ -1,0 +1,16 @@
+"""What every test starts from: a home of its own and no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty MEMWB_HOME; nothing of the user's is read or written, nothing is downloaded."""
+    folder = tmp_path / "memwb-home"
+    monkeypatch.setenv("MEMWB_HOME", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
