@@ -82,7 +82,7 @@ def test_the_newest_run_comes_first_and_is_the_latest() -> None:
         assert runs.find_run(text) == first
 
 
-@pytest.mark.parametrize("text", ["3", "", "0", "x", "/nowhere", "../..", "²", "a\0b", "9" * 400])
+@pytest.mark.parametrize("text", ["3", "", "0", "x", "/nowhere", "../..", "²", "a\0b", "9" * 300])
 def test_an_unknown_run_is_said_to_be_unknown(text: str) -> None:
     a_run()
     with pytest.raises(MemwbError, match="no run"):
