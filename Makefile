@@ -20,7 +20,7 @@ run: $(VENV)/installed
 test: $(VENV)/installed-dev
 	@echo "ruff"        && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@echo "mypy"        && $(BIN)/mypy -p memwb.engine -p memwb.workbench -p memwb.kernels -p memwb.presets
-	@echo "import contract" && $(BIN)/lint-imports --no-cache
+	@echo "import contract" && $(BIN)/lint-imports --no-cache --no-logo
 	@echo "pytest"      && $(BIN)/python -m pytest -q
 
 # After a change that is meant: rewrite the pictures that the snapshot tests compare with.
@@ -48,7 +48,7 @@ $(VENV)/files: FORCE | $(VENV)/bin/python
 	@find $(PACKAGES) -type f ! -name '*.pyc' | sort > $@.now; \
 	if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
 
-$(VENV)/installed: pyproject.toml constraints.txt $(VENV)/files
+$(VENV)/installed: pyproject.toml setup.py constraints.txt $(VENV)/files
 	@echo "installing memwb and what it runs on (the first time this takes some minutes)"
 	@rm -rf build/__editable__.*
 	@$(PIP) 'setuptools>=77.0.3'

@@ -26,6 +26,11 @@ def presets_folder() -> Path:
     return home() / "presets"
 
 
+def log_file() -> Path:
+    """What the engine says on standard error, and tracebacks that no user should meet."""
+    return home() / "memwb.log"
+
+
 def settings_file() -> Path:
     """The user's settings; beside the data when ``MEMWB_HOME`` is set."""
     if os.environ.get("MEMWB_HOME"):

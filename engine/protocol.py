@@ -202,9 +202,11 @@ def encode(message: Command | Event) -> bytes:
 
 def decode_command(line: bytes | str) -> Command:
     """The command of one line. Raises msgspec.DecodeError on anything else."""
-    return _command.decode(line)
+    command: Command = _command.decode(line)
+    return command
 
 
 def decode_event(line: bytes | str) -> Event:
     """The event of one line. Raises msgspec.DecodeError on anything else."""
-    return _event.decode(line)
+    event: Event = _event.decode(line)
+    return event

@@ -1,13 +1,256 @@
-"""The command line: arguments first, everything else imported by the command that needs it."""
+"""The command line: the arguments are read first, all else is imported by the command's own file.
+
+``commands()`` is the whole table; each command lives in ``memwb.workbench.headless``.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from memwb.engine.version import VERSION
+
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+
+EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong usage or plan, 3 out of memory, 130 stopped"
 
 
-def main() -> None:
-    """Entry point of ``memwb``."""
-    if sys.argv[1:] == ["--version"]:
-        from memwb.engine.version import VERSION
+class Command(NamedTuple):
+    """One command: what it is called, which function runs it, and what it takes."""
 
+    name: str
+    run: str
+    """``module:function`` within memwb.workbench; takes the parsed arguments and gives
+    the exit code."""
+    help: str
+    examples: str
+    arguments: tuple[Argument, ...] = ()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: the entry point of ``memwb``."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words in (["--version"], ["-V"]):
         print(f"memwb {VERSION}")
+        return 0
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if debug:
+        os.environ["MEMWB_DEBUG"] = "1"
+    return _guarded(lambda: _dispatch(words), "--json" in words or "--jsonl" in words, debug)
+
+
+def commands() -> tuple[Command, ...]:
+    """Every command, in the order in which the help lists them."""
+    json = _argument("--json", action="store_true", help="one JSON document on standard output")
+    jsonl = _argument("--jsonl", action="store_true", help="one JSON object a line, as it happens")
+    plan = _argument("plan", metavar="PLAN", help="a preset's name, or a plan's TOML file")
+    override = _argument(
+        "-o",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a value by its dotted path, or a technique with NAME=on|off; repeatable",
+    )
+    trust = (
+        _argument("--allow-pickle", action="store_true", help="load pickled weights: can run code"),
+        _argument(
+            "--trust-remote-code", action="store_true", help="run code that comes with the model"
+        ),
+    )
+    run = _argument("run", metavar="RUN", help="a number, latest, or a run's folder")
+    action = _argument("action", nargs="?", default="list", metavar="list|show")
+    return (
+        Command(
+            "open",
+            "headless.start:workbench",
+            "start the workbench (as memwb alone does), with a plan",
+            "memwb open qlora\nmemwb open plan.toml -o workload.sequence_length=2048",
+            (_argument("plan", metavar="PLAN", nargs="?", help=plan[1]["help"]), override),
+        ),
+        Command(
+            "run",
+            "headless.run:run",
+            "run a burst and tell its peak memory and its loss",
+            "memwb run tiny-demo\nmemwb run tiny-demo -o lora=on -o workload.steps=4 --json",
+            (
+                plan,
+                override,
+                _argument("--device", choices=["auto", "cpu", "cuda"], default="auto"),
+                _argument("--name", default="", help="what the run is called in the history"),
+                *trust,
+                json,
+                jsonl,
+            ),
+        ),
+        Command(
+            "export",
+            "headless.export:export",
+            "write the plan's train.py, which runs without memwb",
+            "memwb export lora out\nmemwb export plan.toml out -o model=qwen2.5-0.5b --force",
+            (
+                plan,
+                _argument("directory", metavar="DIR", help="the folder to write into"),
+                override,
+                _argument("--force", action="store_true", help="overwrite what is there"),
+                *trust,
+                json,
+            ),
+        ),
+        Command(
+            "techniques",
+            "headless.show:techniques",
+            "list what can be toggled, or tell one in full",
+            "memwb techniques\nmemwb techniques lora",
+            (_argument("name", nargs="?", metavar="NAME"), json),
+        ),
+        Command(
+            "models", "headless.show:models", "list the models", "memwb models --json", (json,)
+        ),
+        Command(
+            "presets",
+            "headless.show:presets",
+            "list the presets, or show one",
+            "memwb presets\nmemwb presets show tiny-demo",
+            (action, _argument("name", nargs="?", metavar="NAME"), json),
+        ),
+        Command(
+            "runs",
+            "headless.history:runs",
+            "list the runs, show one, or compare two",
+            "memwb runs\nmemwb runs show latest\nmemwb runs compare 3 latest --json",
+            (
+                _argument("action", nargs="?", default="list", metavar="list|show|compare"),
+                _argument("runs", nargs="*", metavar="RUN", help=run[1]["help"]),
+                json,
+            ),
+        ),
+        Command(
+            "replay",
+            "headless.history:replay",
+            "tell a run again as it happened",
+            "memwb replay latest --speed 4\nmemwb replay 3 --speed 0 --jsonl",
+            (
+                run,
+                _argument(
+                    "--speed",
+                    type=_speed,
+                    default=1.0,
+                    metavar="X",
+                    help="times as fast; 0: at once",
+                ),
+                json,
+                jsonl,
+            ),
+        ),
+        Command(
+            "demo",
+            "demo:demo",
+            "run a ladder of four plans on a tiny model and compare their memory",
+            "memwb demo",
+            (json,),
+        ),
+        Command(
+            "doctor",
+            "headless.doctor:doctor",
+            "look at what is installed and works",
+            "memwb doctor",
+            (json,),
+        ),
+        Command(
+            "locate",
+            "headless.show:locate",
+            "tell where memwb keeps things",
+            "memwb locate --json",
+            (json,),
+        ),
+    )
+
+
+def _dispatch(words: list[str]) -> int:
+    table = {command.name: command for command in commands()}
+    if not words:
+        on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        words = ["open"] if on_terminal else ["demo"]
+    if not words[0].startswith("-") and words[0] not in table:
+        from memwb.engine.errors import MemwbError, nearest
+
+        hint = nearest(words[0], table)
+        raise MemwbError(f"There is no command {words[0]!r}", hint, "See `memwb --help`.")
+    arguments = _parser(table).parse_args(words)
+    module, _, function = table[arguments.command].run.partition(":")
+    import importlib
+
+    run: Callable[[argparse.Namespace], int] = getattr(
+        importlib.import_module(f"memwb.workbench.{module}"), function
+    )
+    return run(arguments)
+
+
+def _parser(table: dict[str, Command]) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="memwb",
+        description="A workbench for the memory of language-model training. Without a command: "
+        "the workbench on\na terminal, else the demonstration.",
+        epilog=f"memwb COMMAND --help tells more.\n{EXIT_CODES}",
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"memwb {VERSION}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in table.values():
+        examples = "\n".join(f"  {line}" for line in command.examples.splitlines())
+        sub = subparsers.add_parser(
+            command.name,
+            help=command.help,
+            description=command.help[0].upper() + command.help[1:] + ".",
+            epilog=f"examples:\n{examples}\n\n{EXIT_CODES}",
+            formatter_class=raw,
+            allow_abbrev=False,
+        )
+        for names, settings in command.arguments:
+            sub.add_argument(*names, **settings)
+    return parser
+
+
+def _argument(*names: str, **settings: Any) -> Argument:
+    return names, settings
+
+
+def _speed(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a speed: 0 or more")
+    return value
+
+
+def _guarded(run: Callable[[], int], as_json: bool, debug: bool) -> int:
+    """Turn what can go wrong into words and an exit code; a traceback only if asked for."""
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except SystemExit as end:  # argparse has said what was wrong
+        return end.code if isinstance(end.code, int) else 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; the interpreter must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        from memwb.workbench.headless.output import report_error
+
+        return report_error(error, as_json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""A look at the data of a plan before anything starts: what is plainly wrong is told at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.plan import Plan, Workload
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+WHERE = "$.workload.data"
+_LOOK = 1 << 16
+
+
+def check_data(plan: Plan) -> Plan:
+    """The plan with its data file's path made absolute, so that it holds from any folder.
+
+    Looks at the beginning of the file only; the whole is read by the script. Raises MemwbError
+    for a file that is missing, unreadable, empty, of another kind, too short for one sequence,
+    or without the text field.
+    """
+    work = plan.workload
+    if work.data == "builtin":
+        return plan
+    path = Path(os.path.abspath(os.path.expanduser(work.data)))
+    if not os.path.exists(path):
+        raise _wrong(
+            f"there is no file {work.data}", "Give the path of a file, or data = 'builtin'."
+        )
+    if not path.is_file():
+        raise _wrong(f"{work.data} is not a file", f"Give a file: {', '.join(SUFFIXES)}.")
+    if path.suffix not in SUFFIXES:
+        raise _wrong(
+            f"{work.data} ends in {path.suffix or 'nothing'!r}",
+            f"Known kinds: {', '.join(SUFFIXES)}.",
+        )
+    try:
+        if path.suffix == ".txt":
+            _check_text(path, work)
+        elif path.suffix == ".jsonl":
+            _check_jsonl(path, work)
+        else:
+            _check_parquet(path, work)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise _wrong(f"{work.data} cannot be read: {reason}", "Make it readable.") from None
+    return msgspec.structs.replace(plan, workload=msgspec.structs.replace(work, data=str(path)))
+
+
+def _check_text(path: Path, work: Workload) -> None:
+    with path.open("rb") as stream:
+        start = stream.read(_LOOK)
+    _decode(start, work.data)
+    if not start.strip():
+        raise _empty(work.data)
+    # No tokenizer makes more tokens than bytes, but for the odd one that marks a beginning.
+    if path.stat().st_size + 2 < work.sequence_length:
+        raise _wrong(
+            f"{work.data} holds {path.stat().st_size} bytes of text, too few for one sequence "
+            f"of {work.sequence_length} tokens",
+            "Give more text, or a smaller workload.sequence_length.",
+        )
+
+
+def _check_jsonl(path: Path, work: Workload) -> None:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                return _check_record(line, number, work)
+    raise _empty(work.data)
+
+
+def _check_record(line: bytes, number: int, work: Workload) -> None:
+    where = f"{work.data}, line {number}"
+    try:
+        record: Any = json.loads(_decode(line, work.data))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise _wrong(f"{where} is not JSON: {error}", "Give one JSON object a line.") from None
+    if not isinstance(record, dict):
+        raise _wrong(f"{where} is not a JSON object", "Give one JSON object a line.")
+    if work.text_field not in record:
+        raise _no_field(where, work.text_field, [str(key) for key in record])
+    if not isinstance(record[work.text_field], str):
+        kind = type(record[work.text_field]).__name__
+        raise _wrong(
+            f"{where}: field {work.text_field!r} holds {kind}, not text",
+            "Set workload.text_field to the field that holds the text.",
+        )
+
+
+def _check_parquet(path: Path, work: Workload) -> None:
+    if not path.stat().st_size:
+        raise _empty(work.data)
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise _wrong(f"{work.data} needs pyarrow to be read", "pip install pyarrow") from None
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowException as error:
+        raise _wrong(f"{work.data} is not a parquet file: {error}", "Give another file.") from None
+    schema = file.schema_arrow
+    if work.text_field not in schema.names:
+        raise _no_field(work.data, work.text_field, schema.names)
+    kind = schema.field(work.text_field).type
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        raise _wrong(
+            f"{work.data}: column {work.text_field!r} holds {kind}, not text",
+            "Set workload.text_field to the column that holds the text.",
+        )
+    if not file.metadata.num_rows:
+        raise _empty(work.data)
+
+
+def _decode(data: bytes, name: str) -> str:
+    """The data as UTF-8; a character cut off at the very end is no error."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        if len(data) == _LOOK and error.start >= len(data) - 3:
+            return data[: error.start].decode()
+        raise _wrong(
+            f"{name} is not UTF-8 text: {error.reason} at byte {error.start}",
+            "Save it as UTF-8.",
+        ) from None
+
+
+def _empty(name: str) -> MemwbError:
+    return _wrong(f"{name} is empty", "Give a file with text in it.")
+
+
+def _no_field(where: str, field: str, known: list[str]) -> MemwbError:
+    return MemwbError(
+        "The data has no such field",
+        f"$.workload.text_field: {where} has no field {field!r}; it has {', '.join(known)}",
+        f"{nearest(field, known)} Set workload.text_field to the one with the text.".strip(),
+    )
+
+
+def _wrong(what: str, fix: str) -> MemwbError:
+    return MemwbError("The data cannot be used", f"{WHERE}: {what}", fix)

@@ -1,0 +1,97 @@
+"""The look at the data: each kind of bad file is told by its own words, before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from memwb.engine.data import check_data
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan, Workload
+
+TEXT = "The quick brown fox jumps over the lazy dog. " * 10
+
+
+def look(data: Path | str, field: str = "text", length: int = 64) -> Plan:
+    work = Workload(data=str(data), text_field=field, sequence_length=length)
+    return check_data(Plan(model="tiny", workload=work))
+
+
+def test_builtin_needs_no_file() -> None:
+    assert look("builtin").workload.data == "builtin"
+
+
+def test_good_files_pass_and_their_paths_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text(TEXT)
+    Path("a.jsonl").write_text('\n{"body": "text", "n": 1}\n')
+    parquet.write_table(pa.table({"text": [TEXT]}), "a.parquet")
+    assert look("a.txt").workload.data == str(tmp_path / "a.txt")
+    assert look("./a.jsonl", "body").workload.data == str(tmp_path / "a.jsonl")
+    assert look("a.parquet").workload.data == str(tmp_path / "a.parquet")
+
+
+def test_a_character_cut_by_the_look_is_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"x" + "é".encode() * (1 << 16))
+    assert look(file)
+
+
+BAD = {
+    "empty.txt": (b"", "is empty"),
+    "blank.txt": (b" \n\n", "is empty"),
+    "short.txt": (b"just three words", "16 bytes .* too few for one sequence of 64 tokens"),
+    "latin.txt": ("café".encode("latin-1") * 99, "is not UTF-8 text"),
+    "data.csv": (b"a,b", r"ends in '\.csv'"),
+    "data": (b"a", "ends in 'nothing'"),
+    "empty.jsonl": (b"\n \n", "is empty"),
+    "list.jsonl": (b"[1]", "line 1 is not a JSON object"),
+    "broken.jsonl": (b'\n{"text": ', "line 2 is not JSON"),
+    "number.jsonl": (b'{"text": 7}', "holds int, not text"),
+    "other.jsonl": (b'{"texts": "a"}', r"has no field 'text'; it has texts\n.*mean 'texts'"),
+    "deep.jsonl": (b"[" * 100_000, "line 1 is not JSON"),
+    "empty.parquet": (b"", "is empty"),
+    "broken.parquet": (b"PAR1 and no more", "is not a parquet file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_told_by_its_own_words(tmp_path: Path, name: str) -> None:
+    content, words = BAD[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MemwbError, match=r"(?s)\$\.workload\..*" + words):
+        look(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"body": ["a"]}, "has no field 'text'; it has body"),
+        ({"text": [1]}, "holds int64, not text"),
+        ({"text": pa.array([], pa.string())}, "is empty"),
+    ],
+)
+def test_a_bad_parquet_file(tmp_path: Path, columns: dict[str, object], words: str) -> None:
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(MemwbError, match=words):
+        look(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["/nowhere/a.txt", "a\0b.txt", "x" * 5000 + ".txt"],
+    ids=["nowhere", "zero byte", "long"],
+)
+def test_a_missing_file(data: str) -> None:
+    with pytest.raises(MemwbError, match="there is no file"):
+        look(data)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(MemwbError, match="is not a file"):
+        look(tmp_path)

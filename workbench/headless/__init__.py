@@ -1,0 +1,1 @@
+"""The commands of the command line: results on standard output, narration on standard error."""

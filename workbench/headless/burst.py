@@ -1,0 +1,124 @@
+"""One burst through the engine, recorded: what the commands that run something share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import NamedTuple
+
+from memwb.engine import paths
+from memwb.engine.catalog import resolve
+from memwb.engine.client import Engine
+from memwb.engine.data import check_data
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan, plan_data
+from memwb.engine.protocol import Ended, Event, Problem, Ready, Start, Started, Stop
+from memwb.engine.runs import Recorder, Summary, record
+
+EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "oom": 3, "stopped": 130}
+
+
+class Trust(NamedTuple):
+    """What the user has allowed by a flag."""
+
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+
+class Result(NamedTuple):
+    """How a burst ended. ``summary`` is None when it ended before it had started."""
+
+    ended: Ended
+    summary: Summary | None
+
+
+def checked(plan: Plan, trust: Trust = Trust()) -> Plan:  # noqa: B008
+    """The plan with its data's path made absolute, if its model and data are there.
+
+    Raises MemwbError otherwise, before anything is started or written.
+    """
+    resolve(plan.model, plan.weights, *trust)
+    return check_data(plan)
+
+
+@contextlib.asynccontextmanager
+async def engine() -> AsyncIterator[Engine]:
+    """A running engine: the one that MEMWB_ENGINE names as a command, else our own."""
+    command = os.environ.get("MEMWB_ENGINE", "")
+    running = Engine(shlex.split(command) or None, log=paths.log_file())
+    try:
+        await running.start()
+        yield running
+    finally:
+        await running.close()
+
+
+async def burst(
+    running: Engine,
+    plan: Plan,
+    on_event: Callable[[Event, Recorder | None], None],
+    device: str = "auto",
+    trust: Trust = Trust(),  # noqa: B008 - a tuple of two booleans
+    name: str = "",
+) -> Result:
+    """Run one burst and record it; the first Ctrl-C stops it, a second one abandons it.
+
+    ``on_event`` sees each event after it was recorded. Raises MemwbError when the engine
+    refuses the plan: then nothing was written.
+    """
+    recorder: Recorder | None = None
+    warm = False
+    asked = False
+
+    def interrupt(task: asyncio.Task[object]) -> None:
+        nonlocal asked
+        if recorder is None or asked:
+            task.cancel()
+        else:
+            asked = True
+            running.send(Stop())
+
+    try:
+        with _signals(interrupt):
+            running.send(Start(plan_data(plan), device, "1", *trust))
+            async for event in running.events():
+                warm = warm or isinstance(event, Ready)
+                if isinstance(event, Started):
+                    recorder = record(plan, event, name)
+                elif recorder is not None:
+                    recorder.event(event)
+                elif isinstance(event, Problem) and warm:
+                    raise MemwbError(event.title, event.what, event.fix)
+                on_event(event, recorder)
+                if isinstance(event, Ended):
+                    if event.outcome == "refused":
+                        raise MemwbError(event.title, event.what, event.fix)
+                    return Result(event, recorder.summary if recorder else None)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        if recorder is not None:
+            recorder.close()
+    title = "The engine ended before the burst was over"
+    ended = Ended("1", "failed", title=title, fix="`memwb doctor` looks at what is installed.")
+    return Result(ended, None)
+
+
+@contextlib.contextmanager
+def _signals(interrupt: Callable[[asyncio.Task[object]], None]) -> Iterator[None]:
+    """Ctrl-C and a polite kill call ``interrupt`` instead of breaking into the loop."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError):  # Windows keeps KeyboardInterrupt
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt, task)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)

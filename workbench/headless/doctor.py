@@ -1,0 +1,153 @@
+"""``memwb doctor``: what is installed, what works here, and what is missing for what."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from memwb.engine import paths
+from memwb.engine.catalog import cache_folder
+from memwb.engine.technique import techniques, unavailable
+from memwb.engine.version import VERSION
+from memwb.workbench.headless.output import print_json, size, table
+
+NEEDED = ("torch", "transformers", "safetensors", "msgspec", "textual", "rich", "tomlkit")
+OPTIONAL = ("peft", "accelerate", "bitsandbytes", "triton", "pyarrow", "psutil", "nvidia-ml-py")
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Look at everything; the exit code is 1 if memwb cannot run a burst here."""
+    found = examine()
+    if arguments.json:
+        print_json(found)
+    else:
+        print(_text(found))
+    return 1 if found["problems"] else 0
+
+
+def examine() -> dict[str, Any]:
+    """Versions, devices, techniques, folders and the terminal, as plain data."""
+    versions = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
+    folders = {
+        "home": paths.home(),
+        "runs": paths.runs_folder(),
+        "settings": paths.settings_file().parent,
+    }
+    lacks = {name: unavailable(technique) for name, technique in techniques().items()}
+    problems = [f"{name} is not installed" for name in NEEDED if versions[name] is None]
+    problems += [
+        f"{folder} ({name}) cannot be written to"
+        for name, folder in folders.items()
+        if not _writable(folder)
+    ]
+    if not hasattr(os, "fork"):
+        problems.append("this system cannot fork, and a burst is a fork of the engine")
+    return {
+        "memwb": VERSION,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": versions,
+        "devices": [*_gpus(), _cpu()],
+        "techniques": lacks,
+        "folders": {name: str(folder) for name, folder in folders.items()},
+        "models": str(cache_folder()),
+        "terminal": _terminal(),
+        "problems": problems,
+    }
+
+
+def _text(found: dict[str, Any]) -> str:
+    versions = [(name, version or "not installed") for name, version in found["versions"].items()]
+    devices = [
+        (device["kind"], device["name"], size(device["capacity"])) for device in found["devices"]
+    ]
+    lacks = [(name, lack) for name, lack in found["techniques"].items() if lack]
+    terminal = found["terminal"]
+    parts = [
+        f"memwb {found['memwb']}, Python {found['python']}, {found['system']}",
+        "Packages\n" + _indented(table(versions)),
+        "Devices\n" + _indented(table(devices)),
+        "Techniques\n" + _indented(table(lacks) or f"all {len(found['techniques'])} can run here"),
+        "Folders\n" + _indented(table([*found["folders"].items(), ("models", found["models"])])),
+        f"Terminal\n  {terminal['kind']}, {terminal['columns']}×{terminal['lines']}, "
+        f"{terminal['colours']}, {terminal['encoding']}",
+        "\n".join(f"✗ {problem}" for problem in found["problems"]) or "✓ a burst can run here",
+    ]
+    return "\n\n".join(parts)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in the folder, or it in the nearest one that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _gpus() -> list[dict[str, Any]]:
+    """The GPUs as NVML tells them, without starting CUDA; none without a driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no package, no driver, no GPU: all the same here
+        return []
+    found = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        name = pynvml.nvmlDeviceGetName(handle)
+        total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        found.append({"kind": "cuda", "name": str(name), "capacity": total})
+    pynvml.nvmlShutdown()
+    return found
+
+
+def _cpu() -> dict[str, Any]:
+    try:
+        import psutil
+
+        capacity = int(psutil.virtual_memory().total)
+    except ImportError:
+        capacity = 0
+    name = platform.processor() or platform.machine()
+    return {"kind": "cpu", "name": f"{name}, {os.cpu_count()} cores", "capacity": capacity}
+
+
+def _terminal() -> dict[str, Any]:
+    columns, lines = shutil.get_terminal_size()
+    colours = "16 colours"
+    if os.environ.get("NO_COLOR"):
+        colours = "no colour (NO_COLOR is set)"
+    elif os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
+        colours = "16 million colours"
+    elif "256" in os.environ.get("TERM", ""):
+        colours = "256 colours"
+    return {
+        "interactive": sys.stdin.isatty() and sys.stdout.isatty(),
+        "kind": os.environ.get("TERM") or "no terminal",
+        "colours": colours,
+        "columns": columns,
+        "lines": lines,
+        "encoding": sys.stdout.encoding or "",
+    }

@@ -1,0 +1,81 @@
+"""``memwb export``: the script of a plan, in a folder of its own."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from memwb.engine.catalog import Model, resolve
+from memwb.engine.data import check_data
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan, plan_toml
+from memwb.engine.presets import load_plan
+from memwb.engine.runs import list_runs, read_plan
+from memwb.engine.script import script
+from memwb.workbench.headless.output import narrate, print_json, rate, size
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write train.py and plan.toml; standard output tells the files and the command to start."""
+    plan = check_data(load_plan(arguments.plan, arguments.overrides))
+    model = resolve(plan.model, plan.weights, arguments.allow_pickle, arguments.trust_remote_code)
+    folder = write(plan, model, Path(arguments.directory), arguments.force)
+    launch = f"python {shlex.quote(str(folder / 'train.py'))}"
+    if arguments.json:
+        files = [str(folder / name) for name in ("train.py", "plan.toml")]
+        print_json({"folder": str(folder), "files": files, "launch": launch})
+    else:
+        narrate(f"wrote train.py and plan.toml to {folder}; train with")
+        print(launch)
+    return 0
+
+
+def write(plan: Plan, model: Model, folder: Path, force: bool = False) -> Path:
+    """Write the plan's script and the plan into a folder; returns its absolute path.
+
+    Raises MemwbError if they are there already (unless ``force``) or cannot be written.
+    """
+    folder = folder.expanduser().absolute()
+    texts = {
+        "train.py": script(plan, model, measured(plan, model)),
+        "plan.toml": plan_toml(plan),
+    }
+    there = [name for name in texts if (folder / name).exists()]
+    if there and not force:
+        raise MemwbError(
+            "Nothing was written",
+            f"{folder} already holds {' and '.join(there)}",
+            "Choose another folder, or overwrite with --force.",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MemwbError(
+            "The script cannot be written",
+            f"{error.filename or folder}: {error.strerror}",
+            "Choose a folder that can be written to.",
+        ) from None
+    return folder
+
+
+def measured(plan: Plan, model: Model) -> str:
+    """What the newest finished run of this very plan measured, for the script's header."""
+    for run in list_runs():
+        if run.outcome != "done" or run.peak is None or run.weights != model.weights:
+            continue
+        try:
+            same = read_plan(run.folder) == plan
+        except MemwbError:
+            continue  # a damaged folder is no evidence
+        if same:
+            where = run.device_name or run.device
+            line = (
+                f"Measured on {run.created[:10]} ({run.device}, {where}): peak "
+                f"{size(run.peak.allocated)} allocated in {run.peak.phase}, "
+                f"{size(run.peak.reserved)} reserved, {size(run.peak.device)} on the device; "
+            )
+            return line + rate(run.tokens_per_second).replace("–", "speed not timed") + "."
+    return ""

@@ -1,0 +1,219 @@
+"""``memwb techniques|models|presets|locate``: what there is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from memwb.engine import paths
+from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.technique import GROUPS, Technique, group_of, parameters_of, unavailable
+from memwb.engine.technique import techniques as all_techniques
+from memwb.workbench.headless.output import print_json, table
+
+
+def techniques(arguments: argparse.Namespace) -> int:
+    """List the techniques by group, or tell one in full."""
+    known = all_techniques()
+    if arguments.name is not None and arguments.name not in known:
+        raise MemwbError(
+            f"There is no technique {arguments.name!r}",
+            nearest(arguments.name, known),
+            "See `memwb techniques`.",
+        )
+    chosen = [known[arguments.name]] if arguments.name else list(known.values())
+    if arguments.json:
+        found = [_technique_data(technique) for technique in chosen]
+        print_json(found[0] if arguments.name else found)
+    elif arguments.name:
+        print(_technique_text(chosen[0]))
+    else:
+        print("\n\n".join(_group_text(group.title, group.name, chosen) for group in GROUPS))
+    return 0
+
+
+def _group_text(title: str, name: str, known: list[Technique]) -> str:
+    rows = []
+    for technique in known:
+        if technique.group == name:
+            lack = unavailable(technique)
+            rows += [
+                (f"  {technique.name}", f"saves  {technique.saves}"),
+                ("", f"costs  {technique.costs}"),
+            ]
+            rows += [("", f"not available here: {lack}")] if lack else []
+    group = group_of(name)
+    note = " (one of them)" if group.exclusive else ""
+    note = f" (one of them; {group.default} unless named)" if group.default else note
+    return f"{title}{note}\n" + table(rows)
+
+
+def _technique_text(technique: Technique) -> str:
+    rows: list[tuple[str, str]] = [
+        ("saves", technique.saves),
+        ("costs", technique.costs),
+        ("not when", technique.not_when),
+        ("losses", _exactness(technique)),
+        *(("conflicts", f"{', '.join(c.names)}: {c.reason}") for c in technique.conflicts),
+        *(("needs", f"{' or '.join(need.names)}: {need.reason}") for need in technique.needs),
+        ("source", technique.source),
+        ("available", unavailable(technique) or "yes"),
+    ]
+    lines = [f"{technique.title} ({technique.name}, {group_of(technique.group).title})"]
+    lines.append(table(rows))
+    parameters = parameters_of(technique)
+    if parameters:
+        lines += ["", f"Parameters (-o {technique.name}.NAME=VALUE)"]
+        lines.append(
+            table(
+                [
+                    (
+                        f"  {parameter.name}",
+                        " | ".join(map(str, parameter.choices)) or parameter.type,
+                        f"[{parameter.default}]",
+                        parameter.description,
+                    )
+                    for parameter in parameters
+                ]
+            )
+        )
+    return "\n".join(lines)
+
+
+def _exactness(technique: Technique) -> str:
+    if technique.exact:
+        return "identical to those without it"
+    if technique.tolerance is not None:
+        return f"within {technique.tolerance:g} (relative) of those without it"
+    return "its own: it trains another model or takes other steps"
+
+
+def _technique_data(technique: Technique) -> dict[str, Any]:
+    fields = {
+        name: getattr(technique, name)
+        for name in technique.__struct_fields__
+        if name not in ("params", "packages")
+    }
+    lack = unavailable(technique)
+    return {
+        **fields,
+        "parameters": parameters_of(technique),
+        "available": not lack,
+        "unavailable": lack,
+    }
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """List the catalogue, then what else the local Hugging Face cache holds."""
+    from memwb.engine.catalog import models as all_models
+
+    found = all_models()
+    if arguments.json:
+        print_json(
+            [
+                {name: getattr(model, name) for name in model.__struct_fields__ if name != "config"}
+                for model in found
+            ]
+        )
+        return 0
+    rows = [
+        (
+            model.name,
+            _count(model.parameters),
+            f"{model.vocabulary or 0:,}" if model.vocabulary else "–",
+            f"{model.context or 0:,}" if model.context else "–",
+            model.weights,
+            model.source,
+            model.licence,
+        )
+        for model in found
+    ]
+    header = ("model", "parameters", "vocabulary", "context", "weights", "source", "licence")
+    print(table(rows, header, right="123"))
+    return 0
+
+
+def _count(parameters: int | None) -> str:
+    if parameters is None:
+        return "–"
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
+
+
+def presets(arguments: argparse.Namespace) -> int:
+    """List the presets with the first sentence of each, or show one as it stands in its file."""
+    from memwb.engine.presets import presets as all_presets
+
+    known = all_presets()
+    if arguments.action == "list" and arguments.name is None:
+        return _list_presets(known, arguments.json)
+    name = arguments.name if arguments.action == "show" else None
+    if name is None:
+        raise MemwbError(
+            f"memwb presets cannot do {arguments.action!r}"
+            if arguments.action != "show"
+            else "Which preset?",
+            nearest(arguments.action, ["list", "show"]) if arguments.action != "show" else "",
+            "memwb presets list, or memwb presets show NAME",
+        )
+    if name not in known:
+        raise MemwbError(
+            f"There is no preset {name!r}", nearest(name, known), "See `memwb presets`."
+        )
+    text = known[name].read_text(encoding="utf-8")
+    if arguments.json:
+        from memwb.engine.plan import parse_plan, plan_data
+
+        plan = plan_data(parse_plan(text, str(known[name])))
+        print_json({"name": name, "file": str(known[name]), "plan": plan})
+    else:
+        print(text, end="")
+    return 0
+
+
+def _list_presets(known: dict[str, Path], as_json: bool) -> int:
+    found = [
+        {"name": name, "file": str(file), "goal": _first_sentence(file)}
+        for name, file in known.items()
+    ]
+    if as_json:
+        print_json(found)
+    else:
+        print(table([(preset["name"], preset["goal"]) for preset in found]))
+    return 0
+
+
+def _first_sentence(file: Path) -> str:
+    """Of the comment at the top of a preset."""
+    words: list[str] = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not line.startswith("#"):
+            break
+        words.append(line.lstrip("# "))
+    text = " ".join(words)
+    for end in (": ", ". "):
+        text = text.partition(end)[0]
+    return text.rstrip(".")
+
+
+def locate(arguments: argparse.Namespace) -> int:
+    """Tell where settings, runs, presets and the log are kept."""
+    from memwb.engine.catalog import cache_folder
+
+    places = {
+        "home": paths.home(),
+        "settings": paths.settings_file(),
+        "runs": paths.runs_folder(),
+        "presets": paths.presets_folder(),
+        "log": paths.log_file(),
+        "models": cache_folder(),
+    }
+    if arguments.json:
+        print_json({name: str(path) for name, path in places.items()})
+    else:
+        rows = [
+            (name, path, "" if path.exists() else "(not there yet)")
+            for name, path in places.items()
+        ]
+        print(table(rows))
+    return 0

@@ -1,0 +1,30 @@
+"""Start the workbench from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from memwb.engine.errors import MemwbError
+
+
+def workbench(arguments: argparse.Namespace) -> int:
+    """``memwb open [PLAN]``, and ``memwb`` alone on a terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise MemwbError(
+            "The workbench needs a terminal",
+            "standard input or output is not one",
+            "Without a terminal: memwb run PLAN, or memwb demo.",
+        )
+    if arguments.overrides and not arguments.plan:
+        raise MemwbError(
+            "There is no plan to change", "-o came without a plan", "memwb open PLAN -o …"
+        )
+    plan = None
+    if arguments.plan:
+        from memwb.engine.presets import load_plan
+
+        plan = load_plan(arguments.plan, arguments.overrides)
+    from memwb.workbench.app import run_app
+
+    return run_app(plan)
