@@ -1,0 +1,200 @@
+"""The meter for bursts on a CPU: every tensor's storage, to the byte.
+
+A dispatch mode sees the outputs of every operator (also in backward and in the optimizer) and
+counts each storage once, by identity, from its first sight until a finalizer says it is gone.
+Sizes are the storages' own ``nbytes``, nothing is rounded. Operators whose kernels are written
+in Python (bitsandbytes' on a CPU) are looked into.
+
+Not seen: scratch memory inside a compiled kernel that never becomes a tensor (a matrix library's
+packing buffers), and Python's own objects. They are in the resident memory, which is given as
+``device``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psutil
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memwb.engine.protocol import Categories, Peak, Sample
+from memwb.engine.trainer.meter import Clock, Send
+from memwb.engine.trainer.trace import (
+    Pulse,
+    Reading,
+    Row,
+    Trace,
+    downsample,
+    highest,
+    sample,
+    samples,
+)
+
+# Operators of these namespaces have compiled kernels: nothing in them could be looked into.
+_COMPILED = frozenset(("aten", "prim", "prims", "profiler", "inductor", "c10d"))
+_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+
+
+class _Storage(weakref.ref[torch.UntypedStorage]):
+    """A weak reference to a counted storage that knows its name, size and address."""
+
+    __slots__ = ("address", "name", "size")
+    address: int
+    name: int
+    size: int
+
+
+class _Mode(TorchDispatchMode):
+    """Hands every operator's outputs to ``see``."""
+
+    def __init__(self, see: Callable[[torch.Tensor], None]) -> None:
+        super().__init__()
+        self._see = see
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.namespace in _COMPILED:
+            out = func(*args, **(kwargs or {}))
+        else:
+            # The kernel may be Python code that allocates tensors of its own: run it with the
+            # mode still on. Dispatching below the mode's own key keeps it from coming back here.
+            with self:
+                out = func.redispatch(_CPU, *args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self._see(out)
+        elif isinstance(out, list | tuple):
+            for part in out:
+                if isinstance(part, torch.Tensor):
+                    self._see(part)
+                elif isinstance(part, list | tuple):
+                    for inner in part:
+                        if isinstance(inner, torch.Tensor):
+                            self._see(inner)
+        return out
+
+
+class CpuMeter:
+    """See the module. ``reserved`` is ``allocated``: a CPU has no caching pool."""
+
+    def __init__(self, clock: Clock, send: Send) -> None:
+        self.trace = Trace()
+        self._clock = clock
+        self._process = psutil.Process()
+        self._readings: list[Reading] = []
+        self._alive: dict[int, _Storage] = {}
+        self._names = 0
+        self._peak: Row | None = None
+        self._most_resident = 0
+        self._mode: _Mode | None = None
+        self._pulse = Pulse(lambda rows: send([sample(row, self._read()) for row in rows]))
+
+    def start(self) -> None:
+        """Begin to record."""
+        self._mode = _Mode(self._see)
+        self._mode.__enter__()
+        self.mark(0, "load")
+
+    def mark(self, step: int, phase: str) -> None:
+        """A phase begins."""
+        if self._mode is not None:
+            now = self._clock()
+            self.trace.mark(now, step, phase)
+            self._pulse.beat(now, self.trace)
+
+    def sight(self, category: int, tensors: Iterable[torch.Tensor]) -> None:
+        """Label living tensors; those that no operator made are counted from now."""
+        if self._mode is None:
+            return
+        for tensor in tensors:
+            self._see(tensor)
+            storage = self._alive.get(_address(tensor))
+            if storage is not None:
+                self.trace.label(storage.name, category)
+
+    def settle(self) -> list[Sample]:
+        """The span is over: its samples with resolved categories."""
+        self._pulse.flush(self._clock(), self.trace)
+        rows = self.trace.settle()
+        self._peak = highest([*([self._peak] if self._peak else []), *rows])
+        made = samples(downsample(rows), self._readings)
+        self._readings = self._readings[-1:]
+        return made
+
+    def stop(self) -> None:
+        """End of recording; the finalizers of what still lives do nothing from here on."""
+        if self._mode is not None:
+            self._mode.__exit__(None, None, None)
+            self._mode = None
+            self._alive.clear()
+
+    def finish_step(self) -> None:
+        """A CPU's operators are done when they return."""
+        self._read()
+
+    def close(self) -> None:
+        """Nothing runs beside the burst."""
+        self.stop()
+
+    def peak(self) -> Peak | None:
+        """The highest moment of the loading and the traced steps."""
+        if self._peak is None:
+            return None
+        return Peak(
+            allocated=self._peak.total,
+            reserved=self._peak.total,
+            device=self._most_resident,
+            phase=self._peak.phase,
+            categories=Categories(*self._peak.totals),
+        )
+
+    def _read(self) -> Reading:
+        reading = Reading(self._clock(), -1, self._process.memory_info().rss)
+        self._most_resident = max(self._most_resident, reading.device)
+        if self._mode is not None:
+            self._readings.append(reading)
+        return reading
+
+    def _see(self, tensor: torch.Tensor) -> None:
+        address = _address(tensor)
+        known = self._alive.get(address)
+        if known is not None:
+            size = tensor.untyped_storage().nbytes()
+            if size != known.size:
+                self._change(known, size - known.size)
+        elif address:
+            self._count(tensor.untyped_storage(), address)
+
+    def _count(self, storage: torch.UntypedStorage, address: int) -> None:
+        if storage.device.type != "cpu":
+            return
+        known = _Storage(storage, self._gone)
+        known.address, known.size = address, 0
+        known.name = self._names = self._names + 1
+        self._alive[address] = known
+        self._change(known, storage.nbytes())
+
+    def _change(self, known: _Storage, change: int) -> None:
+        now = self._clock()
+        known.size += change
+        self.trace.change(now, known.name, change)
+        self._pulse.beat(now, self.trace)
+
+    def _gone(self, reference: weakref.ref[torch.UntypedStorage]) -> None:
+        assert isinstance(reference, _Storage)
+        if self._alive.get(reference.address) is reference:
+            del self._alive[reference.address]
+            now = self._clock()
+            self.trace.free(now, reference.name)
+            self._pulse.beat(now, self.trace)
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """The identity of the tensor's storage; 0 for tensors that have none (sparse ones)."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return 0
