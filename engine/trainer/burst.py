@@ -1,0 +1,307 @@
+"""One burst: a train.py is loaded from its file and run, with meters attached from outside.
+
+Nothing in the script knows of it. Its functions are module globals that ``main`` looks up, so
+wrapping the globals is enough to know when the data is read, when the model stands, and when a
+step is over.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+import tempfile
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.protocol import (
+    Device,
+    Ended,
+    Event,
+    Loaded,
+    Samples,
+    Start,
+    Started,
+    Step,
+    Timeline,
+)
+from memwb.engine.trainer import inventory
+from memwb.engine.trainer.device import device_for
+from memwb.engine.trainer.meter import Meter, meter_for
+from memwb.engine.trainer.outcome import ended_by, refused
+from memwb.engine.trainer.phases import Phases
+from memwb.engine.trainer.trace import GRADIENTS, OPTIMIZER, WEIGHTS
+
+TRACED = 2
+"""How many steps are traced: the first makes the optimizer's state, the second uses it."""
+
+Emit = Callable[[Event], None]
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a burst before its script runs. ``tokens`` is per optimizer step."""
+
+    burst: str = "1"
+    device: Device
+    model: str = ""
+    weights: str = ""
+    parameters: int = 0
+    steps: int = 0
+    tokens: int = 0
+    techniques: tuple[str, ...] = ()
+
+
+def run_plan(start: Start, emit: Emit) -> Ended:
+    """Write the plan's script to a temporary folder and run it. Emits every event of the burst.
+
+    Nothing is raised: whatever goes wrong is in the Ended that is emitted last and returned.
+    """
+    from memwb.engine import catalog, script
+    from memwb.engine.plan import active, check, plan_from
+
+    try:
+        plan = check(plan_from(start.plan))
+        _check_packages(list(plan.techniques))
+        device = device_for(start.device)
+        allowed = {
+            "allow_pickle": start.allow_pickle,
+            "trust_remote_code": start.trust_remote_code,
+        }
+        model = catalog.resolve(plan.model, plan.weights, **allowed)
+        text = script.script(plan, model)
+    except MemwbError as error:
+        ended = refused(start.burst, error)
+        emit(ended)
+        return ended
+    work = plan.workload
+    about = About(
+        burst=start.burst,
+        device=device,
+        model=model.name,
+        weights=model.weights,
+        parameters=model.parameters or 0,
+        steps=work.steps,
+        tokens=work.batch_size * work.sequence_length * work.gradient_accumulation,
+        techniques=tuple(active(plan)),
+    )
+    argv = ["--device", device.kind]
+    argv += [f"--{name.replace('_', '-')}" for name, value in allowed.items() if value]
+    with tempfile.TemporaryDirectory(prefix="memwb-") as folder:
+        path = Path(folder) / "train.py"
+        path.write_text(text, encoding="utf-8")
+        return run_file(path, argv, emit, about)
+
+
+def run_file(path: Path, argv: Sequence[str], emit: Emit, about: About | None = None) -> Ended:
+    """Run any train.py that memwb wrote, measured. Emits every event of the burst.
+
+    Without ``about`` the device is the script's own choice and the rest of Started is empty.
+    """
+    about = about or About(device=_device_of(argv))
+    run = _Run(path, emit, about)
+    started = time.perf_counter()
+    try:
+        ended = run.run(argv)
+    except BaseException as error:
+        # The log has the traceback; the user gets a sentence.
+        traceback.print_exc(file=sys.stderr)
+        run.abandon()
+        ended = ended_by(about.burst, error, run.started, run.meter.peak(), about.techniques)
+    finally:
+        run.meter.close()
+        gc.enable()
+    ended = msgspec.structs.replace(
+        ended, losses=run.losses, seconds=round(time.perf_counter() - started, 3)
+    )
+    emit(ended)
+    return ended
+
+
+class _Run:
+    """The state of one burst and the wrappers around its script's functions."""
+
+    def __init__(self, path: Path, emit: Emit, about: About) -> None:
+        self.started = False
+        self.losses: list[float] = []
+        self._path = path
+        self._emit = emit
+        self._about = about
+        self._origin = time.perf_counter()
+        self._timed = 0.0
+        self._timed_tokens = 0
+        self._tokens = about.tokens
+        self._model: torch.nn.Module | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self.meter: Meter = meter_for(
+            about.device.kind,
+            self._clock,
+            lambda samples: emit(Samples(about.burst, samples)),
+        )
+        self._phases = Phases(self.meter)
+
+    def run(self, argv: Sequence[str]) -> Ended:
+        """Load the file, run its main, and say how it went."""
+        module = _load(self._path)
+        for name in ("read_sequences", "build_optimizer", "loss", "train"):
+            setattr(module, name, getattr(self, f"_{name}")(getattr(module, name)))
+        # Garbage in cycles would be collected at moments that depend on the process's past:
+        # it is collected at fixed ones instead, so that a burst measures the same anywhere.
+        gc.collect()
+        gc.disable()
+        self.meter.start()
+        module.main(list(argv))
+        speed = self._timed_tokens / self._timed if self._timed else None
+        return Ended(
+            self._about.burst, "done", self.meter.peak(), tokens_per_second=speed
+        )
+
+    def abandon(self) -> None:
+        """After an exception: what is known of the unfinished span still counts."""
+        self._phases.detach()
+        try:
+            self._settle()
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+
+    def _clock(self) -> float:
+        return time.perf_counter() - self._origin
+
+    def _read_sequences(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def read_sequences(*args: Any, **kwargs: Any) -> Any:
+            sequences = original(*args, **kwargs)
+            self.started = True
+            about = self._about
+            steps = about.steps or TRACED
+            self._emit(
+                Started(
+                    burst=about.burst,
+                    device=about.device,
+                    model=about.model,
+                    weights=about.weights,
+                    parameters=about.parameters,
+                    steps=about.steps,
+                    traced=tuple(range(1, min(steps, TRACED) + 1)),
+                    script=self._path.read_text(encoding="utf-8"),
+                )
+            )
+            return sequences
+
+        return read_sequences
+
+    def _build_optimizer(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def build_optimizer(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            self._model = model
+            weights = list(inventory.weights_of(model))
+            self.meter.sight(WEIGHTS, weights)
+            trainable = [p for p in model.parameters() if p.requires_grad]
+            self._emit(
+                Loaded(
+                    self._about.burst,
+                    parameters=inventory.count(model.parameters()),
+                    trainable=inventory.count(trainable),
+                    weights=inventory.size(weights),
+                    seconds=round(self._clock(), 6),
+                )
+            )
+            self._phases.attach(model)
+            self._optimizer = original(model, *args, **kwargs)
+            return self._optimizer
+
+        return build_optimizer
+
+    def _loss(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def loss(*args: Any, **kwargs: Any) -> Any:
+            self._phases.enter("forward")
+            return original(*args, **kwargs)
+
+        return loss
+
+    def _train(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def train(*args: Any, **kwargs: Any) -> Iterator[tuple[int, float]]:
+            steps = original(*args, **kwargs)
+            self._settle()
+            number = 1
+            while True:
+                traced = number <= TRACED
+                begin = time.perf_counter()
+                if traced:
+                    self._phases.enter("forward", step=number)
+                try:
+                    step, value = next(steps)
+                except StopIteration:
+                    break
+                self.meter.finish_step()
+                seconds = time.perf_counter() - begin
+                self._step_done(step, value, seconds, traced)
+                yield step, value
+                number += 1
+            self._end_tracing()
+
+        return train
+
+    def _step_done(self, step: int, value: float, seconds: float, traced: bool) -> None:
+        self.losses.append(value)
+        if traced:
+            self._settle()
+            if step == TRACED:
+                self._end_tracing()
+        else:
+            self._timed += seconds
+            self._timed_tokens += self._tokens
+        event = Step(self._about.burst, step, value, round(seconds, 6), self._tokens, traced)
+        self._emit(event)
+
+    def _settle(self) -> None:
+        """A span is over: say what its tensors turned out to be and send its timeline."""
+        gc.collect()
+        if self._model is not None:
+            self.meter.sight(WEIGHTS, inventory.weights_of(self._model))
+            self.meter.sight(GRADIENTS, inventory.gradients_of(self._model))
+        if self._optimizer is not None:
+            self.meter.sight(OPTIMIZER, inventory.state_of(self._optimizer))
+        samples = self.meter.settle()
+        if samples:
+            self._emit(Timeline(self._about.burst, self._phases.step, samples))
+
+    def _end_tracing(self) -> None:
+        self._phases.detach()
+        self.meter.stop()
+        gc.enable()
+
+
+def _load(path: Path) -> types.ModuleType:
+    """The file as a module of its own."""
+    spec = importlib.util.spec_from_file_location("memwb_train", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickling look a class's module up by name.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _device_of(argv: Sequence[str]) -> Device:
+    words = [part for word in argv for part in word.split("=", 1)]
+    wanted = words[words.index("--device") + 1] if "--device" in words[:-1] else "auto"
+    return device_for(wanted.partition(":")[0])
+
+
+def _check_packages(names: Sequence[str]) -> None:
+    from memwb.engine.technique import techniques, unavailable
+
+    for name in names:
+        reason = unavailable(techniques()[name])
+        if reason:
+            raise MemwbError(
+                "A technique cannot run on this machine",
+                f"$.techniques.{name}: {reason}",
+                f"Install it, or turn {name} off (-o {name}=off).",
+            )

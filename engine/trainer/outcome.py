@@ -1,0 +1,127 @@
+"""How a burst ended, in the user's words: what an exception means and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.protocol import CATEGORIES, Ended, Peak
+
+EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "oom": 3, "stopped": 130}
+"""The exit code of a process whose burst ended so."""
+
+_NO_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "CUDA out of memory")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def ended_by(
+    burst: str, error: BaseException, started: bool, peak: Peak | None, chosen: Collection[str]
+) -> Ended:
+    """The event for an exception. Before ``started`` a wrong input is a refusal.
+
+    ``chosen`` are the names of the techniques that are on; others are proposed after an OOM.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return Ended(burst, "stopped", peak, title="The burst was stopped")
+    if is_oom(error):
+        return _oom(burst, error, peak, chosen)
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return Ended(burst, "done", peak)
+    if not started and isinstance(error, MemwbError | ValueError | OSError | SystemExit):
+        return refused(burst, error)
+    lines = str(error).strip().splitlines() or [""]
+    title = f"The burst failed: {type(error).__name__}: {lines[0]}".rstrip(": ")
+    return Ended(
+        burst,
+        "failed",
+        peak,
+        title=title,
+        what="\n".join(lines[1:6]),
+        fix="The engine's log has the traceback (`memwb locate` says where).",
+    )
+
+
+def refused(burst: str, error: BaseException) -> Ended:
+    """Nothing had run: the plan or its input is wrong."""
+    if isinstance(error, MemwbError):
+        return Ended(burst, "refused", title=error.title, what=error.what, fix=error.fix)
+    if isinstance(error, SystemExit):
+        what, fix = f"the script ended with {error.code}", "Check the values of the workload."
+        return Ended(burst, "refused", title="The script refused its input", what=what, fix=fix)
+    return Ended(
+        burst,
+        "refused",
+        title="The model's files or the data cannot be used",
+        what=str(error),
+        fix="Check $.model and $.workload (data, text_field, sequence_length).",
+    )
+
+
+def killed(burst: str, code: int, peak: Peak | None) -> Ended:
+    """The process of the burst was gone before it could say anything. ``code`` as subprocess."""
+    if code < 0:
+        what = "Its process ended without a word."
+        fix = "The engine's log may say more."
+        if code == -9:
+            what = "Something outside the engine killed its process."
+            fix = (
+                "When a machine runs short, the system's out-of-memory killer does this: take a "
+                "smaller batch or sequence, or a technique that saves memory."
+            )
+        return Ended(
+            burst, "failed", peak, title=f"The burst was killed (signal {-code})", what=what, fix=fix
+        )
+    return Ended(
+        burst,
+        "failed",
+        peak,
+        title=f"The burst ended without a word (exit code {code})",
+        fix="The engine's log may say more.",
+    )
+
+
+def is_oom(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on the device or the machine."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+
+
+def _oom(burst: str, error: BaseException, peak: Peak | None, chosen: Collection[str]) -> Ended:
+    asked = requested(str(error))
+    what = f"{gib(asked)} more were asked for" if asked else "one more allocation was asked for"
+    fix = "Take a smaller batch_size or sequence_length."
+    if peak is not None:
+        parts = ", ".join(
+            f"{name} {gib(getattr(peak.categories, name))}" for name in CATEGORIES
+        )
+        what += f"; the peak before that was {gib(peak.allocated)} in {peak.phase} ({parts})"
+        largest = max(CATEGORIES, key=lambda name: getattr(peak.categories, name))
+        names = savers(largest, chosen)
+        if names:
+            fix = f"Most of it was {largest}. Try {', '.join(names)}; or: {fix.lower()}"
+    return Ended(burst, "oom", peak, title="Out of memory", what=what, fix=fix)
+
+
+def requested(message: str) -> int:
+    """The bytes that an allocator's message says it was asked for; 0 if it says none."""
+    found = re.search(r"ried to allocate ([\d.]+) ?(bytes|[KMGT]iB)", message)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else 0
+
+
+def savers(category: str, chosen: Collection[str]) -> list[str]:
+    """Techniques not on whose own words say that they save that category."""
+    from memwb.engine.technique import techniques
+
+    word = category.removesuffix("s")
+    return [
+        technique.name
+        for technique in techniques().values()
+        if technique.name not in chosen and word in technique.saves.lower()
+    ]
+
+
+def gib(size: int) -> str:
+    """Bytes as GiB for a sentence, or as MiB when there are few."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
