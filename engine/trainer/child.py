@@ -1,0 +1,224 @@
+"""The process of one burst, and what the server holds of it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from types import FrameType
+
+import msgspec
+
+from memwb.engine.protocol import (
+    Ended,
+    Event,
+    Peak,
+    Sample,
+    Samples,
+    Start,
+    Step,
+    Timeline,
+    decode_event,
+    encode,
+)
+from memwb.engine.trainer.outcome import EXIT_CODES, ended_by, killed
+
+
+class Child:
+    """A running burst as the server sees it: its pipe, its process, and what it said so far."""
+
+    def __init__(self, pid: int, pipe: int, burst: str) -> None:
+        self.pid = pid
+        self.pipe = pipe
+        self.burst = burst
+        self.closed = False
+        """Whether the pipe's other end is."""
+        self._buffer = b""
+        self._status: int | None = None
+        self._ended: Ended | None = None
+        self._losses: list[float] = []
+        self._highest: Sample | None = None
+        self._began = time.monotonic()
+        self._stops: list[tuple[float, int]] = []
+        self._stopped = False
+
+    def read(self) -> list[bytes]:
+        """The whole lines that have come."""
+        try:
+            chunk = os.read(self.pipe, 1 << 20)
+        except BlockingIOError:
+            return []
+        if not chunk:
+            self.closed = True
+            return []
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        whole = [line + b"\n" for line in lines]
+        for line in whole:
+            self._note(decode_event(line))
+        return whole
+
+    def pending(self) -> bool:
+        """Whether a dead process has left something in the pipe."""
+        import select
+
+        return bool(select.select([self.pipe], [], [], 0)[0])
+
+    def is_over(self) -> bool:
+        """Whether the process is gone (and collected)."""
+        if self._status is None:
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    self._status = os.waitstatus_to_exitcode(status)
+        return self._status is not None
+
+    def stop(self, patience: float) -> None:
+        """Ask it to end; after ``patience`` seconds terminate it, after as many more kill it."""
+        now = time.monotonic()
+        if not self._stopped:
+            self._stopped = True
+            self._signal(signal.SIGINT)
+        self._stops = [(now + patience, signal.SIGTERM), (now + 2 * patience, signal.SIGKILL)]
+
+    def press(self) -> None:
+        """Do what is due of a stop."""
+        while self._stops and time.monotonic() >= self._stops[0][0]:
+            self._signal(self._stops.pop(0)[1])
+
+    def kill(self) -> None:
+        """End it now, and collect it."""
+        if self._status is None:
+            self._signal(signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            self._status = -signal.SIGKILL
+        self._close()
+
+    def finish(self) -> tuple[Ended, bool]:
+        """How it ended, and whether it could not say so itself."""
+        assert self._status is not None
+        # Whatever it had started ends with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._close()
+        if self._ended is not None:
+            return self._ended, False
+        if self._stopped:
+            ended = Ended(self.burst, "stopped", self._peak(), title="The burst was stopped")
+        else:
+            ended = killed(self.burst, self._status, self._peak())
+        seconds = round(time.monotonic() - self._began, 3)
+        return msgspec.structs.replace(ended, losses=self._losses, seconds=seconds), True
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Step):
+            self._losses.append(event.loss)
+        elif isinstance(event, Ended):
+            self._ended = event
+        elif isinstance(event, Samples | Timeline):
+            for sample in event.samples:
+                if sample.categories is not None and (
+                    self._highest is None or sample.allocated > self._highest.allocated
+                ):
+                    self._highest = sample
+
+    def _peak(self) -> Peak | None:
+        found = self._highest
+        if found is None or found.categories is None:
+            return None
+        return Peak(
+            found.allocated, found.reserved, found.device, found.phase, found.categories
+        )
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+
+    def _close(self) -> None:
+        if not self.closed or self.pipe >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self.pipe)
+        self.closed = True
+
+
+def fork(command: Start, close: Iterable[int]) -> Child:
+    """Start a burst in a fresh process; ``close`` are the server's own descriptors."""
+    reading, writing = os.pipe()
+    # What is buffered here would be written twice.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            _become_burst(parent, [*close, reading])
+            code = _burst(command, writing)
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+        finally:
+            # Nothing of the server (its buffers, its exit handlers) may run twice.
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+    os.close(writing)
+    os.set_blocking(reading, False)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)
+    return Child(pid, reading, command.burst)
+
+
+def _become_burst(parent: int, close: Iterable[int]) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, _interrupt)
+    with contextlib.suppress(OSError):
+        # A group of its own: a terminal's Ctrl-C reaches the server, which then asks the burst.
+        os.setpgid(0, 0)
+    for descriptor in close:
+        os.close(descriptor)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    _die_with(parent)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the server is gone (Linux)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _burst(command: Start, writing: int) -> int:
+    def emit(event: Event) -> None:
+        rest = memoryview(encode(event))
+        while rest:
+            rest = rest[os.write(writing, rest) :]
+
+    try:
+        from memwb.engine.trainer.burst import run_plan
+
+        ended = run_plan(command, emit)
+    except BaseException as error:
+        traceback.print_exc(file=sys.stderr)
+        ended = ended_by(command.burst, error, True, None, ())
+        emit(ended)
+    return EXIT_CODES.get(ended.outcome, 1)
