@@ -159,9 +159,7 @@ class _Run:
         self.meter.start()
         module.main(list(argv))
         speed = self._timed_tokens / self._timed if self._timed else None
-        return Ended(
-            self._about.burst, "done", self.meter.peak(), tokens_per_second=speed
-        )
+        return Ended(self._about.burst, "done", self.meter.peak(), tokens_per_second=speed)
 
     def abandon(self) -> None:
         """After an exception: what is known of the unfinished span still counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
@@ -64,8 +65,6 @@ class Child:
 
     def pending(self) -> bool:
         """Whether a dead process has left something in the pipe."""
-        import select
-
         return bool(select.select([self.pipe], [], [], 0)[0])
 
     def is_over(self) -> bool:
@@ -131,9 +130,7 @@ class Child:
         found = self._highest
         if found is None or found.categories is None:
             return None
-        return Peak(
-            found.allocated, found.reserved, found.device, found.phase, found.categories
-        )
+        return Peak(found.allocated, found.reserved, found.device, found.phase, found.categories)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -143,10 +140,9 @@ class Child:
                 os.kill(self.pid, number)
 
     def _close(self) -> None:
-        if not self.closed or self.pipe >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self.pipe)
-        self.closed = True
+        if self.pipe >= 0:
+            os.close(self.pipe)
+        self.pipe, self.closed = -1, True
 
 
 def fork(command: Start, close: Iterable[int]) -> Child:

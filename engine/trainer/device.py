@@ -16,9 +16,7 @@ from memwb.engine.protocol import Device
 def device_for(wanted: str) -> Device:
     """The device for ``auto``, ``cpu`` or ``cuda``. Raises MemwbError if it is not here."""
     if wanted not in ("auto", "cpu", "cuda"):
-        raise MemwbError(
-            f"There is no device {wanted!r}", "$.device", "Say auto, cpu or cuda."
-        )
+        raise MemwbError(f"There is no device {wanted!r}", "$.device", "Say auto, cpu or cuda.")
     if wanted == "cpu":
         return _cpu()
     gpu = _gpu()

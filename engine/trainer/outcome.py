@@ -60,25 +60,18 @@ def refused(burst: str, error: BaseException) -> Ended:
 
 def killed(burst: str, code: int, peak: Peak | None) -> Ended:
     """The process of the burst was gone before it could say anything. ``code`` as subprocess."""
+    title = f"The burst ended without a word (exit code {code})"
+    what, fix = "", "The engine's log may say more."
     if code < 0:
-        what = "Its process ended without a word."
-        fix = "The engine's log may say more."
-        if code == -9:
-            what = "Something outside the engine killed its process."
-            fix = (
-                "When a machine runs short, the system's out-of-memory killer does this: take a "
-                "smaller batch or sequence, or a technique that saves memory."
-            )
-        return Ended(
-            burst, "failed", peak, title=f"The burst was killed (signal {-code})", what=what, fix=fix
+        title = f"The burst was killed (signal {-code})"
+        what = "Its process was gone before it could say anything."
+    if code == -9:
+        what = "Something outside the engine killed its process."
+        fix = (
+            "When a machine runs short, the system's out-of-memory killer does this: take a "
+            "smaller batch or sequence, or a technique that saves memory."
         )
-    return Ended(
-        burst,
-        "failed",
-        peak,
-        title=f"The burst ended without a word (exit code {code})",
-        fix="The engine's log may say more.",
-    )
+    return Ended(burst, "failed", peak, title=title, what=what, fix=fix)
 
 
 def is_oom(error: BaseException) -> bool:
@@ -93,9 +86,7 @@ def _oom(burst: str, error: BaseException, peak: Peak | None, chosen: Collection
     what = f"{gib(asked)} more were asked for" if asked else "one more allocation was asked for"
     fix = "Take a smaller batch_size or sequence_length."
     if peak is not None:
-        parts = ", ".join(
-            f"{name} {gib(getattr(peak.categories, name))}" for name in CATEGORIES
-        )
+        parts = ", ".join(f"{name} {gib(getattr(peak.categories, name))}" for name in CATEGORIES)
         what += f"; the peak before that was {gib(peak.allocated)} in {peak.phase} ({parts})"
         largest = max(CATEGORIES, key=lambda name: getattr(peak.categories, name))
         names = savers(largest, chosen)
