@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
@@ -64,8 +65,6 @@ class Child:
 
     def pending(self) -> bool:
         """Whether a dead process has left something in the pipe."""
-        import select
-
         return bool(select.select([self.pipe], [], [], 0)[0])
 
     def is_over(self) -> bool:
@@ -141,10 +140,9 @@ class Child:
                 os.kill(self.pid, number)
 
     def _close(self) -> None:
-        if not self.closed or self.pipe >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self.pipe)
-        self.closed = True
+        if self.pipe >= 0:
+            os.close(self.pipe)
+        self.pipe, self.closed = -1, True
 
 
 def fork(command: Start, close: Iterable[int]) -> Child:

@@ -195,6 +195,6 @@ class CpuMeter:
 def _address(tensor: torch.Tensor) -> int:
     """The identity of the tensor's storage; 0 for tensors that have none (sparse ones)."""
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
         return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -167,15 +167,14 @@ class CudaMeter:
 
     def _device_bytes(self) -> int:
         """What the driver says this process holds; all that is used if it tells no processes."""
-        if self._process is not None:
-            found = self._process()
-            if found is not None:
-                return found
+        found = self._process() if self._process is not None else None
+        if found is not None:
+            return found
         free, total = torch.cuda.mem_get_info(self._device)
         return total - free
 
 
-def _driver_process(device: int) -> Any:
+def _driver_process(device: int) -> Callable[[], int | None] | None:
     """A function that asks NVML for this process's bytes, or None where it cannot tell.
 
     Inside a container NVML may list no processes, or list them by another number.
@@ -195,6 +194,6 @@ def _driver_process(device: int) -> Any:
             processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
         except pynvml.NVMLError:
             return None
-        return next((p.usedGpuMemory for p in processes if p.pid == own and p.usedGpuMemory), None)
+        return next((int(p.usedGpuMemory or 0) for p in processes if p.pid == own), 0) or None
 
     return ask

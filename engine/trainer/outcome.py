@@ -60,30 +60,18 @@ def refused(burst: str, error: BaseException) -> Ended:
 
 def killed(burst: str, code: int, peak: Peak | None) -> Ended:
     """The process of the burst was gone before it could say anything. ``code`` as subprocess."""
+    title = f"The burst ended without a word (exit code {code})"
+    what, fix = "", "The engine's log may say more."
     if code < 0:
-        what = "Its process ended without a word."
-        fix = "The engine's log may say more."
-        if code == -9:
-            what = "Something outside the engine killed its process."
-            fix = (
-                "When a machine runs short, the system's out-of-memory killer does this: take a "
-                "smaller batch or sequence, or a technique that saves memory."
-            )
-        return Ended(
-            burst,
-            "failed",
-            peak,
-            title=f"The burst was killed (signal {-code})",
-            what=what,
-            fix=fix,
+        title = f"The burst was killed (signal {-code})"
+        what = "Its process was gone before it could say anything."
+    if code == -9:
+        what = "Something outside the engine killed its process."
+        fix = (
+            "When a machine runs short, the system's out-of-memory killer does this: take a "
+            "smaller batch or sequence, or a technique that saves memory."
         )
-    return Ended(
-        burst,
-        "failed",
-        peak,
-        title=f"The burst ended without a word (exit code {code})",
-        fix="The engine's log may say more.",
-    )
+    return Ended(burst, "failed", peak, title=title, what=what, fix=fix)
 
 
 def is_oom(error: BaseException) -> bool:

@@ -94,10 +94,8 @@ class Phases:
 
 def decoder_of(model: torch.nn.Module) -> torch.nn.Module:
     """The model below its output head, adapters unwrapped; the model itself if it has none."""
-    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    if hasattr(model, "get_decoder"):
-        found = model.get_decoder()
-        if isinstance(found, torch.nn.Module):
-            return found
-    return model
+    inner: Any = model
+    if hasattr(inner, "peft_config") and hasattr(inner, "get_base_model"):
+        inner = inner.get_base_model()
+    found = inner.get_decoder() if hasattr(inner, "get_decoder") else inner
+    return found if isinstance(found, torch.nn.Module) else model

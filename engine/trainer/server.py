@@ -25,7 +25,6 @@ import msgspec
 
 from memwb.engine.protocol import (
     Beat,
-    Ended,
     Event,
     Hello,
     Problem,
@@ -36,6 +35,7 @@ from memwb.engine.protocol import (
     decode_command,
     encode,
 )
+from memwb.engine.technique import techniques
 from memwb.engine.trainer.child import Child, fork
 from memwb.engine.trainer.outcome import EXIT_CODES
 from memwb.engine.version import VERSION
@@ -53,9 +53,11 @@ PRELOADED = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen2.modeling_qwen2",
     "peft",
+    "peft.tuners.lora",
     "bitsandbytes",
-    "pyarrow.parquet",
     "psutil",
+    "tomlkit",
+    "pydoc_data.topics",
     "memwb.engine.script",
     "memwb.engine.plan",
     "memwb.engine.catalog",
@@ -64,7 +66,7 @@ PRELOADED = (
     "memwb.engine.trainer.cpu",
     "memwb.engine.trainer.cuda",
 )
-"""Imported by the parent; one that is not installed is left out."""
+"""Imported by the parent; one that is missing is left out. Not pyarrow: it starts a thread."""
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 BEAT = 1.0
@@ -187,8 +189,8 @@ class _Server:
             what = f"burst {self._child.burst} runs, and there is one burst at a time"
             self._send(Problem("The engine is busy", what, "Wait for it, or stop it first."))
             return
-        keep = (self._protocol, self._signals, self._wake, self._selector.fileno())
-        self._child = fork(command, close=keep)
+        own = (self._protocol, self._signals, self._wake, self._selector.fileno())
+        self._child = fork(command, close=own)
         self._selector.register(self._child.pipe, selectors.EVENT_READ, self._child_wrote)
 
     def _quit(self) -> None:
@@ -251,6 +253,7 @@ def _preload() -> Iterator[str]:
     # Some libraries ask whether CUDA is there when they are imported; NVML can answer without
     # starting it.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    _import_numpy_without_threads()
     for name in PRELOADED:
         try:
             importlib.import_module(name)
@@ -259,6 +262,23 @@ def _preload() -> Iterator[str]:
             print(f"memwb-engine: {name} could not be imported", file=sys.stderr)
             traceback.print_exc(file=sys.stderr)
         yield name
+    techniques()
+
+
+def _import_numpy_without_threads() -> None:
+    """numpy's OpenBLAS starts its threads when it is loaded, and a fork must not have any.
+
+    The setting is put back before torch is loaded, which may bring an OpenBLAS of its own.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    kept = os.environ.get(name)
+    os.environ[name] = "1"
+    with contextlib.suppress(ImportError):
+        importlib.import_module("numpy")
+    if kept is None:
+        del os.environ[name]
+    else:
+        os.environ[name] = kept
 
 
 def _ready() -> Ready:

@@ -1,0 +1,185 @@
+"""The engine as seen from outside: a process that is sent commands and gives events. No torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.protocol import (
+    Command,
+    Ended,
+    Event,
+    Problem,
+    Quit,
+    Start,
+    Started,
+    Step,
+    decode_event,
+    encode,
+)
+
+LONGEST_LINE = 64 * 2**20
+"""A line may be this long; a longer one is a Problem, and the stream goes on."""
+
+
+class Engine:
+    """An engine's process. ``command`` is anything that speaks the protocol on its stdio.
+
+    ``log`` is a file that its standard error is appended to; without one it is dropped.
+    """
+
+    def __init__(self, command: Sequence[str] | None = None, log: Path | None = None) -> None:
+        self.command = tuple(command or (sys.executable, "-m", "memwb.engine"))
+        self.log = log
+        self._process: Process | None = None
+        self._asked: str | None = None
+        self._burst: str | None = None
+        self._losses: list[float] = []
+        self._closing = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, once started."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Start the process. Raises MemwbError if the command cannot be run."""
+        with contextlib.ExitStack() as stack:
+            errors: int | IO[bytes] = asyncio.subprocess.DEVNULL
+            if self.log is not None:
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                errors = stack.enter_context(self.log.open("ab"))
+            try:
+                # A session of its own: Ctrl-C in the terminal is for the client, which then asks
+                # the engine to stop.
+                self._process = await asyncio.create_subprocess_exec(
+                    *self.command,
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=errors,
+                    limit=LONGEST_LINE,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise MemwbError(
+                    "The engine cannot be started",
+                    f"{' '.join(self.command)}: {error.strerror or error}",
+                    "Check the command of the engine.",
+                ) from None
+
+    def send(self, command: Command) -> None:
+        """Send a command. Raises MemwbError if the engine is gone."""
+        process = self._process
+        if process is None or process.stdin is None or process.returncode is not None:
+            raise MemwbError("The engine is not running", "", "Start it again.")
+        if isinstance(command, Start):
+            self._asked = self._asked or command.burst
+        process.stdin.write(encode(command))
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Everything the engine says, until its process is gone.
+
+        A line that is no event comes as a Problem. If the process dies while a burst runs or
+        was asked for, an Ended that says how it died comes last.
+        """
+        process = self._process
+        assert process is not None and process.stdout is not None, "start() comes first"
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                # asyncio has dropped what it had read of the line.
+                title = "The engine sent a line that is too long"
+                yield Problem(title, f"more than {LONGEST_LINE} bytes")
+                continue
+            except ConnectionResetError:
+                break
+            if not line:
+                break
+            if line.strip():
+                event = _event(line)
+                self._note(event)
+                yield event
+        code = await process.wait()
+        lost = self._burst or self._asked
+        self._burst = self._asked = None
+        if lost is not None:
+            yield self._lost(lost, code)
+
+    async def close(self) -> None:
+        """End the process: ask, then terminate, then kill. Never hangs, leaves no zombie."""
+        process = self._process
+        if process is None:
+            return
+        self._closing = True
+        if process.returncode is None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.write(encode(Quit()))
+                process.stdin.close()
+        for patience, end in ((3.0, process.terminate), (2.0, process.kill)):
+            if await _gone(process, patience):
+                break
+            with contextlib.suppress(ProcessLookupError):
+                end()
+        else:
+            await process.wait()
+        # Nobody may be reading the events any more: what is left would keep the pipe open.
+        transport = getattr(process, "_transport", None)
+        if transport is not None:
+            transport.close()
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._burst, self._losses = event.burst, []
+        elif isinstance(event, Step):
+            self._losses.append(event.loss)
+        elif isinstance(event, Ended) and event.burst in (self._burst, self._asked):
+            self._burst = self._asked = None
+
+    def _lost(self, burst: str, code: int) -> Ended:
+        if self._closing:
+            title = "The burst was stopped"
+            return Ended(burst, "stopped", losses=list(self._losses), title=title)
+        how = f"exit code {code}"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                how = f"killed by {signal.Signals(-code).name}"
+        where = f" {self.log} may say more." if self.log is not None else ""
+        return Ended(
+            burst,
+            "failed",
+            losses=list(self._losses),
+            title="The engine died",
+            what=f"its process ended while the burst was running ({how})",
+            fix=f"Run it again: the engine is started anew.{where}",
+        )
+
+
+async def _gone(process: Process, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(process.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _event(line: bytes) -> Event:
+    try:
+        return decode_event(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        shown = line[:200].decode("utf-8", "replace").rstrip()
+        return Problem("The engine said something that is no event", f"{error}: {shown}")
