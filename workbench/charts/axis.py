@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memwb.workbench.charts.scale import byte_ticks, step_of
+from memwb.workbench.charts.scale import byte_ticks, intervals, step_of
 from memwb.workbench.charts.timeline import Column, Slot
 
 PHASE_NAMES = {
-    "load": ("loading", "load", "l"),
     "forward": ("forward", "fwd", "f"),
-    "loss": ("loss", "L"),
+    "loss": ("loss", "l"),
     "backward": ("backward", "bwd", "b"),
     "optimizer": ("optimizer", "optim", "opt", "o"),
 }
@@ -22,7 +21,7 @@ def gutter(top: int, rows: int) -> tuple[list[str], str]:
 
     Each ends with its piece of the axis; all are equally wide.
     """
-    marks = byte_ticks(top, max(1, rows // 4))
+    marks = byte_ticks(top, intervals(rows))
     width = max(len(label) for _, label in marks)
     lines = [" " * width + "│"] * rows
     for value, label in marks[1:]:
@@ -45,21 +44,20 @@ def phases(columns: Sequence[Column], layout: Sequence[Slot]) -> str:
         _name(line, columns[begin], begin, column)
         begin = column
     for start in starts:
-        if start < len(line):
+        if 0 < start < len(line):
             line[start] = "┬"
     return "".join(line)
 
 
 def _name(line: list[str], column: Column, begin: int, end: int) -> None:
     """Write the phase of the columns ``[begin, end)`` into their middle."""
-    if column is None:
+    if column is None or column.step == 0:
+        # Loading has one phase, which the row of steps names.
         return
     line[begin] = "┴"
     room = end - begin - 1
-    names = PHASE_NAMES.get(column.phase, (column.phase,))
-    name = next((name for name in names if len(name) + 2 <= room), "")
-    if not name and room >= 1:
-        name = names[-1] if len(names[-1]) <= room else ""
+    names = PHASE_NAMES.get(column.phase, (column.phase, column.phase[:1]))
+    name = next((name for name in names if len(name) <= room), "")
     at = begin + 1 + (room - len(name)) // 2
     line[at : at + len(name)] = name
 

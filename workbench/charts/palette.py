@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 
 import msgspec
-from rich.color import Color
 from rich.style import Style
 
 from memwb.engine.protocol import CATEGORIES
@@ -23,7 +22,7 @@ HATCHES = ("▓", "░", "█", "╱", "▒", "·")
 
 DARK = ("#5b9bea", "#c2902f", "#8fe8d4", "#c4446a", "#dccb86", "#8a8f98")
 LIGHT = ("#346baa", "#b8791f", "#0f5a55", "#f0807f", "#5b2a8c", "#7a7f87")
-ANSI = ("blue", "yellow", "cyan", "red", "magenta", "white")
+ANSI = ("blue", "yellow", "cyan", "magenta", "green", "bright_black")
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 
@@ -33,8 +32,6 @@ Code = tuple[int, int, int]
 LETTER = 9
 """In the place of the eighths: the band's letter."""
 
-BLANK: Cell = (" ", Style.null())
-
 
 class Palette(msgspec.Struct, frozen=True):
     """How bands are drawn: ``colours`` by band, or hatches and letters where it is empty."""
@@ -42,6 +39,8 @@ class Palette(msgspec.Struct, frozen=True):
     colours: tuple[str, ...]
     ink: str = "#101010"
     """What is drawn on top of a band: a line, the cursor."""
+    ground: str = "default"
+    """The background behind the bands."""
 
     @property
     def hatched(self) -> bool:
@@ -50,13 +49,13 @@ class Palette(msgspec.Struct, frozen=True):
 
     def cell(self, code: Code) -> Cell:
         """The character and style of a cell."""
-        return _cell(self.colours, code)
+        return _cell(self.colours, self.ground, code)
 
     def key(self, band: int) -> Cell:
         """The band's mark in a legend."""
         if self.hatched:
-            return (HATCHES[band], Style.null())
-        return ("■", _style(self.colours, band, -1))
+            return (HATCHES[band], _style("", self.ground))
+        return ("■", _style(self.colours[band], self.ground))
 
     def over(self, code: Code, character: str, line: Style) -> Cell:
         """A character drawn over a cell, which keeps its ground: the larger part of the cell."""
@@ -64,47 +63,36 @@ class Palette(msgspec.Struct, frozen=True):
         band = lower if eighths >= 4 else upper
         if band < 0 or self.hatched:
             return (character, line)
-        return (character, _ink(self.colours, band, self.ink))
+        return (character, _style(self.ink, self.colours[band]))
 
 
-def palette(*, dark: bool = True, ansi: bool = False, colours: bool = True) -> Palette:
+def palette(
+    *, dark: bool = True, ansi: bool = False, colours: bool = True, ground: str = "default"
+) -> Palette:
     """The looks for a theme: ``ansi`` takes the terminal's own colours, ``colours=False`` none."""
     if not colours:
-        return Palette(())
+        return Palette((), ground=ground)
     if ansi:
-        return Palette(ANSI, ink="black")
-    return Palette(DARK) if dark else Palette(LIGHT, ink="#ffffff")
+        return Palette(ANSI, ink="black", ground=ground)
+    return Palette(DARK, ground=ground) if dark else Palette(LIGHT, ink="#ffffff", ground=ground)
 
 
 @functools.cache
-def _colour(name: str) -> Color:
-    return Color.parse(name)
+def _style(front: str, back: str) -> Style:
+    return Style(color=front or None, bgcolor=back or None)
 
 
-@functools.cache
-def _style(colours: tuple[str, ...], lower: int, upper: int) -> Style:
-    return Style(
-        color=_colour(colours[lower]) if lower >= 0 else None,
-        bgcolor=_colour(colours[upper]) if upper >= 0 else None,
-    )
-
-
-@functools.cache
-def _ink(colours: tuple[str, ...], band: int, ink: str) -> Style:
-    return Style(color=_colour(ink), bgcolor=_colour(colours[band]))
-
-
-@functools.cache
-def _cell(colours: tuple[str, ...], code: Code) -> Cell:
+@functools.lru_cache(4096)
+def _cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
     eighths, lower, upper = code
-    if lower < 0:
-        return BLANK
     if eighths == LETTER:
-        return (LETTERS[lower], Style.null())
+        return (LETTERS[lower], _style("", ground))
+    if lower < 0:
+        return (" ", _style("", ground))
     if not colours:
         band = lower if eighths >= 4 else upper
-        return (HATCHES[band], Style.null()) if band >= 0 else BLANK
+        return (HATCHES[band] if band >= 0 else " ", _style("", ground))
     if eighths == 8:
         # A space on a colour: no gaps between the lines of a font, and fewer bytes.
-        return (" ", _style(colours, -1, lower))
-    return (EIGHTHS[eighths], _style(colours, lower, upper))
+        return (" ", _style("", colours[lower]))
+    return (EIGHTHS[eighths], _style(colours[lower], colours[upper] if upper >= 0 else ground))

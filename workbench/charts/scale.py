@@ -76,6 +76,11 @@ def byte_ticks(top: float, most: int) -> list[tuple[int, str]]:
     ]
 
 
+def intervals(rows: int) -> int:
+    """How many intervals between ticks a byte axis of so many rows bears."""
+    return max(2, round(rows / 2.5))
+
+
 def byte_top(peak: float, rows: int) -> int:
     """The top of a byte axis: a little above ``peak``, on a quarter of a tick.
 
@@ -83,5 +88,5 @@ def byte_top(peak: float, rows: int) -> int:
     """
     peak = max(1.0, peak * 1.03)
     unit, _ = byte_unit(peak)
-    quarter = step_of(peak / unit, max(1, rows // 4)) * unit / 4
+    quarter = step_of(peak / unit, intervals(rows)) * unit / 4
     return max(1, math.ceil(math.ceil(peak / quarter - 1e-9) * quarter))

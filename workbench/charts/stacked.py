@@ -243,6 +243,7 @@ class StackedChart(Widget, can_focus=True):
 
     def _forget(self) -> None:
         self._built: Size | None = None
+        self._looks: Palette | None = None
         self._layout: tuple[Slot, ...] = ()
         self._parts: list[list[Column]] = []
         self._columns: list[Column] = []
@@ -367,9 +368,15 @@ class StackedChart(Widget, can_focus=True):
 
     @property
     def _palette(self) -> Palette:
-        theme = self.app.current_theme
-        ansi = self.app.native_ansi_color or self.app.console.color_system == "standard"
-        return palette(dark=theme.dark, ansi=ansi, colours=not self.app.no_color)
+        if self._looks is None:
+            ground = self.rich_style.bgcolor
+            self._looks = palette(
+                dark=self.app.current_theme.dark,
+                ansi=self.app.native_ansi_color,
+                colours=not self.app.no_color,
+                ground=ground.name if ground else "default",
+            )
+        return self._looks
 
     def _look(self, name: str) -> Style:
         return self.get_component_rich_style(f"stacked-chart--{name}")
@@ -396,7 +403,7 @@ class StackedChart(Widget, can_focus=True):
         if has_steps:
             text = " " * self._gutter_width + self._texts[1]
             return Strip([Segment(text, label)], width)
-        return Strip.blank(width)
+        return Strip.blank(width, self.rich_style)
 
     def _axis_cells(self, text: str, label: Style, line: Style) -> list[Segment]:
         cells: list[Cell] = [(char, line if char in "─┬┴" else label) for char in text]
@@ -419,11 +426,15 @@ class StackedChart(Widget, can_focus=True):
         if self._outline:
             style = self._look("overlay")
             for column, character in self._outline.get(row, {}).items():
+                if 0 < codes[column][0] < 8 and codes[column][2] < 0:
+                    # This run's own edge is here too: within one cell the two agree.
+                    continue
                 cells[column] = looks.over(codes[column], character, style)
         if y == 0 and self.capacity and self.capacity > self._top:
             self._note(cells, codes, f"capacity {gib(self.capacity)} ↑")
         here = self._column(self.cursor)
-        if here is not None and codes[here][0] in (0, 8, 9):
+        # Edges and labels stay readable: the cursor runs through open ground and full bands.
+        if here is not None and codes[here][0] in (0, 8, 9) and cells[here][0] in " ╌┈▓░█╱▒·":
             cells[here] = looks.over(codes[here], "│", self._look("cursor"))
         segments = joined(cells)
         if self._gutter:
@@ -474,4 +485,4 @@ class StackedChart(Widget, can_focus=True):
                 segments.append(Segment(*looks.key(band)))
             else:
                 segments.append(Segment(text, value if role == "value" else label))
-        return Strip(segments).adjust_cell_length(width)
+        return Strip(segments).adjust_cell_length(width, self.rich_style)
