@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from memwb.engine.protocol import Sample
 from memwb.workbench.charts.palette import LETTER, Code
@@ -32,14 +33,9 @@ def bounds(parts: Sequence[int], top: int, rows: int) -> list[int]:
 
     Rounding the sum and not each part keeps the total exact however many bands there are.
     """
-    scale = rows * 8
-    half = top // 2
-    edges = []
-    total = 0
-    for part in parts:
-        total += part
-        edges.append(min(scale, (total * scale + half) // top))
-    return edges
+    scale, half = rows * 8, top // 2
+    edges = [(total * scale + half) // top for total in accumulate(parts)]
+    return edges if edges[-1] <= scale else [min(scale, edge) for edge in edges]
 
 
 def stack(edges: Sequence[int], rows: int) -> list[Code]:
@@ -58,8 +54,16 @@ def stack(edges: Sequence[int], rows: int) -> list[Code]:
             continue
         if row >= rows:
             break
-        # The edge is inside this cell.
-        cells.append(_boundary(edges, band, row * 8))
+        # The edge is inside this cell; mostly it is the only one.
+        low, above = row * 8, band + 1
+        while above < count and edges[above] == edge:
+            above += 1
+        if above == count:
+            cells.append((edge - low, band, -1))
+        elif edges[above] >= low + 8:
+            cells.append((edge - low, band, above))
+        else:
+            cells.append(_boundary(edges, band, low))
         row += 1
         while band < count and edges[band] <= row * 8:
             band += 1

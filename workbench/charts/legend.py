@@ -40,7 +40,7 @@ def _others(sample: Sample) -> list[tuple[str, int]]:
 
 
 def categories(sample: Sample | None, width: int, hatched: bool) -> list[Part]:
-    """The bands with their bytes at a moment, in the longest of five forms that fits."""
+    """The bands with their bytes at a moment, in the longest form that fits."""
     sizes = values(sample) if sample is not None else (0,) * len(BANDS)
     if sample is not None and sample.categories is None:
         shown: Sequence[int] = (5,)
@@ -55,6 +55,7 @@ def categories(sample: Sample | None, width: int, hatched: bool) -> list[Part]:
         _form(shown, names, short, "  ", unit_name),
         _form(shown, LETTERS, short, "  ", unit_name),
         _form(shown, LETTERS, short, " ", unit_name),
+        _form(shown, [""] * 6, short, " ", unit_name),
         _form(shown, LETTERS, [""] * 6, " ", ""),
         _form(shown, [""] * 6, [""] * 6, "", ""),
     ]
@@ -75,9 +76,10 @@ def _form(
         parts.append(("", "key", band))
         # A letter stands right beside its mark, a name one space away.
         name = names[band]
-        parts.append((f" {name}" if len(name) > 1 else name, "label", -1))
+        if name:
+            parts.append((f" {name}" if len(name) > 1 else name, "label", -1))
         if figures[band]:
-            parts.append((f" {figures[band]}", "value", -1))
+            parts.append((f" {figures[band]}" if name else figures[band], "value", -1))
     if unit:
         parts.append((f" {unit}", "label", -1))
     return parts

@@ -8,6 +8,7 @@ it), each with a contrast of at least 2 to the theme's background.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import msgspec
 from rich.style import Style
@@ -47,9 +48,9 @@ class Palette(msgspec.Struct, frozen=True):
         """Bands are told apart by hatches and letters, without colours."""
         return not self.colours
 
-    def cell(self, code: Code) -> Cell:
-        """The character and style of a cell."""
-        return _cell(self.colours, self.ground, code)
+    def cells(self, codes: Iterable[Code]) -> list[Cell]:
+        """The characters and styles of cells."""
+        return list(map(_table(self.colours, self.ground).__getitem__, codes))
 
     def key(self, band: int) -> Cell:
         """The band's mark in a legend."""
@@ -82,7 +83,21 @@ def _style(front: str, back: str) -> Style:
     return Style(color=front or None, bgcolor=back or None)
 
 
-@functools.lru_cache(4096)
+class _Table(dict[Code, Cell]):
+    """Cells by code, made when first asked for: a plain look-up is what a frame can afford."""
+
+    def __init__(self, colours: tuple[str, ...], ground: str) -> None:
+        super().__init__()
+        self.colours, self.ground = colours, ground
+
+    def __missing__(self, code: Code) -> Cell:
+        self[code] = _cell(self.colours, self.ground, code)
+        return self[code]
+
+
+_table = functools.cache(_Table)
+
+
 def _cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
     eighths, lower, upper = code
     if eighths == LETTER:

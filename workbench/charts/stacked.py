@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.color import Color
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -27,6 +28,49 @@ NEAR = 1.6
 """The capacity is drawn to scale while the peak is at least this part of it; else it is noted."""
 
 
+SLICES = 6
+"""Textual writes a changed line from the start of its widget. A chart in slices writes less for a
+new column; more slices cost more when all of it is drawn."""
+
+
+class Slice(Widget):
+    """Some columns of the chart, drawn by the chart."""
+
+    DEFAULT_CSS = "Slice { width: 1fr; height: 100%; background: transparent; }"
+
+    def __init__(self, chart: StackedChart) -> None:
+        super().__init__()
+        self.chart = chart
+        self.pieces: dict[int, Strip] = {}
+        """Finished lines; the chart takes away those that changed."""
+        self._span = (0, 0)
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Pieces of the chart's lines.
+
+        A slice has no borders or padding, so it goes past Textual's styling of every line, which
+        would cost more than drawing them.
+        """
+        place = self.virtual_region
+        span = (place.x, place.right)
+        if span != self._span or not self.chart.current:
+            self._span = span
+            self.pieces.clear()
+        filters = self.get_line_filters()
+        found = []
+        for y in crop.line_range:
+            strip = self.pieces.get(y)
+            if strip is None:
+                strip = Strip(joined(self.chart.cells(y)[slice(*span)]), place.width)
+                for change in filters:
+                    strip = strip.apply_filter(change, self.chart.ground)
+                self.pieces[y] = strip
+            found.append(strip)
+        if crop.column_span != (0, place.width):
+            found = [strip.crop(*crop.column_span) for strip in found]
+        return found
+
+
 class StackedChart(Widget, can_focus=True):
     """A stacked area of memory by category over the samples of a burst.
 
@@ -38,6 +82,8 @@ class StackedChart(Widget, can_focus=True):
     StackedChart {
         height: 1fr;
         width: 1fr;
+        layout: horizontal;
+        overflow: hidden;
         & .stacked-chart--axis { color: $foreground 45%; }
         & .stacked-chart--label { color: $foreground 70%; }
         & .stacked-chart--value { color: $foreground; text-style: bold; }
@@ -107,6 +153,11 @@ class StackedChart(Widget, can_focus=True):
         self._told: Sample | None = None
         self._forget()
 
+    def compose(self) -> ComposeResult:
+        """The slices that show it."""
+        for _ in range(SLICES):
+            yield Slice(self)
+
     # What it shows.
 
     def set_samples(self, samples: Sequence[Sample], steps: Iterable[int] = ()) -> None:
@@ -169,6 +220,7 @@ class StackedChart(Widget, can_focus=True):
         """Another theme: the styles are looked up again."""
         super().notify_style_update()
         self._forget()
+        self._redraw()
 
     def on_resize(self) -> None:
         """Another size is another chart."""
@@ -176,14 +228,16 @@ class StackedChart(Widget, can_focus=True):
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """The cursor follows the mouse."""
-        offset = event.get_content_offset(self)
-        column = offset.x - self._gutter_width if offset is not None else -1
-        inside = offset is not None and offset.y <= self._rows and 0 <= column < len(self._columns)
+        offset = event.screen_offset - self.content_region.offset
+        column = offset.x - self._gutter_width
+        inside = 0 <= offset.y <= self._rows and 0 <= column < len(self._columns)
         self._point(hover=self._columns[column] if inside else None)
 
     def on_leave(self) -> None:
         """The mouse is gone; the keyboard's cursor shows again."""
-        self._point(hover=None)
+        # Leaving one slice for the next is not leaving.
+        if not self.is_mouse_over:
+            self._point(hover=None)
 
     def on_click(self) -> None:
         """The cursor stays where the mouse was pressed."""
@@ -222,16 +276,16 @@ class StackedChart(Widget, can_focus=True):
 
     def _point(self, **to: Sample | None) -> None:
         """Set the keyboard's cursor or the mouse's, redraw the two columns, and tell."""
-        before = self._column(self.cursor)
+        self._ensure()
+        before = self._here
         self._key = to.get("key", self._key)
         self._hover = to.get("hover", self._hover)
-        after = self._column(self.cursor)
-        if before != after and self._built is not None:
-            for column in (before, after):
-                if column is not None:
-                    x = self._gutter_width + column
-                    self.refresh(Region(x, 0, 1, min(self.size.height, self._rows + 1)))
-        self._refresh_legend()
+        if self.cursor is self._told:
+            return
+        self._here = self._column(self.cursor)
+        for column in {before, self._here} - {None}:
+            self._redraw(Region(self._gutter_width + (column or 0), 0, 1, self._rows + 1))
+        self._redraw_legend()
         self._tell()
 
     def _tell(self) -> None:
@@ -243,11 +297,18 @@ class StackedChart(Widget, can_focus=True):
 
     def _forget(self) -> None:
         self._built: Size | None = None
+        self._size = Size(0, 0)
+        self._styles: dict[str, Style] = {}
         self._looks: Palette | None = None
+        self._legend_rows = 0
+        self._below = (0, False, False)
         self._layout: tuple[Slot, ...] = ()
         self._parts: list[list[Column]] = []
         self._columns: list[Column] = []
         self._codes: list[list[Code]] = []
+        self._cells: list[list[Cell]] = []
+        self._here: int | None = None
+        self._lines: dict[int, list[Cell]] = {}
         self._top = 1
         self._rows = 0
         self._gutter_width = 0
@@ -257,8 +318,26 @@ class StackedChart(Widget, can_focus=True):
 
     def _rebuild(self) -> None:
         self._forget()
-        self.refresh()
+        self._redraw()
         self._settle()
+
+    def _redraw(self, region: Region | None = None) -> None:
+        """Have a region of the chart drawn again, or all of it."""
+        if region is None:
+            self._lines.clear()
+        else:
+            for y in range(region.y, region.bottom):
+                self._lines.pop(y, None)
+        for part in self.query_children(Slice):
+            span = part.virtual_region
+            if region is None:
+                part.pieces.clear()
+                part.refresh()
+            elif region.x < span.right and span.x < region.right:
+                inside = region.intersection(span)
+                for y in range(inside.y, inside.bottom):
+                    part.pieces.pop(y, None)
+                part.refresh(inside.translate((-span.x, -span.y)))
 
     def _settle(self) -> None:
         """Bring cursors onto samples that are still there, and tell when they moved."""
@@ -267,6 +346,7 @@ class StackedChart(Widget, can_focus=True):
             return
         self._ensure()
         self._key, self._hover = self._kept(self._key), self._kept(self._hover)
+        self._here = self._column(self.cursor)
         self._tell()
 
     def _kept(self, sample: Sample | None) -> Sample | None:
@@ -283,7 +363,7 @@ class StackedChart(Widget, can_focus=True):
         if self._built == size:
             return
         self._forget()
-        self._built = size
+        self._built = self._size = size
         width, height = size
         below = (2 if height >= 12 else 1 if height >= 7 else 0, height >= 6, height >= 4)
         self._legend_rows = below[0]
@@ -300,7 +380,10 @@ class StackedChart(Widget, can_focus=True):
         self._layout = slots(self._steps(), plot)
         self._parts = [self._shown.columns(slot) for slot in self._layout]
         self._columns = merge(self._layout, self._parts, plot)
+        looks = self._palette
         self._codes = [self._stacked(index) for index in range(plot)]
+        self._cells = [looks.cells(codes) for codes in self._codes]
+        self._here = self._column(self.cursor)
         self._trace()
 
     def _steps(self) -> list[int]:
@@ -345,21 +428,44 @@ class StackedChart(Widget, can_focus=True):
             if old is not new:
                 fresh = self._stacked(index)
                 if fresh != codes[index]:
-                    codes[index], old_codes = fresh, codes[index]
-                    differing.append((index, old_codes, fresh))
+                    differing.append((index, codes[index], fresh))
+                    codes[index] = fresh
+                    self._cells[index] = self._palette.cells(fresh)
         for x, y, width, height in ranges(differing, self._rows):
-            self.refresh(Region(self._gutter_width + x, y, width, height))
-        if differing or before != self._columns:
-            self._texts = []
-            self.refresh(Region(0, self._rows, self.size.width, 1))
-        self._refresh_legend()
+            self._redraw(Region(self._gutter_width + x, y, width, height))
+        self._redraw_axis()
+        self._redraw_legend()
         self._settle()
 
-    def _refresh_legend(self) -> None:
-        if self._built is not None and self._legend_rows:
-            height = self.size.height
-            rows = self._legend_rows
-            self.refresh(Region(0, height - rows, self.size.width, rows))
+    def _redraw_axis(self) -> None:
+        """Have the strip of phases drawn again where it changed."""
+        if not self._texts:
+            return
+        old, self._texts = self._texts, []
+        new = self._lines_below()[0]
+        differing = [x for x, (a, b) in enumerate(zip(old[0], new, strict=True)) if a != b]
+        if differing:
+            x, right = differing[0], differing[-1] + 1
+            self._redraw(Region(self._gutter_width + x, self._rows, right - x, 1))
+
+    def _lines_below(self) -> list[str]:
+        """The strip of phases and the row of steps."""
+        if not self._texts:
+            self._texts = [
+                axis.phases(self._columns, self._layout),
+                axis.steps(self._layout, len(self._columns)),
+            ]
+        return self._texts
+
+    def _redraw_legend(self) -> None:
+        """Have the legend drawn again if it says something else now."""
+        rows = self._legend_rows
+        width, height = self.size
+        for index in range(rows):
+            y = height - rows + index
+            held = self._lines.pop(y, None)
+            if held is None or held != self.cells(y):
+                self._redraw(Region(0, y, width, 1))
 
     def _column(self, sample: Sample | None) -> int | None:
         return column_of(self._columns, sample) if sample is not None else None
@@ -379,44 +485,62 @@ class StackedChart(Widget, can_focus=True):
         return self._looks
 
     def _look(self, name: str) -> Style:
-        return self.get_component_rich_style(f"stacked-chart--{name}")
+        style = self._styles.get(name)
+        if style is None:
+            part = f"stacked-chart--{name}"
+            style = self.rich_style if name == "ground" else self.get_component_rich_style(part)
+            self._styles[name] = style
+        return style
 
-    def render_line(self, y: int) -> Strip:
-        """One line: a row of the plot, the axis, the steps, or the legend."""
+    @property
+    def current(self) -> bool:
+        """The layout fits the size; asking makes it so."""
+        was = self._built == self.size
         self._ensure()
-        width, height = self.size
+        return was
+
+    @property
+    def ground(self) -> Color:
+        """The background behind it."""
+        return self.background_colors[1]
+
+    def cells(self, y: int) -> list[Cell]:
+        """One whole line: a row of the plot, the axis, the steps, or the legend."""
+        found = self._lines.get(y)
+        if found is None:
+            width, height = self._size
+            found = self._line(y, height)[:width]
+            found += [(" ", self._look("ground"))] * (width - len(found))
+            self._lines[y] = found
+        return found
+
+    def _line(self, y: int, height: int) -> list[Cell]:
         legend_rows, has_steps, has_axis = self._below
         if y < self._rows:
             return self._plot_line(y)
         if y >= height - legend_rows:
-            return self._legend_line(y - (height - legend_rows), width)
-        if not self._texts:
-            self._texts = [
-                axis.phases(self._columns, self._layout),
-                axis.steps(self._layout, len(self._columns)),
-            ]
-        label, line = self._look("label"), self._look("axis")
+            return self._legend_line(y - (height - legend_rows))
+        texts = self._lines_below()
+        label = self._look("label")
         if has_axis and y == self._rows:
-            head = [Segment(self._gutter[-1][:-1], label), Segment(self._gutter[-1][-1:], line)]
-            strip = self._axis_cells(self._texts[0], label, line)
-            return Strip([*(head if self._gutter else []), *strip], width)
+            return self._axis_line(texts[0])
         if has_steps:
-            text = " " * self._gutter_width + self._texts[1]
-            return Strip([Segment(text, label)], width)
-        return Strip.blank(width, self.rich_style)
+            return [(char, label) for char in " " * self._gutter_width + texts[1]]
+        return []
 
-    def _axis_cells(self, text: str, label: Style, line: Style) -> list[Segment]:
-        cells: list[Cell] = [(char, line if char in "─┬┴" else label) for char in text]
-        column = self._column(self.cursor)
-        if column is not None:
-            cells[column] = ("▲", self._look("cursor"))
-        return joined(cells)
+    def _axis_line(self, text: str) -> list[Cell]:
+        label, line = self._look("label"), self._look("axis")
+        foot = self._gutter[-1] if self._gutter else ""
+        cells = [(char, line if char in "─┬┴┼" else label) for char in foot + text]
+        if self._here is not None:
+            cells[len(foot) + self._here] = ("▲", self._look("cursor"))
+        return cells
 
-    def _plot_line(self, y: int) -> Strip:
+    def _plot_line(self, y: int) -> list[Cell]:
         row = self._rows - 1 - y
         looks = self._palette
         codes = [column[row] for column in self._codes]
-        cells = [looks.cell(code) for code in codes]
+        cells = [column[row] for column in self._cells]
         for value, name, dash in (
             (self.predicted, "predicted", "┈"),
             (self.capacity, "capacity", "╌"),
@@ -432,16 +556,15 @@ class StackedChart(Widget, can_focus=True):
                 cells[column] = looks.over(codes[column], character, style)
         if y == 0 and self.capacity and self.capacity > self._top:
             self._note(cells, codes, f"capacity {gib(self.capacity)} ↑")
-        here = self._column(self.cursor)
+        here = self._here
         # Edges and labels stay readable: the cursor runs through open ground and full bands.
         if here is not None and codes[here][0] in (0, 8, 9) and cells[here][0] in " ╌┈▓░█╱▒·":
             cells[here] = looks.over(codes[here], "│", self._look("cursor"))
-        segments = joined(cells)
         if self._gutter:
-            label = self._gutter[y]
-            line = self._look("axis")
-            segments = [Segment(label[:-1], self._look("label")), Segment(label[-1], line), *segments]
-        return Strip(segments, self.size.width)
+            text = self._gutter[y]
+            label, line = self._look("label"), self._look("axis")
+            cells = [*((char, label) for char in text[:-1]), (text[-1], line), *cells]
+        return cells
 
     def _row_of(self, value: int) -> int:
         return min(self._rows, max(0, (value * self._rows * 8 // self._top - 1) // 8))
@@ -464,7 +587,7 @@ class StackedChart(Widget, can_focus=True):
             style = self._look("label")
             cells[at:] = [(character, style) for character in text]
 
-    def _legend_line(self, index: int, width: int) -> Strip:
+    def _legend_line(self, index: int) -> list[Cell]:
         sample = self.cursor
         kind = "cursor"
         if sample is None:
@@ -474,15 +597,17 @@ class StackedChart(Widget, can_focus=True):
         if self.frozen:
             kind += " · frozen"
         looks = self._palette
+        width = self._size.width
         if index == 0 and self._legend_rows == 2:
             parts = legend.moment(sample, width, kind)
         else:
             parts = legend.categories(sample, width, looks.hatched)
         label, value = self._look("label"), self._look("value")
-        segments = []
+        cells: list[Cell] = []
         for text, role, band in parts:
             if role == "key":
-                segments.append(Segment(*looks.key(band)))
+                cells.append(looks.key(band))
             else:
-                segments.append(Segment(text, value if role == "value" else label))
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
+                style = value if role == "value" else label
+                cells += [(char, style) for char in text]
+        return cells

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from rich.segment import Segment
+from rich.style import Style
 
 from memwb.workbench.charts.palette import Cell, Code
 
@@ -15,16 +17,19 @@ Change = tuple[int, Sequence[Code], Sequence[Code]]
 def joined(cells: Sequence[Cell]) -> list[Segment]:
     """Segments of a line: neighbours of one style become one."""
     segments: list[Segment] = []
-    if not cells:
-        return segments
-    text: list[str] = []
-    style = cells[0][1]
-    for character, here in cells:
-        if here is not style:
-            segments.append(Segment("".join(text), style))
-            text, style = [], here
-        text.append(character)
-    segments.append(Segment("".join(text), style))
+    texts: list[str] = []
+    style: Style | None = None
+    # Most neighbours are the very same cell, and runs of one object are found at C speed.
+    for _, group in groupby(cells, key=id):
+        run = list(group)
+        character, here = run[0]
+        if here is not style and texts:
+            segments.append(Segment("".join(texts), style))
+            texts = []
+        style = here
+        texts.append(character * len(run))
+    if texts:
+        segments.append(Segment("".join(texts), style))
     return segments
 
 

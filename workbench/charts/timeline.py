@@ -113,16 +113,18 @@ class Timeline:
     def append(self, samples: Iterable[Sample]) -> set[int]:
         """Add samples in their order; the steps that changed."""
         changed: set[int] = set()
+        held: list[Sample] = []
+        most = self.peak.allocated if self.peak else -1
         for sample in samples:
             step = sample.step
-            self.by_step.setdefault(step, []).append(sample)
-            if step != self.open:
+            if step != self.open or not changed:
                 # The step before is over now, and so its width is known.
-                changed |= {self.open} if self.open is not None else set()
+                changed |= {step} if self.open is None else {step, self.open}
+                held = self.by_step.setdefault(step, [])
                 self.open = step
-            changed.add(step)
-            if self.peak is None or sample.allocated > self.peak.allocated:
-                self.peak = sample
+            held.append(sample)
+            if sample.allocated > most:
+                self.peak, most = sample, sample.allocated
         return changed
 
     def replace(self, step: int, samples: Sequence[Sample]) -> None:
