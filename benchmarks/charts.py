@@ -1,0 +1,160 @@
+"""What a frame of the charts costs: CPU time and bytes to the terminal.
+
+``python -m benchmarks.charts`` runs each case in a real application with a terminal that counts
+instead of showing, and prints the median over its frames. The cost of an idle turn of the
+application is measured the same way and taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable
+
+from memwb.engine.protocol import Categories, Sample
+from memwb.workbench.charts.lines import LineChart
+from memwb.workbench.charts.stacked import StackedChart
+from rich.console import Console
+from textual.app import App, ComposeResult
+from textual.drivers.headless_driver import HeadlessDriver
+from textual.pilot import Pilot
+
+MIB = 2**20
+TARGET_MS = 16.0
+
+written = 0
+
+
+class CountingDriver(HeadlessDriver):
+    """A terminal that counts the bytes it is given."""
+
+    @property
+    def is_headless(self) -> bool:
+        """No: the application must write."""
+        return False
+
+    def write(self, data: str) -> None:
+        """Count."""
+        global written
+        written += len(data.encode())
+
+
+class Charts(App[None]):
+    """One chart that fills the screen."""
+
+    def __init__(self, chart: StackedChart | LineChart) -> None:
+        super().__init__(driver_class=CountingDriver)
+        # True colours take the most bytes, whatever terminal this happens to run in.
+        self.console = Console(file=io.StringIO(), color_system="truecolor", legacy_windows=False)
+        self.chart = chart
+
+    def compose(self) -> ComposeResult:
+        """The chart."""
+        yield self.chart
+
+
+def burst(points: int, steps: int, seed: int = 0) -> list[Sample]:
+    """Samples of a full fine-tune: a saw-tooth with five bands and noise."""
+    noise = random.Random(seed)
+    per = points // steps
+    state = 0
+    found = []
+    for index in range(per * steps):
+        step, part = index // per + 1, index % per / per
+        if part < 0.4:
+            phase, activations, gradients = "forward", part / 0.4, 0.0
+        elif part < 0.88:
+            phase = "backward"
+            gradients = (part - 0.4) / 0.48
+            activations = 1 - gradients
+        else:
+            phase, activations, gradients = "optimizer", 0.0, 1.0
+            state = max(state, int(5760 * MIB * (part - 0.88) / 0.12))
+        categories = Categories(
+            2880 * MIB,
+            int(2880 * MIB * gradients),
+            state,
+            int(4200 * MIB * activations),
+            noise.randrange(20 * MIB, 500 * MIB),
+        )
+        total = categories.total
+        found.append(Sample(index * 1e-3, step, phase, total, total, total + 500 * MIB, categories))
+    return found
+
+
+async def frames(
+    pilot: Pilot[None], change: Callable[[int], None], count: int
+) -> tuple[float, float]:
+    """Median CPU milliseconds and bytes of a frame, each after one ``change(index)``."""
+    global written
+    cpu, sent = [], []
+    for index in range(count):
+        await pilot.pause()
+        written = 0
+        start = time.process_time()
+        change(index)
+        await pilot.pause()
+        cpu.append((time.process_time() - start) * 1e3)
+        sent.append(written)
+    return statistics.median(cpu), statistics.median(sent)
+
+
+async def measure(width: int, height: int, points: int, count: int) -> list[dict[str, object]]:
+    """Every case at one size of the screen."""
+    rows: list[dict[str, object]] = []
+
+    async def case(name: str, pilot: Pilot[None], change: Callable[[int], None]) -> None:
+        idle, _ = await frames(pilot, lambda index: None, count)
+        cpu, sent = await frames(pilot, change, count)
+        rows.append({"case": name, "cpu_ms": round(max(0.0, cpu - idle), 2), "bytes": int(sent)})
+
+    samples = burst(points, 2)
+    chart = StackedChart(samples)
+    async with Charts(chart).run_test(headless=False, size=(width, height)) as pilot:
+        await case("stacked, all samples anew", pilot, lambda _: chart.set_samples(samples))
+        await case("stacked, cursor moved", pilot, lambda index: chart.action_move(1 if index else -9))
+        live = points // 2
+        stride = max(1, points // 2 // (width // 2))
+        chart.set_samples(samples[:live], steps=(1, 2))
+
+        def grow(index: int) -> None:
+            at = live + index * stride
+            chart.append(samples[at : at + stride])
+
+        await case("stacked, one column appended", pilot, grow)
+
+    losses = [(step, 7 + 5 * math.exp(-step / 300)) for step in range(1, points + 1)]
+    lines = LineChart()
+    lines.steps = points
+    async with Charts(lines).run_test(headless=False, size=(width, height)) as pilot:
+        await case("loss, all points anew", pilot, lambda _: lines.set_series("now", losses))
+    return rows
+
+
+def main() -> None:
+    """Print the table, or one JSON document."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.charts", description=__doc__)
+    parser.add_argument("--size", default="200x50", help="columns x rows (default 200x50)")
+    parser.add_argument("--points", type=int, default=2000)
+    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    width, height = (int(part) for part in options.size.split("x"))
+    rows = asyncio.run(measure(width, height, options.points, options.frames))
+    if options.json:
+        print(json.dumps({"size": [width, height], "points": options.points, "cases": rows}))
+        return
+    print(f"{width}x{height} cells, 5 bands x {options.points} points, medians; aim {TARGET_MS} ms")
+    print(f"{'case':<32}{'CPU ms':>8}{'bytes':>9}")
+    for row in rows:
+        print(f"{row['case']:<32}{row['cpu_ms']:>8}{row['bytes']:>9,}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Samples of a burst by step, and which sample each column of a chart stands for.
+
+The x axis is the burst's order, not its clock: loading takes seconds, a traced step
+milliseconds, and between traced steps nothing is known. So every step gets an equal share of
+the width, scaled by time within it, and loading a small one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from memwb.engine.protocol import Sample
+
+Column = Sample | None
+
+LOAD_SHARE = 0.12
+"""How much of the width loading may take: it is one slow ramp, the steps hold the detail."""
+LOAD_MOST = 16
+"""Columns that show loading well enough; what is left goes to the steps."""
+FIRST_SPAN = 0.1
+"""Seconds that a step of unknown length is thought to last, until it lasts longer."""
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """The columns of one step: ``start`` to ``start + width``, in fractions of a column."""
+
+    step: int
+    start: float
+    width: float
+
+    @property
+    def first(self) -> int:
+        """Its first whole column."""
+        return int(self.start + 1e-6)
+
+    @property
+    def columns(self) -> int:
+        """How many columns it touches; steps too many for the width share columns."""
+        return max(1, int(self.start + self.width + 1e-6) - self.first)
+
+
+def slots(steps: Iterable[int], width: int) -> tuple[Slot, ...]:
+    """The shares of the width: loading (step 0) a small one, the other steps equal ones."""
+    order = sorted(set(steps))
+    if not order or width <= 0:
+        return ()
+    if order == [0]:
+        return (Slot(0, 0.0, float(width)),)
+    load = max(1, min(LOAD_MOST, round(width * LOAD_SHARE))) if order[0] == 0 else 0
+    shared = [step for step in order if step != 0]
+    share = (width - load) / len(shared)
+    # Whole columns while there are enough, so that no column belongs to two steps.
+    edges = [load + share * index for index in range(len(shared) + 1)]
+    if share >= 1:
+        edges = [float(round(edge)) for edge in edges]
+    found = [Slot(0, 0.0, float(load))] if load else []
+    found += [
+        Slot(step, edges[index], edges[index + 1] - edges[index])
+        for index, step in enumerate(shared)
+    ]
+    return tuple(found)
+
+
+def peaks(samples: Sequence[Sample], columns: int, span: float, closed: bool) -> list[Column]:
+    """For each column of a step the sample with the most allocated bytes in its time.
+
+    A column in whose time nothing happened shows the sample before it: memory holds its level
+    until the next event. After the last sample of a step that is not ``closed`` it is None.
+    """
+    found: list[Column] = [None] * columns
+    if not samples or columns <= 0:
+        return found
+    start = samples[0].time
+    last = columns - 1
+    # A hair less than the whole, so that the last sample falls into the last column.
+    scale = columns * (1 - 1e-9) / span if span > 0 else 0.0
+    most = [-1] * columns
+    column = 0
+    for sample in samples:
+        column = int((sample.time - start) * scale)
+        column = 0 if column < 0 else last if column > last else column
+        if sample.allocated > most[column]:
+            most[column] = sample.allocated
+            found[column] = sample
+    end = columns if closed else column + 1
+    # What holds in an empty column is the last sample before it, not the peak before it.
+    index = 0
+    for column in range(end):
+        limit = (column + 1) / scale if scale else math.inf
+        while index + 1 < len(samples) and samples[index + 1].time - start < limit:
+            index += 1
+        if found[column] is None:
+            found[column] = samples[index]
+    return found
+
+
+class Timeline:
+    """Samples by step, growing while a burst runs. Not frozen: a chart appends to it."""
+
+    def __init__(self, samples: Iterable[Sample] = (), steps: Iterable[int] = ()) -> None:
+        self.by_step: dict[int, list[Sample]] = {}
+        self.expected = tuple(steps)
+        """Steps that will come; their room is kept free so that the axis stands still."""
+        self.open: int | None = None
+        """The step that is still going on: its length is a guess."""
+        self.peak: Sample | None = None
+        self.append(samples)
+        self.open = None
+
+    def append(self, samples: Iterable[Sample]) -> set[int]:
+        """Add samples in their order; the steps that changed."""
+        changed: set[int] = set()
+        held: list[Sample] = []
+        most = self.peak.allocated if self.peak else -1
+        for sample in samples:
+            step = sample.step
+            if step != self.open or not changed:
+                # The step before is over now, and so its width is known.
+                changed |= {step} if self.open is None else {step, self.open}
+                held = self.by_step.setdefault(step, [])
+                self.open = step
+            held.append(sample)
+            if sample.allocated > most:
+                self.peak, most = sample, sample.allocated
+        return changed
+
+    def replace(self, step: int, samples: Sequence[Sample]) -> None:
+        """Put the exact samples of a finished step in the place of its live ones."""
+        self.by_step[step] = list(samples)
+        if self.open == step:
+            self.open = None
+        if not samples:
+            del self.by_step[step]
+        everything = (sample for part in self.by_step.values() for sample in part)
+        self.peak = max(everything, key=lambda sample: sample.allocated, default=None)
+
+    def copy(self) -> Timeline:
+        """The same samples, safe from what is appended to this one."""
+        other = Timeline(steps=self.expected)
+        other.by_step = {step: list(samples) for step, samples in self.by_step.items()}
+        other.open, other.peak = self.open, self.peak
+        return other
+
+    @property
+    def last(self) -> Sample | None:
+        """The newest sample."""
+        step = self.open if self.open in self.by_step else max(self.by_step, default=None)
+        return self.by_step[step][-1] if step is not None else None
+
+    def steps(self) -> list[int]:
+        """The steps that need a slot: those seen, those expected, and loading at the start."""
+        known = {*self.by_step, *self.expected}
+        return sorted(known | ({0} if self.expected and not self.by_step else set()))
+
+    def span(self, step: int) -> float:
+        """Seconds that the step's slot stands for."""
+        samples = self.by_step[step]
+        elapsed = samples[-1].time - samples[0].time
+        if step != self.open:
+            return elapsed
+        before = [part for other, part in self.by_step.items() if 0 < other < step]
+        guess = (before[-1][-1].time - before[-1][0].time) if before else FIRST_SPAN
+        guess = max(guess, 1e-6)
+        # Grows in strides, so that most samples only add columns at the end.
+        return guess * 1.5 ** max(0, math.ceil(math.log(max(elapsed, guess) / guess, 1.5) - 1e-9))
+
+    def columns(self, slot: Slot) -> list[Column]:
+        """The samples that the slot's columns stand for."""
+        samples = self.by_step.get(slot.step)
+        if not samples:
+            return [None] * slot.columns
+        return peaks(samples, slot.columns, self.span(slot.step), slot.step != self.open)
+
+
+def merge(layout: Sequence[Slot], parts: Sequence[Sequence[Column]], width: int) -> list[Column]:
+    """All columns of a chart; where slots share one, the sample with the most bytes."""
+    found: list[Column] = [None] * width
+    for slot, part in zip(layout, parts, strict=True):
+        for column, sample in enumerate(part, slot.first):
+            if column >= width or sample is None:
+                continue
+            held = found[column]
+            if held is None or sample.allocated > held.allocated:
+                found[column] = sample
+    return found
+
+
+def column_of(columns: Sequence[Column], sample: Sample) -> int | None:
+    """The column that shows the sample, or the nearest of its step; None without any."""
+    best: tuple[float, int] | None = None
+    for index, held in enumerate(columns):
+        if held is sample:
+            return index
+        if held is not None and held.step == sample.step:
+            distance = abs(held.time - sample.time)
+            if best is None or distance < best[0]:
+                best = (distance, index)
+    return best[1] if best else None
