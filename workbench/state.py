@@ -25,6 +25,8 @@ class Session(msgspec.Struct, frozen=True):
     """Groups of the plan that are folded."""
     tab: str = "plan"
     """The panel with the focus, and the one visible in a narrow terminal."""
+    maximised: bool = False
+    """Only that panel is shown."""
     target: str = ""
     """The folder last exported to."""
 
@@ -78,3 +80,13 @@ def marked(session: Session, folder: str) -> Session:
     if not marks and session.shown and session.shown != folder:
         marks = (session.shown,)
     return replace(session, marks=(*marks, folder)[-2:])
+
+
+def arranged(session: Session, other: Session) -> Session:
+    """The session with the layout of another."""
+    return replace(session, tab=other.tab, maximised=other.maximised)
+
+
+def exported(session: Session, target: str) -> Session:
+    """The session that remembers where it exported to."""
+    return replace(session, target=target)

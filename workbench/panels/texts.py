@@ -8,6 +8,7 @@ from memwb.engine.catalog import Model
 from memwb.engine.plan import Plan, active
 from memwb.engine.protocol import CATEGORIES, Device, Ended, Peak
 from memwb.engine.technique import techniques
+from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.trace import Trace
 from memwb.workbench.units import delta, gib, loss, parameters, rate
 
@@ -167,3 +168,54 @@ def _figure(name: str, one: int, two: int) -> tuple[str, str, str, str]:
 
 def _label(text: str) -> tuple[str, str]:
     return (f"{text:<11}", "$text-muted")
+
+
+def first_steps(device: str) -> Content:
+    """What an empty chart says on a first start."""
+    lines = [
+        "Nothing has run yet.",
+        "",
+        "[b]space[/b]  switch a technique on or off",
+        "[b]o[/b]      choose a model",
+        "[b]r[/b]      run a burst of this plan and watch its memory",
+        "[b]?[/b]      explain what the cursor is on",
+    ]
+    return Content.from_markup("\n".join([*lines, "", device] if device else lines))
+
+
+def tabs(current: str, maximised: bool) -> Content:
+    """The bar of panels where only one is visible; the digits go to them."""
+    names = {"plan": "Plan", "memory": "Memory", "loss": "Loss", "peak": "Peak", "runs": "Runs"}
+    parts = [
+        Content.from_markup(
+            f"[@click=screen.jump('{name}')][{'reverse b' if name == current else '$text-muted'}]"
+            f" {place} {title} [/][/]"
+        )
+        for place, (name, title) in enumerate(names.items(), 1)
+    ]
+    if maximised:
+        parts.append(Content.styled("  m gives all panels back", "$text-muted"))
+    return Content(" ").join(parts)
+
+
+def footer(panel: str, running: bool, keymap: dict[str, str]) -> Content:
+    """At most six keys: those that matter in the focused panel and in this state."""
+    known = {command.id: command for command in COMMANDS}
+    first = [("edit", "show"), ("compare", "compare")] if panel == "runs" else []
+    if panel == "plan":
+        first = [("toggle", "toggle"), ("edit", "edit")]
+    if panel in ("memory", "loss", "peak"):
+        first = [("freeze", "freeze"), ("maximise", "maximise")]
+    go = ("stop", "stop") if running else ("run", "run")
+    pairs = [*first, go, ("export", "export"), ("help", "help"), ("palette", "commands")]
+    return Content(" ").join(
+        Content.from_markup(
+            f"[@click={_clickable(known[name].action)}] [b $text-accent]$key[/] {word} [/]",
+            key=shown_key(known[name], keymap),
+        )
+        for name, word in pairs
+    )
+
+
+def _clickable(action: str) -> str:
+    return action if "." in action else f"screen.{action}"
