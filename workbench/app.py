@@ -1,0 +1,380 @@
+"""The workbench: composes the screens, keeps the session, and routes what is said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.screen import Screen
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan
+from memwb.engine.protocol import Device, Ended, Event, Hello, Problem, Ready, Started, Step, Stop
+from memwb.workbench import library, state
+from memwb.workbench.commands import COMMANDS, keys_of, shown_key
+from memwb.workbench.panels import texts
+from memwb.workbench.panels.plan import PlanPanel
+from memwb.workbench.panels.runs import RunsPanel
+from memwb.workbench.pump import Engine, EngineEvent, EngineGone, NotRecorded, Pump, RunOpened
+from memwb.workbench.screens.main import MainScreen
+from memwb.workbench.settings import Settings, save_session, save_setting
+from memwb.workbench.state import Session
+from memwb.workbench.trace import Trace
+
+if TYPE_CHECKING:
+    from memwb.engine.catalog import Model
+    from memwb.engine.runs import Summary
+
+
+class Workbench(App[None]):
+    """Owns the session and the engine; every panel is given what it shows."""
+
+    TITLE = "memwb"
+    CSS_PATH: ClassVar[str] = "workbench.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = []
+
+    def __init__(
+        self,
+        session: Session,
+        settings: Settings | None = None,
+        engine: Callable[[], Engine] | None = None,
+        warning: MemwbError | None = None,
+    ) -> None:
+        super().__init__()
+        self.session = session
+        self.settings = settings or Settings()
+        self.engine_state = "starting"
+        self.device: Device | None = None
+        self.model: Model | None = None
+        self.live: Trace | None = None
+        self.recorded: list[Summary] = []
+        self._factory = engine or library.engine
+        self._pump: Pump | None = None
+        self._warning = warning
+        self._model_error = ""
+        self._live_folder = self._live_label = ""
+        self._wanted_run = False
+        self._main = MainScreen(session, self.settings.keymap)
+
+    # Starting
+
+    def get_default_screen(self) -> Screen[None]:
+        """The main screen."""
+        return self._main
+
+    def on_mount(self) -> None:
+        """Theme and keys now; everything slow after the first paint."""
+        self.set_keymap({c.id: keys_of(c, self.settings.keymap) for c in COMMANDS
+                         if c.id in self.settings.keymap})
+        if self.settings.theme in self.available_themes:
+            self.theme = self.settings.theme
+        self.call_after_refresh(self._after_first_paint)
+
+    def _after_first_paint(self) -> None:
+        self._start_engine()
+        self.run_worker(self._load_history(), group="history")
+        self._resolve_model()
+        if self._warning is not None:
+            self._tell_error(self._warning)
+        # Changing the theme is kept from here on, not while it is being set at the start.
+        self.theme_changed_signal.subscribe(self, lambda theme: save_setting("theme", theme.name))
+
+    def _start_engine(self) -> None:
+        self._pump = Pump(self._factory, self.post_message)
+        self._set_engine("starting")
+        self.run_worker(self._pump.run(), group="engine", exclusive=True)
+
+    # The engine speaks
+
+    def on_engine_event(self, message: EngineEvent) -> None:
+        """One event: the state of the engine, the live trace, the screen."""
+        event = message.event
+        match event:
+            case Hello():
+                self._set_engine("starting")
+            case Ready():
+                self.device = event.device
+                self._set_engine("ready")
+                self._main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
+                if self._wanted_run:
+                    self.action_run()
+            case Problem():
+                self._main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
+                if self.engine_state == "stopping":
+                    self._set_engine("ready")
+            case _:
+                self._trace(event)
+
+    def _trace(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.live = Trace(self._live_label)
+            self._main.notice.clear()
+        if self.live is not None:
+            self.live.apply(event)
+        if isinstance(event, Started):
+            self._set_engine("running")
+        if isinstance(event, Step):
+            self._set_engine(self.engine_state)
+        if isinstance(event, Ended):
+            self._ended(event)
+        elif self.live is not None and self._follows:
+            self._main.take(event, self.live)
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the live burst is what the charts show."""
+        return not self.session.marks and self.session.shown == self._live_folder
+
+    def on_run_opened(self, message: RunOpened) -> None:
+        """The burst has a folder: it is in the history and in the charts from now on."""
+        self._live_folder, self._live_label = message.folder, f"#{message.number}"
+        self._keep(state.shown(self.session, message.folder))
+        self.run_worker(self._load_history(), group="history")
+
+    def on_not_recorded(self, message: NotRecorded) -> None:
+        """The burst goes on without a folder."""
+        self._tell_error(message.error)
+
+    def _ended(self, event: Ended) -> None:
+        label = self.live.label if self.live is not None and event.outcome != "refused" else ""
+        if event.outcome == "done":
+            self._main.notice.clear()
+        else:
+            self._main.tell(*texts.outcome(event, label))
+        self._set_engine("ready")
+        if self.live is not None and self._follows:
+            self._main.show_trace(self.live)
+        self.run_worker(self._load_history(), group="history")
+
+    def on_engine_gone(self, message: EngineGone) -> None:
+        """The process is no more: say so, and how to go on."""
+        self._pump = None
+        self._set_engine("dead")
+        if message.reason is not None:
+            self._tell_error(message.reason)
+        else:
+            self._main.tell("error", "The engine's process is gone",
+                            "Nothing of the plan or the history is lost. Press r to start it again.")
+
+    def _set_engine(self, engine: str) -> None:
+        self.engine_state = engine
+        doing = ""
+        if engine == "running" and self.live is not None:
+            doing = f"running · step {len(self.live.steps)}/{self.live.planned} · s stops"
+        if self._wanted_run and engine == "starting":
+            doing = "runs when the engine is ready"
+        self._main.show_header(self.model, self.device, engine, doing)
+
+    # The session changes
+
+    def _keep(self, session: Session) -> None:
+        self.session = session
+        facts = texts.model_facts(self.model, self._model_error)
+        self._main.show_session(session, facts)
+        self._main.show_runs(self.recorded, session.shown, session.marks)
+        self._set_engine(self.engine_state)
+        try:
+            save_session(session)
+        except OSError as error:
+            self._main.tell("warning", "The session cannot be kept", str(error))
+
+    def change_plan(self, plan: Plan) -> None:
+        """Another plan; the one before can be had back with undo."""
+        self._take(state.edited(self.session, plan))
+
+    def _take(self, session: Session) -> None:
+        before = self.session.plan
+        self._keep(session)
+        if (before.model, before.weights) != (session.plan.model, session.plan.weights):
+            self.model = None
+            self._resolve_model()
+
+    def on_plan_panel_edited(self, message: PlanPanel.Edited) -> None:
+        """The plan was edited in its panel."""
+        self.change_plan(message.plan)
+
+    def on_plan_panel_folded(self, message: PlanPanel.Folded) -> None:
+        """A group was folded."""
+        self._keep(state.folded(self.session, message.group))
+
+    def on_plan_panel_model_wanted(self, message: PlanPanel.ModelWanted) -> None:
+        """Enter on the model's name."""
+        self.run_worker(self.run_action("app.model"))
+
+    def on_main_screen_arranged(self, message: MainScreen.Arranged) -> None:
+        """Another panel has the focus, or the screen for itself."""
+        self._keep(state.arranged(self.session, message.session))
+
+    def on_runs_panel_chosen(self, message: RunsPanel.Chosen) -> None:
+        """One run is wanted in the charts."""
+        self._keep(state.shown(self.session, message.folder))
+        self._show_runs()
+
+    def _resolve_model(self) -> None:
+        plan = self.session.plan
+        self.run_worker(self._resolve(plan), group="model", exclusive=True)
+
+    async def _resolve(self, plan: Plan) -> None:
+        self._model_error = ""
+        try:
+            self.model = await asyncio.to_thread(library.resolve, plan)
+        except MemwbError as error:
+            self.model, self._model_error = None, error.title
+        self._keep(self.session)
+
+    # Runs
+
+    async def _load_history(self) -> None:
+        self.recorded = await asyncio.to_thread(library.runs)
+        self._main.show_runs(self.recorded, self.session.shown, self.session.marks)
+        if self.live is None or not self._follows:
+            await self._show()
+
+    def _show_runs(self) -> None:
+        self.run_worker(self._show(), group="show", exclusive=True)
+
+    async def _show(self) -> None:
+        """The chosen run, or the marked two, in the charts."""
+        known = [run.folder for run in self.recorded]
+        folders = [folder for folder in self.session.marks if folder in known]
+        if len(folders) < 2:
+            folders = [folder for folder in (self.session.shown,) if folder in known]
+        if not folders:
+            folders = known[:1]
+        traces = [await self._trace_of(folder) for folder in folders]
+        if traces:
+            self._main.show_trace(traces[0], traces[1] if len(traces) > 1 else None)
+        else:
+            self._main.memory.empty(texts.first_steps(texts.no_gpu(self.device)))
+
+    async def _trace_of(self, folder: str) -> Trace:
+        if self.live is not None and folder == self._live_folder:
+            return self.live
+        number = next(run.run for run in self.recorded if run.folder == folder)
+        return await asyncio.to_thread(library.trace, folder, f"#{number}")
+
+    # Actions
+
+    def action_run(self) -> None:
+        """Run the plan; with no engine, start one and run when it is ready."""
+        found = library.why_not(self.session.plan)
+        if found is not None:
+            self._tell_error(found)
+            return
+        if self.engine_state == "dead":
+            self._main.notice.clear()
+            self._start_engine()
+            return
+        if self.engine_state in ("running", "stopping"):
+            self.notify("A burst is running; s stops it.")
+            return
+        if self.engine_state == "starting":
+            self._wanted_run = True
+            self._set_engine("starting")
+            return
+        self._wanted_run = False
+        assert self._pump is not None
+        self._set_engine("running")
+        self._pump.start(self.session.plan, self.settings.device)
+
+    def action_stop(self) -> None:
+        """Ask the burst to stop."""
+        self._wanted_run = False
+        if self.engine_state == "running" and self._pump is not None:
+            self._pump.send(Stop())
+            self._set_engine("stopping")
+        elif self.engine_state != "stopping":
+            self._set_engine(self.engine_state)
+            self.notify("Nothing is running.")
+
+    def action_compare(self) -> None:
+        """Mark the run at the cursor of the history."""
+        if self._main.panel != "runs":
+            self._main.action_jump("runs")
+            self.notify("c marks the run at the cursor; two marked runs are laid over each other.")
+            return
+        if self._main.runs.folder:
+            self._keep(state.marked(self.session, self._main.runs.folder))
+            self._show_runs()
+
+    def action_undo(self) -> None:
+        """Take back the last edit."""
+        self._take(state.undone(self.session))
+
+    def action_redo(self) -> None:
+        """Make it again."""
+        self._take(state.redone(self.session))
+
+    async def action_model(self) -> None:
+        """Choose a model."""
+        from memwb.workbench.screens.models import ModelScreen
+
+        plan = self.session.plan
+        self.push_screen(ModelScreen(plan), lambda chosen: chosen and self.change_plan(chosen))
+
+    def action_export(self) -> None:
+        """See and write the script."""
+        from memwb.workbench.screens.export import ExportScreen
+
+        found = library.why_not(self.session.plan)
+        if found is not None:
+            self._tell_error(found)
+            return
+        self.push_screen(ExportScreen(self.session.plan, self.session.target), self._exported)
+
+    def _exported(self, target: str | None) -> None:
+        if target:
+            self._keep(state.exported(self.session, target))
+            self._main.tell("information", "Exported", f"{Path(target) / 'train.py'}")
+
+    def action_load_preset(self) -> None:
+        """Take over a preset's plan."""
+        from memwb.workbench.screens.presets import PresetScreen
+
+        self.push_screen(PresetScreen(), lambda chosen: chosen and self.change_plan(chosen))
+
+    def action_save_preset(self) -> None:
+        """Save the plan under a name."""
+        from memwb.workbench.screens.presets import SaveScreen
+
+        self.push_screen(SaveScreen(self.session.plan), self._saved)
+
+    def _saved(self, path: str | None) -> None:
+        if path:
+            self._main.tell("information", "Saved", path)
+
+    def action_ask_quit(self) -> None:
+        """Quit; a running burst is asked about once."""
+        if self.engine_state not in ("running", "stopping"):
+            self.exit()
+            return
+        from memwb.workbench.screens.ask import AskScreen
+
+        question = AskScreen("A burst is running", "Stop it and quit?", "quit", "stay")
+        self.push_screen(question, lambda sure: self.exit() if sure else None)
+
+    async def on_unmount(self) -> None:
+        """The engine ends with the workbench."""
+        if self._pump is not None:
+            await self._pump.close()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Every action by name, with its key."""
+        for command in COMMANDS:
+            if command.palette:
+                key = shown_key(command, self.settings.keymap)
+                run = _runner(self, command.action)
+                yield SystemCommand(f"{command.title}  ({key})", command.help, run)
+        yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
+
+    def _tell_error(self, error: MemwbError) -> None:
+        self._main.tell("error", error.title, "\n".join(p for p in (error.what, error.fix) if p))
+
+
+def _runner(app: Workbench, action: str) -> Callable[[], None]:
+    name = action if "." in action else f"screen.{action}"
+    return lambda: app.call_later(app.run_action, name)

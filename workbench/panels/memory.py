@@ -1,0 +1,94 @@
+"""The memory chart and what it says when there is nothing to draw yet."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from memwb.engine.protocol import Event, Sample, Samples, Started, Timeline
+from memwb.workbench.charts.stacked import StackedChart
+from memwb.workbench.trace import Trace
+
+
+class MemoryPanel(Vertical):
+    """Memory by category over the samples of a burst, live or recorded."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._label = ""
+
+    def compose(self) -> ComposeResult:
+        """The chart, hidden until there is something in it."""
+        self.border_title = "2 Memory"
+        yield Static(id="first-steps")
+        yield StackedChart(id="memory-chart")
+
+    @property
+    def chart(self) -> StackedChart:
+        """The chart."""
+        return self.query_one(StackedChart)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether new samples are held back."""
+        return self.chart.frozen
+
+    def on_mount(self) -> None:
+        """The title says when the chart is frozen, whoever froze it."""
+        self.chart.display = False
+        self.watch(self.chart, "frozen", self._entitle, init=False)
+
+    def freeze(self, frozen: bool) -> None:
+        """Hold the chart still, or let it catch up."""
+        self.chart.frozen = frozen
+
+    def empty(self, text: Content) -> None:
+        """What to do first; nothing changes once there is a burst to show."""
+        self.query_one("#first-steps", Static).update(text)
+
+    def show(self, trace: Trace | None, over: Trace | None = None) -> None:
+        """A whole burst, with another one's outline over it."""
+        if trace is None:
+            return
+        self._reveal()
+        self._label = trace.label
+        device = trace.device
+        self.chart.capacity = device.capacity if device is not None else None
+        steps = () if trace.ended or not trace.started else trace.started.traced
+        self.chart.set_samples(trace.samples, steps)
+        self.chart.overlay = over.samples if over is not None else ()
+        self.chart.resting = "peak" if trace.ended else "latest"
+        if over is not None:
+            self._label = f"{trace.label}, outline {over.label}"
+        self._entitle()
+
+    def take(self, event: Event) -> None:
+        """An event of the burst that is shown: only what it changes is drawn again."""
+        match event:
+            case Started():
+                self._reveal()
+                self._label = ""
+                self.chart.capacity = event.device.capacity
+                self.chart.overlay = ()
+                self.chart.set_samples((), event.traced)
+                self.chart.resting = "latest"
+                self._entitle()
+            case Samples():
+                self.chart.append(event.samples)
+                if event.samples:
+                    self._entitle(event.samples[-1])
+            case Timeline():
+                self.chart.replace_step(event.step, event.samples)
+
+    def _reveal(self) -> None:
+        self.query_one("#first-steps").display = False
+        self.chart.display = True
+
+    def _entitle(self, sample: Sample | bool | None = None) -> None:
+        parts = ["2 Memory", self._label]
+        if isinstance(sample, Sample):
+            parts.append(f"step {sample.step} · {sample.phase}" if sample.step else "loading")
+        parts.append("frozen" if self.frozen else "")
+        self.border_title = " · ".join(part for part in parts if part)

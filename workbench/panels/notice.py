@@ -1,0 +1,39 @@
+"""What happened and what to do about it, above the footer until it is put away."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widgets import Static
+
+
+class Notice(Static):
+    """One message; nothing is shown while there is none."""
+
+    DEFAULT_CSS = """
+    Notice {
+        display: none;
+        height: auto;
+        max-height: 9;
+        padding: 0 2;
+        border-left: outer $primary;
+        background: $surface;
+        &.-error { border-left: outer $error; background: $error 12%; }
+        &.-warning { border-left: outer $warning; background: $warning 10%; }
+    }
+    """
+
+    def tell(self, kind: str, title: str, text: str = "") -> None:
+        """Show a message; ``kind`` is information, warning or error."""
+        style = {"error": "bold $text-error", "warning": "bold $text-warning"}
+        head = Content.styled(title, style.get(kind, "bold $text-primary"))
+        parts = [head, Content(text)] if text else [head]
+        self.update(Content.assemble(Content("\n").join(parts), ("  esc", "$text-muted")))
+        for name in ("information", "warning", "error"):
+            self.set_class(name == kind, f"-{name}")
+        self.display = True
+
+    def clear(self) -> bool:
+        """Put the message away; False when there was none."""
+        shown = bool(self.display)
+        self.display = False
+        return shown

@@ -1,0 +1,183 @@
+"""The plan as rows: model, workload and the techniques in their groups, with what is wrong."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from memwb.engine.plan import Plan, Problem, Workload, active, problems
+from memwb.engine.technique import (
+    GROUPS,
+    Parameter,
+    Technique,
+    parameters_of,
+    techniques,
+    unavailable,
+)
+from memwb.workbench.panels.rows import Row, Spans
+
+LABEL = 24
+"""Columns a label takes, so that the values stand under each other."""
+
+ON, OFF, DEFAULT, ABSENT = "●", "○", "◐", "·"
+
+
+def plan_rows(
+    plan: Plan, folded: Iterable[str] = (), wanted: str = "", width: int = 44, facts: str = ""
+) -> list[Row]:
+    """Every row of the plan; ``wanted`` keeps those that contain it, ``facts`` is the model's."""
+    shut = () if wanted else tuple(folded)
+    rows = _section("model", "Model", _model_rows(plan, facts), shut, plan.model)
+    rows += _section("workload", "Workload", _workload_rows(plan), shut, _summary(plan))
+    found = problems(plan)
+    acting = active(plan)
+    for group in GROUPS:
+        members = [item for item in techniques().values() if item.group == group.name]
+        inside = []
+        for item in members:
+            mine = [problem for problem in found if problem.technique == item.name]
+            inside += technique_rows(item, plan, item.name in acting, mine, width)
+        on = [item.title for item in members if item.name in acting]
+        rows += _section(group.name, group.title, inside, shut, ", ".join(on))
+    return _filtered(rows, wanted) if wanted else rows
+
+
+def technique_rows(
+    technique: Technique, plan: Plan, acting: bool, found: list[Problem], width: int
+) -> list[Row]:
+    """A technique's own row, its parameters when it is on, and its problems."""
+    chosen = technique.name in plan.techniques
+    missing = unavailable(technique)
+    row = f"technique:{technique.name}"
+    if chosen:
+        style = "error" if found or missing else "on"
+        left: Spans = ((f"  {ON} ", style), (technique.title, "plain"))
+    elif acting:
+        left = ((f"  {DEFAULT} ", "on"), (technique.title, "plain"), ("  default", "muted"))
+    elif missing:
+        left = ((f"  {ABSENT} {technique.title}", "muted"),)
+    else:
+        left = ((f"  {OFF} ", "muted"), (technique.title, "off"))
+    rows = [Row(row, left)]
+    if missing:
+        rows += _wrapped(row, missing, "muted" if not chosen else "error", width)
+    if chosen:
+        values = plan.techniques[technique.name]
+        rows += [
+            _value_row(f"techniques.{technique.name}.{item.name}", item.name,
+                       getattr(values, item.name), indent=6)
+            for item in parameters_of(technique)
+        ]
+    for problem in found:
+        rows += _wrapped(row, problem.reason, "error", width)
+        rows += _wrapped(row, f"f  {problem.fix}", "warning", width)
+    return rows
+
+
+def field(path: str) -> Parameter | None:
+    """The parameter behind an editable path of the plan, with its choices and description."""
+    first, _, last = path.rpartition(".")
+    if first.startswith("techniques."):
+        found = parameters_of(techniques()[first.removeprefix("techniques.")])
+    else:
+        struct = Workload if first == "workload" else Plan
+        found = _fields(struct)
+    return next((item for item in found if item.name == last), None)
+
+
+def value_at(plan: Plan, path: str) -> Any:
+    """The value a path of the plan holds, or the default it would have."""
+    parts = path.split(".")
+    if parts[0] == "techniques":
+        _, name, key = parts
+        values = plan.techniques.get(name) or techniques()[name].params()
+        return getattr(values, key)
+    value: Any = plan
+    for part in parts:
+        value = getattr(value, part)
+    return value
+
+
+def text_of(value: Any) -> str:
+    """A value as it is typed: TOML without the quotes of a plain string."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(f'"{item}"' if isinstance(item, str) else str(item)
+                               for item in value) + "]"
+    return str(value)
+
+
+def _model_rows(plan: Plan, facts: str) -> list[Row]:
+    name = Row("model", (("  ", "plain"), (_padded("name", 2), "muted"), (plan.model, "accent")))
+    rows = [name]
+    if facts:
+        rows.append(Row("note:model", ((" " * LABEL, "muted"), (facts, "muted")), (), False))
+    return [*rows, _value_row("weights", "weights", plan.weights, indent=2)]
+
+
+def _workload_rows(plan: Plan) -> list[Row]:
+    work = plan.workload
+    names = [name for name in work.__struct_fields__ if name != "text_field"
+             or work.data.endswith((".jsonl", ".parquet"))]
+    return [
+        _value_row(f"workload.{name}", name.replace("_", " "), getattr(work, name), indent=2)
+        for name in names
+    ]
+
+
+def _summary(plan: Plan) -> str:
+    work = plan.workload
+    return f"{work.batch_size} × {work.sequence_length} · {work.steps} steps"
+
+
+def _section(name: str, title: str, inside: list[Row], shut: tuple[str, ...], brief: str
+             ) -> list[Row]:
+    if name in shut:
+        return [Row(f"group:{name}", ((f"▸ {title}", "group"), (f"  {brief}", "muted")))]
+    return [Row(f"group:{name}", ((f"▾ {title}", "group"),)), *inside]
+
+
+def _value_row(path: str, label: str, value: Any, indent: int) -> Row:
+    left = ((" " * indent, "plain"), (_padded(label, indent), "muted"), (text_of(value), "value"))
+    return Row(f"value:{path}", left)
+
+
+def _padded(label: str, indent: int) -> str:
+    return label.ljust(LABEL - indent - 1)[: LABEL - indent - 1] + " "
+
+
+def _wrapped(row: str, text: str, style: str, width: int) -> list[Row]:
+    lines = textwrap.wrap(text, max(16, width - 6)) or [text]
+    return [Row(f"note:{row}", (("      " + line, style),), (), False) for line in lines]
+
+
+def _filtered(rows: list[Row], wanted: str) -> list[Row]:
+    """The rows that contain the text, with the notes and group of each."""
+    kept: list[Row] = []
+    group: Row | None = None
+    keep = False
+    for row in rows:
+        text = "".join(piece for piece, _ in row.left)
+        if row.id.startswith("group:"):
+            group, keep = row, False
+            continue
+        if row.selectable:
+            belongs = row.id.startswith("value:techniques.") and keep
+            keep = belongs or wanted.lower() in f"{text} {row.id}".lower()
+        if keep:
+            if group is not None:
+                kept.append(group)
+                group = None
+            kept.append(row)
+    return kept
+
+
+def _fields(struct: type[msgspec.Struct]) -> tuple[Parameter, ...]:
+    holder = Technique(
+        name="", title="", group="", saves="", costs="", not_when="", source="", params=struct
+    )
+    return parameters_of(holder)

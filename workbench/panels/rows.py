@@ -1,0 +1,211 @@
+"""A scrolling list of styled rows with a cursor: the plan, the history and the pickers use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import msgspec
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+Spans = tuple[tuple[str, str], ...]
+"""Pieces of text, each with the name of its style."""
+
+STYLES = ("plain", "muted", "group", "on", "off", "value", "warning", "error", "accent")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line: spans at the left, spans at the right edge, and what it stands for."""
+
+    id: str
+    left: Spans
+    right: Spans = ()
+    selectable: bool = True
+
+
+class Rows(ScrollView, can_focus=True):
+    """The list. Posts ``Moved`` when the cursor moves and ``Pressed`` when a row is clicked."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "rows--cursor",
+        "rows--cursor-blurred",
+        *(f"rows--{name}" for name in STYLES),
+    }
+    DEFAULT_CSS = """
+    Rows {
+        scrollbar-size-vertical: 1;
+        overflow-x: hidden;
+        .rows--plain { color: $foreground; }
+        .rows--muted { color: $text-muted; }
+        .rows--group { color: $text-secondary; text-style: bold; }
+        .rows--on { color: $text-success; text-style: bold; }
+        .rows--off { color: $foreground; }
+        .rows--value { color: $text-accent; }
+        .rows--warning { color: $text-warning; }
+        .rows--error { color: $text-error; }
+        .rows--accent { color: $text-primary; text-style: bold; }
+        .rows--cursor { background: $primary 45%; text-style: bold; }
+        .rows--cursor-blurred { background: $foreground 8%; }
+        &:nocolor .rows--cursor { text-style: reverse; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("home,g", "edge(0)", "First", show=False),
+        Binding("end,G", "edge(-1)", "Last", show=False),
+    ]
+
+    cursor: reactive[int] = reactive(0, always_update=True)
+
+    class Moved(Message):
+        """The cursor stands on another row."""
+
+        def __init__(self, rows: Rows, row: Row) -> None:
+            super().__init__()
+            self.rows = rows
+            self.row = row
+
+        @property
+        def control(self) -> Rows:
+            """The list it happened in."""
+            return self.rows
+
+    class Pressed(Message):
+        """A row was clicked at a column; ``again`` when the cursor already stood there."""
+
+        def __init__(self, rows: Rows, row: Row, column: int, again: bool) -> None:
+            super().__init__()
+            self.rows = rows
+            self.row = row
+            self.column = column
+            self.again = again
+
+        @property
+        def control(self) -> Rows:
+            """The list it happened in."""
+            return self.rows
+
+    def __init__(self, rows: Sequence[Row] = (), *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.rows: list[Row] = list(rows)
+
+    @property
+    def current(self) -> Row | None:
+        """The row at the cursor."""
+        return self.rows[self.cursor] if self.cursor < len(self.rows) else None
+
+    def fill(self, rows: Sequence[Row]) -> None:
+        """Other rows; the cursor stays on the row it stood on, or near where that was."""
+        before = self.current.id if self.current else ""
+        self.rows = list(rows)
+        places = [place for place, row in enumerate(self.rows) if row.id == before]
+        at = places[0] if places else min(self.cursor, max(0, len(self.rows) - 1))
+        self.set_reactive(Rows.cursor, self._selectable(at, 1))
+        self.virtual_size = Size(1, len(self.rows))
+        self.refresh()
+
+    def select(self, row_id: str) -> bool:
+        """Put the cursor on the row of that id; False when there is none."""
+        for place, row in enumerate(self.rows):
+            if row.id == row_id and row.selectable:
+                self.cursor = place
+                return True
+        return False
+
+    def watch_cursor(self, old: int, new: int) -> None:
+        """Keep the cursor in sight and tell who listens."""
+        self.refresh()
+        # One line above stays visible, so that a group's name is seen with its first row.
+        self.scroll_to_region(
+            Region(0, max(0, new - 1), 1, 3), animate=False, force=True
+        )
+        if old != new and self.current is not None:
+            self.post_message(self.Moved(self, self.current))
+
+    def action_move(self, by: int) -> None:
+        """One row up or down, past those that cannot be chosen."""
+        self.cursor = self._selectable(self.cursor + by, by)
+
+    def action_page(self, by: int) -> None:
+        """A screenful up or down."""
+        self.cursor = self._selectable(self.cursor + by * max(1, self.size.height - 2), by)
+
+    def action_edge(self, to: int) -> None:
+        """The first or the last row."""
+        self.cursor = self._selectable(0 if to == 0 else len(self.rows) - 1, 1 if to == 0 else -1)
+
+    def on_resize(self) -> None:
+        """The cursor stays in sight when the list gets smaller."""
+        self.virtual_size = Size(1, len(self.rows))
+        self.call_after_refresh(self.watch_cursor, self.cursor, self.cursor)
+
+    def on_click(self, event: events.Click) -> None:
+        """Put the cursor where the mouse is."""
+        place = event.y + self.scroll_offset.y
+        if 0 <= place < len(self.rows) and self.rows[place].selectable:
+            again = place == self.cursor
+            self.cursor = place
+            self.post_message(self.Pressed(self, self.rows[place], event.x, again))
+
+    def line_of(self, row_id: str) -> int:
+        """The line of a row within the visible part; may lie outside of it."""
+        place = next((at for at, row in enumerate(self.rows) if row.id == row_id), 0)
+        return place - self.scroll_offset.y
+
+    def render_line(self, y: int) -> Strip:
+        """One visible line."""
+        width = self.scrollable_content_region.width
+        place = y + self.scroll_offset.y
+        base = self.rich_style
+        if place >= len(self.rows):
+            return Strip.blank(width, base)
+        at_cursor = place == self.cursor and self.rows[place].selectable
+        if at_cursor:
+            base += self._cursor_style()
+        return _strip(self.rows[place], width, base, self._style)
+
+    def _style(self, name: str) -> Style:
+        style = self.get_component_rich_style(f"rows--{name}", partial=True)
+        return Style(color=style.color, bold=style.bold, dim=style.dim)
+
+    def _cursor_style(self) -> Style:
+        name = "rows--cursor" if self.has_focus else "rows--cursor-blurred"
+        style = self.get_component_rich_style(name)
+        return Style(bgcolor=style.bgcolor, bold=style.bold, reverse=style.reverse)
+
+    def _selectable(self, place: int, by: int) -> int:
+        """The nearest row that can be chosen, looking first in the direction of the move."""
+        last = len(self.rows) - 1
+        place = max(0, min(place, last))
+        ahead = range(place, last + 1) if by > 0 else range(place, -1, -1)
+        behind = range(place, -1, -1) if by > 0 else range(place, last + 1)
+        for at in (*ahead, *behind):
+            if self.rows[at].selectable:
+                return at
+        return 0
+
+
+def _strip(row: Row, width: int, base: Style, style: Callable[[str], Style]) -> Strip:
+    right = [Segment(text, base + style(name)) for text, name in row.right]
+    room = max(0, width - sum(cell_len(segment.text) for segment in right))
+    left: list[Segment] = []
+    for text, name in row.left:
+        taken = cell_len(text)
+        if taken > room:
+            text = set_cell_size(text, max(0, room - 1)) + ("…" if room else "")
+            taken = room
+        room -= taken
+        left.append(Segment(text, base + style(name)))
+    return Strip([*left, Segment(" " * room, base), *right]).adjust_cell_length(width, base)

@@ -1,0 +1,79 @@
+"""The history of runs: choose one to see it again, mark two to lay them over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message
+
+from memwb.workbench.panels.history_rows import history_rows
+from memwb.workbench.panels.rows import Row, Rows
+
+if TYPE_CHECKING:
+    from memwb.engine.runs import Summary
+
+EMPTY = Row("", ((" no runs yet", "muted"),), (), False)
+
+
+class RunsPanel(Vertical):
+    """The list of runs, newest first."""
+
+    class Chosen(Message):
+        """A run is wanted in the charts."""
+
+        def __init__(self, folder: str) -> None:
+            super().__init__()
+            self.folder = folder
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._runs: Sequence[Summary] = ()
+        self._shown = ""
+        self._marks: tuple[str, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        """The list."""
+        self.border_title = "5 Runs"
+        yield Rows([EMPTY], id="runs-rows")
+
+    @property
+    def rows(self) -> Rows:
+        """The list of rows."""
+        return self.query_one("#runs-rows", Rows)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the run at the cursor."""
+        row = self.rows.current
+        return row.id if row is not None else ""
+
+    def show(self, runs: Sequence[Summary], shown: str, marks: tuple[str, ...]) -> None:
+        """Other runs, or others of them in the charts."""
+        grown = len(runs) > len(self._runs)
+        self._runs, self._shown, self._marks = runs, shown, marks
+        self._fill()
+        if grown and runs and self.rows.size.height:
+            self.rows.select(shown or runs[0].folder)
+        self.border_subtitle = "A filled · B outlined" if len(marks) == 2 else ""
+
+    def choose(self) -> None:
+        """Show the run at the cursor."""
+        if self.folder:
+            self.post_message(self.Chosen(self.folder))
+
+    def on_rows_pressed(self, event: Rows.Pressed) -> None:
+        """A click shows the run."""
+        event.stop()
+        self.choose()
+
+    def on_resize(self) -> None:
+        """Narrow rows leave the speed out."""
+        self._fill()
+
+    def _fill(self) -> None:
+        width = self.rows.size.width
+        rows = history_rows(self._runs, self._shown, self._marks, width)
+        self.rows.fill(rows or [EMPTY])

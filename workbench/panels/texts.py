@@ -1,0 +1,221 @@
+"""The words of the header, the peak and the notices: pure functions from data to content."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from memwb.engine.catalog import Model
+from memwb.engine.plan import Plan, active
+from memwb.engine.protocol import CATEGORIES, Device, Ended, Peak
+from memwb.engine.technique import techniques
+from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.trace import Trace
+from memwb.workbench.units import delta, gib, loss, parameters, rate
+
+ENGINE = {
+    "starting": ("engine starting…", "$text-warning"),
+    "ready": ("engine ready", "$text-success"),
+    "running": ("running", "$text-accent"),
+    "stopping": ("stopping…", "$text-warning"),
+    "dead": ("engine gone · r starts it", "$text-error"),
+}
+"""What the header says of each state of the engine, and in which colour."""
+
+
+def header_left(plan: Plan, model: Model | None) -> Content:
+    """What is being trained: name, size and precision."""
+    known = techniques()
+    precision = [name for name in active(plan) if known[name].group == "precision"]
+    parts = [Content.styled(plan.model, "bold")]
+    if model is not None and model.parameters is not None:
+        parts.append(Content(parameters(model.parameters)))
+    parts += [Content(name) for name in precision]
+    if model is not None and model.weights == "random":
+        parts.append(Content.styled("random weights", "$text-warning"))
+    return Content.assemble(
+        Content.styled(" memwb ", "bold $text-primary"), "  ", Content(" · ").join(parts)
+    )
+
+
+def header_right(device: Device | None, engine: str, doing: str = "") -> Content:
+    """Where it runs and what the engine is at."""
+    words, style = ENGINE[engine]
+    parts = [Content.styled(doing or words, style)]
+    if device is not None:
+        parts.insert(0, Content(f"{device.name} {gib(device.capacity)}"))
+    return Content(" · ").join(parts) + " "
+
+
+def model_facts(model: Model | None, error: str = "") -> str:
+    """One line about a model under its name."""
+    if error:
+        return f"✗ {error}"
+    if model is None:
+        return ""
+    kind = "random weights" if model.weights == "random" else "pretrained"
+    size = f"{parameters(model.parameters)} · " if model.parameters else ""
+    return f"{size}{model.source} · {kind}"
+
+
+def no_gpu(device: Device | None) -> str:
+    """Said once where there is no GPU."""
+    if device is None or device.kind == "cuda":
+        return ""
+    return (
+        "No GPU here: bursts run on the CPU; memory by category is the same arithmetic."
+    )
+
+
+def loss_line(trace: Trace) -> str:
+    """First and last loss and the speed, beside the curve."""
+    losses = trace.losses
+    if not losses:
+        return "no step yet" if trace.started else ""
+    span = loss(losses[0]) if len(losses) == 1 else f"{loss(losses[0])} → {loss(losses[-1])}"
+    return f"{span}   {rate(trace.tokens_per_second)}"
+
+
+def peak_lines(trace: Trace | None) -> Content:
+    """The peak so far or at the end, and what it is made of."""
+    predicted = Content.assemble(_label("predicted"), ("not yet predicted", "$text-muted"))
+    if trace is None or (trace.highest is None and not (trace.ended and trace.ended.peak)):
+        measured = Content.assemble(_label("measured"), ("not yet measured", "$text-muted"))
+        return Content("\n").join([predicted, measured])
+    if trace.ended and trace.ended.peak:
+        peak = trace.ended.peak
+        figures = (peak.allocated, peak.reserved, peak.device, peak.phase)
+        parts = peak.categories
+    else:
+        top = trace.highest
+        assert top is not None
+        figures = (top.allocated, top.reserved, top.device, top.phase)
+        parts = top.categories
+    allocated, reserved, device, phase = figures
+    measured = Content.assemble(
+        _label("measured"), (gib(allocated), "bold"), f" allocated · {gib(reserved)} reserved · "
+        f"{gib(device)} device", (f"   in {phase}", "$text-muted"),
+    )
+    lines = [predicted, measured]
+    if parts is not None:
+        lines.append(Content.assemble(_label("made of"), breakdown(parts)))
+    return Content("\n").join(lines)
+
+
+def breakdown(parts: object) -> Content:
+    """Bytes by category in one line, the largest in bold."""
+    values = {name: getattr(parts, name) for name in CATEGORIES}
+    most = max(values, key=lambda name: values[name])
+    pieces = [
+        Content.styled(f"{name} {gib(value)}", "bold" if name == most else "")
+        for name, value in values.items()
+    ]
+    return Content(" · ").join(pieces)
+
+
+def comparison(first: Trace, second: Trace) -> Content:
+    """What differs between two runs: peak by category, speed, and the loss at its furthest."""
+    rows = [("", first.label, second.label, "difference")]
+    a, b = _peak(first), _peak(second)
+    if a is not None and b is not None:
+        rows.append(_figure("peak allocated", a.allocated, b.allocated))
+        rows += [
+            _figure(name, getattr(a.categories, name), getattr(b.categories, name))
+            for name in CATEGORIES
+        ]
+    fast, slow = first.tokens_per_second, second.tokens_per_second
+    share = f"{(slow / fast - 1) * 100:+.0f} %" if fast and slow else ""
+    rows.append(("speed", rate(fast), rate(slow), share))
+    rows.append(("largest loss deviation", "", "", _deviation(first, second)))
+    return Content("\n").join(
+        Content.assemble((f"{name:<23}", "$text-muted"), f"{one:>13}{two:>13}", (f"{gap:>14}", "bold"))
+        for name, one, two, gap in rows
+    )
+
+
+def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
+    """What to tell of an ended burst: the kind of notice, a title and a text."""
+    text = "\n".join(part for part in (ended.what, ended.fix) if part)
+    titles = {
+        "oom": "Out of memory",
+        "failed": "The burst failed",
+        "refused": "The plan was refused",
+        "stopped": "Stopped",
+    }
+    title = ended.title or titles.get(ended.outcome, ended.outcome)
+    if ended.outcome == "oom" and ended.peak is not None:
+        text += f"\nAt that moment: {breakdown(ended.peak.categories).plain}"
+    kind = "warning" if ended.outcome == "stopped" else "error"
+    return kind, f"{label} {title}".strip(), text
+
+
+def _peak(trace: Trace) -> Peak | None:
+    return trace.ended.peak if trace.ended else None
+
+
+def _deviation(first: Trace, second: Trace) -> str:
+    pairs = list(zip(first.losses, second.losses, strict=False))
+    if not pairs:
+        return "–"
+    step, gap = max(
+        ((at, abs(a - b)) for at, (a, b) in enumerate(pairs, 1)), key=lambda item: item[1]
+    )
+    return "0, equal" if gap == 0 else f"{gap:.2g} (step {step})"
+
+
+def _figure(name: str, one: int, two: int) -> tuple[str, str, str, str]:
+    return (name, gib(one), gib(two), delta(two - one))
+
+
+def _label(text: str) -> tuple[str, str]:
+    return (f"{text:<11}", "$text-muted")
+
+
+def first_steps(device: str) -> Content:
+    """What an empty chart says on a first start."""
+    lines = [
+        "Nothing has run yet.",
+        "",
+        "[b]space[/b]  switch a technique on or off",
+        "[b]o[/b]      choose a model",
+        "[b]r[/b]      run a burst of this plan and watch its memory",
+        "[b]?[/b]      explain what the cursor is on",
+    ]
+    return Content.from_markup("\n".join([*lines, "", device] if device else lines))
+
+
+def tabs(current: str, maximised: bool) -> Content:
+    """The bar of panels where only one is visible; the digits go to them."""
+    names = {"plan": "Plan", "memory": "Memory", "loss": "Loss", "peak": "Peak", "runs": "Runs"}
+    parts = [
+        Content.from_markup(
+            f"[@click=screen.jump('{name}')][{'reverse b' if name == current else '$text-muted'}]"
+            f" {place} {title} [/][/]"
+        )
+        for place, (name, title) in enumerate(names.items(), 1)
+    ]
+    if maximised:
+        parts.append(Content.styled("  m gives all panels back", "$text-muted"))
+    return Content(" ").join(parts)
+
+
+def footer(panel: str, running: bool, keymap: dict[str, str]) -> Content:
+    """At most six keys: those that matter in the focused panel and in this state."""
+    known = {command.id: command for command in COMMANDS}
+    first = [("edit", "show"), ("compare", "compare")] if panel == "runs" else []
+    if panel == "plan":
+        first = [("toggle", "toggle"), ("edit", "edit")]
+    if panel in ("memory", "loss", "peak"):
+        first = [("freeze", "freeze"), ("maximise", "maximise")]
+    go = ("stop", "stop") if running else ("run", "run")
+    pairs = [*first, go, ("export", "export"), ("help", "help"), ("palette", "commands")]
+    return Content(" ").join(
+        Content.from_markup(
+            f"[@click={_clickable(known[name].action)}] [b $text-accent]$key[/] {word} [/]",
+            key=shown_key(known[name], keymap),
+        )
+        for name, word in pairs
+    )
+
+
+def _clickable(action: str) -> str:
+    return action if "." in action else f"screen.{action}"

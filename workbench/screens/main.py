@@ -1,0 +1,254 @@
+"""The main screen: the plan at the left, what was measured at the right, one line of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from msgspec.structs import replace
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.screen import Screen
+
+from memwb.engine.protocol import Device, Event, Samples, Started, Step, Timeline
+from memwb.workbench.commands import COMMANDS
+from memwb.workbench.panels.line import Line
+from memwb.workbench.panels.loss import LossPanel
+from memwb.workbench.panels.memory import MemoryPanel
+from memwb.workbench.panels.notice import Notice
+from memwb.workbench.panels.peak import PeakPanel
+from memwb.workbench.panels.plan import PlanPanel
+from memwb.workbench.panels.runs import RunsPanel
+from memwb.workbench.panels.texts import footer, header_left, header_right, tabs
+from memwb.workbench.state import Session
+
+if TYPE_CHECKING:
+    from memwb.engine.catalog import Model
+    from memwb.engine.runs import Summary
+    from memwb.workbench.trace import Trace
+
+PANELS = ("plan", "memory", "loss", "peak", "runs")
+NARROW = 100
+"""Below this width, or below SHORT lines, one panel is shown at a time."""
+SHORT = 30
+
+
+class MainScreen(Screen[None]):
+    """Lays the panels out and passes keys on to the app's actions."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(command.keys, command.action, command.title, id=command.id, show=False)
+            for command in COMMANDS
+            if command.id != "palette"
+        ),
+        Binding("escape", "back", "Back", show=False),
+        Binding("tab", "next_panel(1)", "Next panel", show=False),
+        Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False),
+    ]
+
+    class Arranged(Message):
+        """The layout is another one."""
+
+        def __init__(self, session: Session) -> None:
+            super().__init__()
+            self.session = session
+
+    def __init__(self, session: Session, keymap: dict[str, str]) -> None:
+        super().__init__()
+        self._session = session
+        self._keymap = keymap
+
+    def compose(self) -> ComposeResult:
+        """Header, panels, notice, footer."""
+        yield Line(header_left(self._session.plan, None), header_right(None, "starting"),
+                   id="header")
+        yield Line(id="tabs")
+        with Horizontal(id="body"):
+            yield PlanPanel(self._session.plan, self._session.folded, id="plan")
+            with Vertical(id="right"):
+                yield MemoryPanel(id="memory")
+                yield LossPanel(id="loss")
+                yield PeakPanel(id="peak")
+                yield RunsPanel(id="runs")
+        yield Notice(id="notice")
+        yield Line(id="footer")
+
+    def on_mount(self) -> None:
+        """The layout of the last time."""
+        self.lay_out(self._session)
+        self.focus_panel(self._session.tab)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """A small terminal shows one panel at a time."""
+        self.lay_out(self._session)
+
+    @property
+    def plan_panel(self) -> PlanPanel:
+        """The plan's panel."""
+        return self.query_one("#plan", PlanPanel)
+
+    @property
+    def memory(self) -> MemoryPanel:
+        """The memory chart's panel."""
+        return self.query_one("#memory", MemoryPanel)
+
+    @property
+    def loss(self) -> LossPanel:
+        """The loss chart's panel."""
+        return self.query_one("#loss", LossPanel)
+
+    @property
+    def peak(self) -> PeakPanel:
+        """The peak's panel."""
+        return self.query_one("#peak", PeakPanel)
+
+    @property
+    def runs(self) -> RunsPanel:
+        """The history's panel."""
+        return self.query_one("#runs", RunsPanel)
+
+    @property
+    def notice(self) -> Notice:
+        """What happened."""
+        return self.query_one("#notice", Notice)
+
+    @property
+    def panel(self) -> str:
+        """The panel that holds the focus."""
+        focused = self.focused
+        above = focused.ancestors_with_self if focused is not None else ()
+        return next((node.id for node in above if node.id in PANELS), self._session.tab)
+
+    def show_session(self, session: Session, facts: str) -> None:
+        """The plan and the layout as they are now."""
+        self._session = session
+        self.plan_panel.show(session.plan, session.folded, facts)
+        self.lay_out(session)
+        if session.tab != self.panel:
+            self.focus_panel(session.tab)
+
+    def show_header(self, model: Model | None, device: Device | None, engine: str, doing: str
+                    ) -> None:
+        """The line at the top."""
+        self.query_one("#header", Line).show(
+            header_left(self._session.plan, model), header_right(device, engine, doing)
+        )
+        self.show_footer(engine)
+
+    def show_footer(self, engine: str) -> None:
+        """The keys that matter now."""
+        running = engine in ("running", "stopping")
+        self.query_one("#footer", Line).show(footer(self._session.tab, running, self._keymap))
+
+    def show_trace(self, trace: Trace | None, over: Trace | None = None) -> None:
+        """One burst in the charts, or two laid over each other."""
+        self.memory.show(trace, over)
+        self.loss.show(trace, over)
+        self.peak.show(trace, over)
+
+    def take(self, event: Event, trace: Trace) -> None:
+        """One event of the burst that is shown."""
+        self.memory.take(event)
+        if isinstance(event, Started | Step):
+            self.loss.show(trace)
+        if isinstance(event, Started | Samples | Timeline):
+            self.peak.show(trace)
+
+    def show_runs(self, runs: Sequence[Summary], shown: str, marks: tuple[str, ...]) -> None:
+        """The history."""
+        self.runs.show(runs, shown, marks)
+
+    def lay_out(self, session: Session) -> None:
+        """One panel or all of them, and which."""
+        width, height = self.app.size
+        narrow = width < NARROW or height < SHORT
+        self.set_class(narrow, "-narrow")
+        self.set_class(narrow or session.maximised, "-single")
+        self.set_class(width >= 160, "-wide")
+        for name in PANELS:
+            self.set_class(session.tab == name, f"tab-{name}")
+        bar = self.query_one("#tabs", Line)
+        bar.show(tabs(session.tab, session.maximised and not narrow))
+
+    def focus_panel(self, name: str) -> None:
+        """Give a panel the focus; the list in it if it has one."""
+        targets = {"plan": "#plan-rows", "memory": "#memory-chart", "loss": "#loss-chart",
+                   "runs": "#runs-rows"}
+        self.query_one(targets.get(name, f"#{name}")).focus()
+
+    def tell(self, kind: str, title: str, text: str = "") -> None:
+        """A message above the footer."""
+        self.notice.tell(kind, title, text)
+
+    def action_toggle(self) -> None:
+        """Space: switch what the cursor is on."""
+        if self.panel == "runs":
+            self.runs.choose()
+        else:
+            self._in_plan().toggle_row()
+
+    def action_edit(self) -> None:
+        """Enter: edit a value, or show the run at the cursor."""
+        if self.panel == "runs":
+            self.runs.choose()
+        else:
+            self._in_plan().edit_row()
+
+    def action_fix(self) -> None:
+        """Mend what is wrong with the plan."""
+        if not self._in_plan().mend():
+            self.app.notify("Nothing is wrong with this plan.")
+
+    def action_filter(self) -> None:
+        """Narrow the plan's rows."""
+        self._in_plan().filter()
+
+    def action_freeze(self) -> None:
+        """Hold the charts, or let them go on."""
+        frozen = not self.memory.frozen
+        self.memory.freeze(frozen)
+        self.loss.freeze(frozen)
+
+    def action_jump(self, name: str) -> None:
+        """Go to a panel."""
+        self.post_message(self.Arranged(replace(self._session, tab=name)))
+
+    def action_next_panel(self, step: int) -> None:
+        """The panel after this one."""
+        self.action_jump(PANELS[(PANELS.index(self.panel) + step) % len(PANELS)])
+
+    def action_maximise(self) -> None:
+        """The focused panel alone, or all of them."""
+        session = self._session
+        self.post_message(
+            self.Arranged(replace(session, tab=self.panel, maximised=not session.maximised))
+        )
+
+    def action_back(self) -> None:
+        """Put away what is in the way, the nearest first."""
+        if self.notice.clear() or self.plan_panel.clear_filter():
+            return
+        if self._session.maximised:
+            self.action_maximise()
+
+    def action_help(self) -> None:
+        """Explain the technique at the cursor, or the focused panel."""
+        from memwb.workbench.screens.help import HelpScreen
+
+        name = self.plan_panel.technique_at_cursor() if self.panel == "plan" else ""
+        self.app.push_screen(HelpScreen(self.panel, name, self._keymap))
+
+    def on_descendant_focus(self) -> None:
+        """The focus decides what the footer says and what a narrow terminal shows."""
+        if self.panel != self._session.tab:
+            self.post_message(self.Arranged(replace(self._session, tab=self.panel)))
+
+    def _in_plan(self) -> PlanPanel:
+        """The plan's panel, brought to the front if it is not."""
+        if self.panel != "plan":
+            self.action_jump("plan")
+        return self.plan_panel

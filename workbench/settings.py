@@ -1,0 +1,97 @@
+"""The user's settings file, and the session kept between two starts."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from memwb.engine import paths
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan, plan_data, plan_from
+from memwb.workbench.state import Session
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a user may set. ``keymap`` maps a command's id to its keys."""
+
+    theme: str = ""
+    preset: str = "tiny-demo"
+    """The preset a first start opens with."""
+    model: str = ""
+    """The model a first start opens with, in place of the preset's own."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    keymap: dict[str, str] = {}
+
+
+def read_settings() -> Settings:
+    """The settings; those of a missing file are the defaults. Raises MemwbError on a bad one."""
+    path = paths.settings_file()
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return msgspec.convert(data, Settings)
+    except FileNotFoundError:
+        return Settings()
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, OSError, ValueError) as error:
+        raise MemwbError(
+            "The settings file cannot be used", f"{path}: {error}", "Mend or remove it."
+        ) from None
+
+
+def save_setting(key: str, value: str) -> None:
+    """Change one value of the settings file and leave the rest of its text as it is."""
+    import tomlkit
+
+    path = paths.settings_file()
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    document = tomlkit.parse(text)
+    document[key] = value
+    write_atomically(path, tomlkit.dumps(document).encode())
+
+
+def session_file() -> Path:
+    """Where the session is kept between two starts."""
+    return paths.home() / "session.json"
+
+
+def read_session() -> Session | None:
+    """The last session; None when there was none or its file has no usable plan."""
+    try:
+        data = msgspec.json.decode(session_file().read_bytes())
+        return _session(data)
+    except (OSError, msgspec.DecodeError, MemwbError, KeyError, TypeError, ValueError):
+        # A session from another version must never keep the workbench from starting.
+        return None
+
+
+def save_session(session: Session) -> None:
+    """Keep the session; a crash in the middle leaves the one before."""
+    data = msgspec.to_builtins(session)
+    data["plan"] = plan_data(session.plan)
+    data["undo"] = [plan_data(plan) for plan in session.undo]
+    data["redo"] = [plan_data(plan) for plan in session.redo]
+    write_atomically(session_file(), msgspec.json.encode(data))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in one move: another reader sees the old or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def _session(data: dict[str, Any]) -> Session:
+    plan = plan_from(data.pop("plan"), "the last session")
+    undo = _plans(data.pop("undo", []))
+    redo = _plans(data.pop("redo", []))
+    rest = msgspec.convert({**data, "plan": {"model": plan.model}}, Session)
+    return msgspec.structs.replace(rest, plan=plan, undo=undo, redo=redo)
+
+
+def _plans(items: list[Any]) -> tuple[Plan, ...]:
+    return tuple(plan_from(item, "the last session") for item in items)

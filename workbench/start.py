@@ -1,0 +1,32 @@
+"""Opening the workbench: settings, the last session, then the screen."""
+
+from __future__ import annotations
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan
+from memwb.workbench import library
+from memwb.workbench.app import Workbench
+from memwb.workbench.settings import Settings, read_session, read_settings
+from memwb.workbench.state import Session
+
+
+def start(plan: Plan | None = None) -> None:
+    """Run the workbench until it is left. ``plan`` takes the place of the last session's."""
+    open_workbench(plan).run()
+
+
+def open_workbench(plan: Plan | None = None) -> Workbench:
+    """The app as it was left, with another plan if one is given."""
+    warning: MemwbError | None = None
+    try:
+        settings = read_settings()
+    except MemwbError as error:
+        settings, warning = Settings(), error
+    session = read_session()
+    if session is None:
+        session = Session(plan or library.first_plan(settings.preset, settings.model))
+    elif plan is not None:
+        from memwb.workbench.state import edited
+
+        session = edited(session, plan)
+    return Workbench(session, settings, warning=warning)

@@ -1,0 +1,92 @@
+"""The session as plain frozen data: the plan and its history, the runs looked at, the layout."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from memwb.engine.plan import Plan
+
+UNDO_DEPTH = 50
+
+
+class Session(msgspec.Struct, frozen=True):
+    """What a person would miss after quitting. An edit makes a new one."""
+
+    plan: Plan
+    undo: tuple[Plan, ...] = ()
+    """Earlier plans, the latest last."""
+    redo: tuple[Plan, ...] = ()
+    shown: str = ""
+    """The folder of the run in the charts; empty follows the latest."""
+    marks: tuple[str, ...] = ()
+    """Folders of at most two runs laid over each other, the filled one first."""
+    folded: tuple[str, ...] = ()
+    """Groups of the plan that are folded."""
+    tab: str = "plan"
+    """The panel with the focus, and the one visible in a narrow terminal."""
+    maximised: bool = False
+    """Only that panel is shown."""
+    target: str = ""
+    """The folder last exported to."""
+
+
+def edited(session: Session, plan: Plan) -> Session:
+    """The session with another plan; the old one can be had back."""
+    if plan == session.plan:
+        return session
+    undo = (*session.undo, session.plan)[-UNDO_DEPTH:]
+    return replace(session, plan=plan, undo=undo, redo=())
+
+
+def undone(session: Session) -> Session:
+    """The session before its last edit; itself when there was none."""
+    if not session.undo:
+        return session
+    *rest, plan = session.undo
+    return replace(session, plan=plan, undo=tuple(rest), redo=(*session.redo, session.plan))
+
+
+def redone(session: Session) -> Session:
+    """The session with the edit made again that was undone last."""
+    if not session.redo:
+        return session
+    *rest, plan = session.redo
+    return replace(session, plan=plan, redo=tuple(rest), undo=(*session.undo, session.plan))
+
+
+def folded(session: Session, group: str) -> Session:
+    """The session with a group of the plan folded, or unfolded if it was."""
+    if group in session.folded:
+        kept = tuple(name for name in session.folded if name != group)
+        return replace(session, folded=kept)
+    return replace(session, folded=(*session.folded, group))
+
+
+def shown(session: Session, folder: str) -> Session:
+    """The session with one run in the charts and nothing laid over it."""
+    return replace(session, shown=folder, marks=())
+
+
+def marked(session: Session, folder: str) -> Session:
+    """The session with a run marked for comparison, or no longer if it was.
+
+    With nothing marked yet, the run in the charts is the other of the pair, so that one key
+    compares; a third mark takes the place of the older.
+    """
+    if folder in session.marks:
+        return replace(session, marks=tuple(mark for mark in session.marks if mark != folder))
+    marks = session.marks
+    if not marks and session.shown and session.shown != folder:
+        marks = (session.shown,)
+    return replace(session, marks=(*marks, folder)[-2:])
+
+
+def arranged(session: Session, other: Session) -> Session:
+    """The session with the layout of another."""
+    return replace(session, tab=other.tab, maximised=other.maximised)
+
+
+def exported(session: Session, target: str) -> Session:
+    """The session that remembers where it exported to."""
+    return replace(session, target=target)

@@ -1,0 +1,106 @@
+"""One burst as its events tell it: the same reading for a live burst and for a recorded one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from memwb.engine.protocol import (
+    Device,
+    Ended,
+    Event,
+    Loaded,
+    Sample,
+    Samples,
+    Started,
+    Step,
+    Timeline,
+)
+
+
+class Trace:
+    """Memory and loss of one burst, built up event by event.
+
+    A traced step's ``Timeline`` takes the place of the live samples of that step, so the
+    samples are always the best that is known.
+    """
+
+    def __init__(self, label: str = "") -> None:
+        self.label = label
+        self.started: Started | None = None
+        self.loaded: Loaded | None = None
+        self.ended: Ended | None = None
+        self.steps: list[Step] = []
+        self.latest: Sample | None = None
+        self.version = 0
+        """Grows with every event that changes what is drawn."""
+        self._live: dict[int, list[Sample]] = {}
+        self._exact: dict[int, list[Sample]] = {}
+
+    def apply(self, event: Event) -> None:
+        """Take in one event; those that say nothing about memory or loss change nothing."""
+        match event:
+            case Started():
+                self.started = event
+            case Loaded():
+                self.loaded = event
+            case Samples():
+                for sample in event.samples:
+                    self._live.setdefault(sample.step, []).append(sample)
+                    self.latest = sample
+            case Timeline():
+                self._exact[event.step] = list(event.samples)
+                self._live.pop(event.step, None)
+            case Step():
+                self.steps.append(event)
+            case Ended():
+                self.ended = event
+            case _:
+                return
+        self.version += 1
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Every sample in the order of time, exact ones where a step has them."""
+        found: list[Sample] = []
+        for step in sorted(self._live.keys() | self._exact.keys()):
+            found += self._exact.get(step) or self._live.get(step, [])
+        return found
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each step so far."""
+        if self.ended and self.ended.losses:
+            return list(self.ended.losses)
+        return [step.loss for step in self.steps]
+
+    @property
+    def device(self) -> Device | None:
+        """Where it runs; None until it started."""
+        return self.started.device if self.started else None
+
+    @property
+    def planned(self) -> int:
+        """The number of steps it was asked for."""
+        return self.started.steps if self.started else 0
+
+    @property
+    def highest(self) -> Sample | None:
+        """The sample with the most allocated bytes so far."""
+        return max(self.samples, key=lambda sample: sample.allocated, default=None)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed of the steps that were not traced; None when there is none yet."""
+        if self.ended:
+            return self.ended.tokens_per_second
+        timed = [step for step in self.steps if not step.traced]
+        seconds = sum(step.seconds for step in timed)
+        return sum(step.tokens for step in timed) / seconds if seconds else None
+
+
+def trace_of(events: Iterable[Event], label: str = "") -> Trace:
+    """The trace of recorded events."""
+    trace = Trace(label)
+    for event in events:
+        trace.apply(event)
+    return trace

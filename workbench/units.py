@@ -1,0 +1,35 @@
+"""Figures as a person reads them: bytes with their unit, counts, rates."""
+
+from __future__ import annotations
+
+from memwb.workbench.charts.scale import delta, gib
+
+__all__ = ["count", "delta", "gib", "loss", "parameters", "rate"]
+
+
+def parameters(count: int | None) -> str:
+    """A model's size, as ``1.54 B`` or ``135 M``."""
+    if count is None:
+        return "size unknown"
+    if count >= 10**9:
+        return f"{count / 10**9:.2f} B"
+    if count >= 10**8:
+        return f"{count / 10**6:.0f} M"
+    return f"{count / 10**6:.1f} M"
+
+
+def rate(value: float | None) -> str:
+    """Tokens a second; a dash where no untraced step was timed."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f} tok/s" if value >= 100 else f"{value:.1f} tok/s"
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands apart, or a dash."""
+    return "–" if value is None else f"{value:,}"
+
+
+def loss(value: float) -> str:
+    """A loss to four decimals: enough to see a step move."""
+    return f"{value:.4f}"
