@@ -49,7 +49,10 @@ class Child:
         self._stopped = False
 
     def read(self) -> list[bytes]:
-        """The whole lines that have come."""
+        """The whole lines that have come, but for the Ended: ``finish`` gives that one.
+
+        So that whoever has read an Ended can start the next burst.
+        """
         try:
             chunk = os.read(self.pipe, 1 << 20)
         except BlockingIOError:
@@ -59,9 +62,11 @@ class Child:
             return []
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         whole = [line + b"\n" for line in lines]
-        for line in whole:
-            self._note(decode_event(line))
-        return whole
+        events = [decode_event(line) for line in whole]
+        for event in events:
+            self._note(event)
+        told = zip(whole, events, strict=True)
+        return [line for line, event in told if not isinstance(event, Ended)]
 
     def pending(self) -> bool:
         """Whether a dead process has left something in the pipe."""
@@ -98,21 +103,21 @@ class Child:
             self._status = -signal.SIGKILL
         self._close()
 
-    def finish(self) -> tuple[Ended, bool]:
-        """How it ended, and whether it could not say so itself."""
+    def finish(self) -> Ended:
+        """How it ended, in its own words if it found any."""
         assert self._status is not None
         # Whatever it had started ends with it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._close()
         if self._ended is not None:
-            return self._ended, False
+            return self._ended
         if self._stopped:
             ended = Ended(self.burst, "stopped", self._peak(), title="The burst was stopped")
         else:
             ended = killed(self.burst, self._status, self._peak())
         seconds = round(time.monotonic() - self._began, 3)
-        return msgspec.structs.replace(ended, losses=self._losses, seconds=seconds), True
+        return msgspec.structs.replace(ended, losses=self._losses, seconds=seconds)
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Step):

@@ -214,11 +214,10 @@ class _Server:
             self._child_wrote()
         with contextlib.suppress(KeyError):
             self._selector.unregister(child.pipe)
-        ended, made_up = child.finish()
+        ended = child.finish()
         self._child = None
-        if made_up:
-            self._send(ended)
         self._code = EXIT_CODES.get(ended.outcome, 1)
+        self._send(ended)
 
     def _signalled(self) -> None:
         for number in os.read(self._signals, 64):

@@ -1,0 +1,176 @@
+"""What is measured is what is exported: the same losses and the same peak, byte for byte.
+
+The burst runs in the engine. The exported file runs twice in processes of its own: once alone,
+as a user would run it, and once under the meter.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memwb.engine.catalog import resolve
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan, override, plan_data, plan_from, problems
+from memwb.engine.protocol import Ended, Ready, Start, decode_event, encode
+from memwb.engine.script import script
+from memwb.engine.technique import parameters_of, techniques
+
+ALONE = """
+import contextlib, io, json, os, runpy, sys
+import torch, transformers, peft, bitsandbytes
+assert not [name for name in sys.modules if name.startswith("memwb")]
+
+def forked(work):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        with os.fdopen(writing, "w") as out:
+            out.write(json.dumps(work()))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as result:
+        text = result.read()
+    os.wait()
+    return json.loads(text)
+
+def losses():
+    out = io.StringIO()
+    sys.argv = [path]
+    with contextlib.redirect_stdout(out):
+        runpy.run_path(path, run_name="__main__")
+    assert not [name for name in sys.modules if name.startswith("memwb")]
+    return [line.split()[-1] for line in out.getvalue().splitlines()]
+
+def peak():
+    from pathlib import Path
+    from memwb.engine.trainer.burst import run_file
+    with contextlib.redirect_stdout(io.StringIO()):
+        ended = run_file(Path(path), [], lambda event: None)
+    found = ended.peak
+    names = found.categories.__struct_fields__
+    return [found.allocated, found.phase, [getattr(found.categories, name) for name in names]]
+
+for path in sys.argv[1:]:
+    print(json.dumps([forked(losses), forked(peak)]), flush=True)
+"""
+
+
+def plans(checkpoint: Path, folders: list[Path]) -> list[Plan]:
+    """One plan for each technique, then twenty at random; all can run."""
+    rng = random.Random(2)
+    base = plan_from({"model": str(checkpoint), "workload": {"sequence_length": 48, "steps": 3}})
+    found = []
+    for name, technique in techniques().items():
+        needed = [f"{need.names[0]}=on" for need in technique.needs]
+        plan = base
+        for text in (f"{name}=on", *needed):
+            plan = override(plan, text)
+        found.append(plan)
+    while len(found) < len(techniques()) + 20:
+        plan = override(base, f"model={rng.choice([checkpoint, *folders])}")
+        plan = override(plan, f"batch_size={rng.randint(1, 3)}")
+        plan = override(plan, f"sequence_length={rng.randint(2, 70)}")
+        plan = override(plan, f"gradient_accumulation={rng.randint(1, 3)}")
+        plan = override(plan, f"steps={rng.randint(1, 4)}")
+        plan = override(plan, f"seed={rng.randint(0, 9)}")
+        for name in rng.sample(list(techniques()), rng.randint(1, 6)):
+            plan = override(plan, f"{name}=on")
+            for parameter in parameters_of(techniques()[name]):
+                if parameter.choices and rng.random() < 0.5:
+                    plan = override(
+                        plan, f"{name}.{parameter.name}={rng.choice(parameter.choices)}"
+                    )
+        if not problems(plan, resolve(plan.model).config):
+            found.append(plan)
+    return found
+
+
+def run_bursts(wanted: list[Plan]) -> Iterator[Ended]:
+    """Run each plan as a burst of one engine."""
+    commands = b"".join(
+        encode(Start(plan_data(plan), device="cpu", burst=str(number)))
+        for number, plan in enumerate(wanted)
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "memwb.engine"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as engine:
+        assert engine.stdin is not None and engine.stdout is not None
+        lines = iter(commands.splitlines(keepends=True))
+        for line in engine.stdout:
+            event = decode_event(line)
+            if isinstance(event, Ended):
+                yield event
+            if isinstance(event, Ready | Ended):
+                command = next(lines, None)
+                if command is None:
+                    engine.stdin.close()
+                else:
+                    engine.stdin.write(command)
+                    engine.stdin.flush()
+
+
+@pytest.fixture(scope="module")
+def results(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, families: dict[str, Any]
+) -> list[tuple[Plan, Ended, list[Any]]]:
+    """Each plan with the end of its burst and what its exported file did."""
+    folder = tmp_path_factory.mktemp("exported")
+    folders = []
+    for name, config in families.items():
+        folders.append(folder / name)
+        folders[-1].mkdir()
+        (folders[-1] / "config.json").write_text(json.dumps(config))
+    wanted = plans(checkpoint, folders)
+    paths = []
+    for number, plan in enumerate(wanted):
+        paths.append(folder / f"train-{number}.py")
+        paths[-1].write_text(script(plan, resolve(plan.model)), encoding="utf-8")
+    ended = list(run_bursts(wanted))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ALONE, *map(str, paths)],
+        capture_output=True, text=True, check=False, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    exported = [json.loads(line) for line in done.stdout.splitlines()]
+    return list(zip(wanted, ended, exported, strict=True))
+
+
+def test_losses_are_identical(results: list[tuple[Plan, Ended, list[Any]]]) -> None:
+    for plan, ended, (losses, _) in results:
+        assert ended.outcome == "done", (plan_data(plan), ended)
+        assert [f"{loss:.6f}" for loss in ended.losses] == losses, plan_data(plan)
+
+
+def test_peaks_are_the_same_bytes(results: list[tuple[Plan, Ended, list[Any]]]) -> None:
+    for plan, ended, (_, (allocated, phase, categories)) in results:
+        assert ended.peak is not None
+        found = ended.peak
+        names = found.categories.__struct_fields__
+        measured = [getattr(found.categories, name) for name in names]
+        assert (found.allocated, found.phase, measured) == (allocated, phase, categories), (
+            plan_data(plan)
+        )
+        assert sum(categories) == allocated
+
+
+def test_the_plans_reach_every_technique_and_family(
+    results: list[tuple[Plan, Ended, list[Any]]], families: dict[str, Any]
+) -> None:
+    assert {name for plan, *_ in results for name in plan.techniques} == set(techniques())
+    assert len({plan.model for plan, *_ in results}) >= len(families) - 2
+
+
+def test_a_bad_plan_has_no_script(checkpoint: Path) -> None:
+    plan = plan_from({"model": str(checkpoint), "techniques": {"quantize_4bit": {}}})
+    with pytest.raises(MemwbError, match="needs lora"):
+        script(plan, resolve(plan.model))
