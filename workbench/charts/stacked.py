@@ -9,7 +9,6 @@ from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.color import Color
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -57,13 +56,14 @@ class Slice(Widget):
             self._span = span
             self.pieces.clear()
         filters = self.get_line_filters()
+        ground = self.background_colors[1]
         found = []
         for y in crop.line_range:
             strip = self.pieces.get(y)
             if strip is None:
                 strip = Strip(joined(self.chart.cells(y)[slice(*span)]), place.width)
                 for change in filters:
-                    strip = strip.apply_filter(change, self.chart.ground)
+                    strip = strip.apply_filter(change, ground)
                 self.pieces[y] = strip
             found.append(strip)
         if crop.column_span != (0, place.width):
@@ -498,11 +498,6 @@ class StackedChart(Widget, can_focus=True):
         was = self._built == self.size
         self._ensure()
         return was
-
-    @property
-    def ground(self) -> Color:
-        """The background behind it."""
-        return self.background_colors[1]
 
     def cells(self, y: int) -> list[Cell]:
         """One whole line: a row of the plot, the axis, the steps, or the legend."""
