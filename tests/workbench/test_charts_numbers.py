@@ -7,6 +7,7 @@ import math
 import random
 
 import pytest
+
 from memwb.engine.protocol import Categories, Sample
 from memwb.workbench.charts import axis, bands, legend, outline, scale
 from memwb.workbench.charts.lines import Line, bounds, picture

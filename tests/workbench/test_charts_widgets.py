@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import msgspec
 import pytest
+from textual.app import App, ComposeResult
+from textual.geometry import Region
+from textual.strip import Strip
+
 from memwb.engine.protocol import Categories, Sample
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.palette import HATCHES, LETTERS
 from memwb.workbench.charts.stacked import StackedChart
-from textual.app import App, ComposeResult
-from textual.geometry import Region
-from textual.strip import Strip
 
 GIB = 2**30
 SIZES = [(30, 8), (80, 24), (200, 50)]
@@ -47,7 +48,9 @@ def burst(per: int = 200, steps: tuple[int, ...] = (0, 1, 2)) -> list[Sample]:
 class Charts(App[None]):
     """Both charts, and what they said."""
 
-    CSS = "StackedChart { height: 1fr; } LineChart { height: 1fr; } LineChart.-off { display: none; }"
+    CSS = (
+        "StackedChart { height: 1fr; } LineChart { height: 1fr; } LineChart.-off { display: none; }"
+    )
 
     def __init__(self, lines: bool = False) -> None:
         super().__init__()
@@ -119,7 +122,9 @@ async def test_heights_on_the_screen_are_the_bytes() -> None:
             assert one is not None
             height = 0
             for y in range(rows):
-                ((char, style, _),) = strips[y].crop(80 - len(chart.columns) + x).crop(0, 1)._segments
+                ((char, style, _),) = (
+                    strips[y].crop(80 - len(chart.columns) + x).crop(0, 1)._segments
+                )
                 assert style is not None
                 if style.bgcolor != ground.bgcolor:
                     height += 8

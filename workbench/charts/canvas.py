@@ -53,9 +53,7 @@ class View(msgspec.Struct, frozen=True):
 class Canvas:
     """The drawn chart. ``styles`` holds STYLES and ``ground``."""
 
-    def __init__(
-        self, size: Size, view: View, looks: Palette, styles: Mapping[str, Style]
-    ) -> None:
+    def __init__(self, size: Size, view: View, looks: Palette, styles: Mapping[str, Style]) -> None:
         self.size, self.view, self.looks, self.styles = size, view, looks, styles
         width, height = size
         # What has least to say goes first when there is little room.
