@@ -17,13 +17,14 @@ import statistics
 import time
 from collections.abc import Callable
 
-from memwb.engine.protocol import Categories, Sample
-from memwb.workbench.charts.lines import LineChart
-from memwb.workbench.charts.stacked import StackedChart
 from rich.console import Console
 from textual.app import App, ComposeResult
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.pilot import Pilot
+
+from memwb.engine.protocol import Categories, Sample
+from memwb.workbench.charts.lines import LineChart
+from memwb.workbench.charts.stacked import StackedChart
 
 MIB = 2**20
 TARGET_MS = 16.0
@@ -118,7 +119,9 @@ async def measure(width: int, height: int, points: int, count: int) -> list[dict
     chart = StackedChart(samples)
     async with Charts(chart).run_test(headless=False, size=(width, height)) as pilot:
         await case("stacked, all samples anew", pilot, lambda _: chart.set_samples(samples))
-        await case("stacked, cursor moved", pilot, lambda index: chart.action_move(1 if index else -9))
+        await case(
+            "stacked, cursor moved", pilot, lambda index: chart.action_move(1 if index else -9)
+        )
         live = points // 2
         stride = max(1, points // 2 // (width // 2))
         chart.set_samples(samples[:live], steps=(1, 2))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import msgspec
-from rich.segment import Segment
 from rich.style import Style
 from textual.reactive import reactive
 from textual.strip import Strip
@@ -64,6 +63,8 @@ class LineChart(Widget, can_focus=True):
         self._lines: dict[str, Line] = {}
         self._shown: dict[str, Line] = {}
         self._picture: Picture | None = None
+        self._cells: dict[tuple[str, str], Cell] = {}
+        """One object for each character in each role: what is the same is joined fast."""
 
     def set_series(self, name: str, points: Iterable[Point], overlay: bool = False) -> None:
         """Show a whole series, in the place of the one of that name if there is one."""
@@ -97,7 +98,7 @@ class LineChart(Widget, can_focus=True):
     def notify_style_update(self) -> None:
         """Another theme: draw again."""
         super().notify_style_update()
-        self._picture = None
+        self._cells = {}
 
     def _changed(self) -> None:
         if self.frozen:
@@ -113,14 +114,17 @@ class LineChart(Widget, can_focus=True):
             self._picture = picture(tuple(self._shown.values()), self.steps, width, height)
         if y >= len(self._picture.rows):
             return Strip.blank(width, self.rich_style)
-        looks: dict[str, Style] = {
-            name: self.get_component_rich_style(f"line-chart--{name}")
-            for name in ("axis", "label", "value", "line", "overlay")
-        }
-        looks[""] = self.rich_style
-        cells: list[Cell] = [(char, looks[role]) for char, role in self._picture.rows[y]]
-        segments: list[Segment] = joined(cells)
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
+        table = self._cells
+        cells = []
+        for key in self._picture.rows[y]:
+            cell = table.get(key)
+            if cell is None:
+                cell = table[key] = (key[0], self._look(key[1]))
+            cells.append(cell)
+        return Strip(joined(cells)).adjust_cell_length(width, self.rich_style)
+
+    def _look(self, role: str) -> Style:
+        return self.get_component_rich_style(f"line-chart--{role}") if role else self.rich_style
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -180,25 +184,42 @@ def _draw(
     rows, columns = len(canvas), len(canvas[0])
     wide, high = columns * 2 - 1, rows * 4 - 1
     masks: dict[tuple[int, int], int] = {}
+    across_scale = wide / max(1, across[1] - across[0])
+    up_scale = high / (up[1] - up[0])
+    dots: dict[int, tuple[int, int]] = {}
     before: tuple[int, int] | None = None
     for step, value in line.points:
         if not math.isfinite(value):
             before = None
             continue
-        x = round((step - across[0]) / max(1, across[1] - across[0]) * wide)
-        y = round((value - up[0]) / (up[1] - up[0]) * high)
-        for dot_x, dot_y in _between(before or (x, y), (x, y)):
-            # An overlay is spaced, so that it is told apart without colours.
-            if line.overlay and dot_x % 3 == 2:
-                continue
-            key = (rows - 1 - dot_y // 4, dot_x // 2)
-            masks[key] = masks.get(key, 0) | (RIGHT if dot_x % 2 else LEFT)[dot_y % 4]
+        x = round((step - across[0]) * across_scale)
+        y = round((value - up[0]) * up_scale)
+        # A column of dots holds everything between its lowest and its highest.
+        if before is None or before[0] == x:
+            _reach(dots, x, y, y if before is None else before[1])
+        else:
+            for dot_x, dot_y in _between(before, (x, y)):
+                _reach(dots, dot_x, dot_y, dot_y)
         before = (x, y)
+    for dot_x, (lowest, highest) in dots.items():
+        # An overlay is spaced, so that it is told apart without colours.
+        if line.overlay and dot_x % 3 == 2:
+            continue
+        side = RIGHT if dot_x % 2 else LEFT
+        for dot_y in range(lowest, highest + 1):
+            key = (rows - 1 - dot_y // 4, dot_x // 2)
+            masks[key] = masks.get(key, 0) | side[dot_y % 4]
     role = "overlay" if line.overlay else "line"
     for (row, column), mask in masks.items():
         held = canvas[row][column][0]
         mask |= ord(held) - BRAILLE if held != " " else 0
         canvas[row][column] = (chr(BRAILLE | mask), role)
+
+
+def _reach(dots: dict[int, tuple[int, int]], x: int, y: int, other: int) -> None:
+    """Widen a column of dots to hold two heights."""
+    low, high = dots.get(x, (y, y))
+    dots[x] = (min(low, y, other), max(high, y, other))
 
 
 def _between(start: tuple[int, int], end: tuple[int, int]) -> Iterable[tuple[int, int]]:

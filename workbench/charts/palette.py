@@ -21,7 +21,7 @@ NAMES = ("weights", "gradients", "optimizer", "activations", "temporary", "not a
 LETTERS = ("W", "G", "O", "A", "T", "?")
 HATCHES = ("▓", "░", "█", "╱", "▒", "·")
 
-DARK = ("#5b9bea", "#c2902f", "#8fe8d4", "#c4446a", "#dccb86", "#8a8f98")
+DARK = ("#5b9bea", "#c2902f", "#8fe8d4", "#c4446a", "#dcc676", "#8a8f98")
 LIGHT = ("#346baa", "#b8791f", "#0f5a55", "#f0807f", "#5b2a8c", "#7a7f87")
 ANSI = ("blue", "yellow", "cyan", "magenta", "green", "bright_black")
 
