@@ -51,7 +51,9 @@ class PlanPanel(Vertical):
     def compose(self) -> ComposeResult:
         """The rows; editor and filter come when they are first asked for."""
         self.border_title = "1 Plan"
-        yield Rows(plan_rows.plan_rows(self.plan, self.folded), id="plan-rows")
+        rows = Rows(plan_rows.plan_rows(self.plan, self.folded), id="plan-rows")
+        rows.select("model")
+        yield rows
 
     @property
     def rows(self) -> Rows:

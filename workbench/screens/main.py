@@ -61,6 +61,7 @@ class MainScreen(Screen[None]):
         super().__init__()
         self._session = session
         self._keymap = keymap
+        self._engine = "starting"
 
     def compose(self) -> ComposeResult:
         """Header, panels, notice, footer."""
@@ -141,8 +142,11 @@ class MainScreen(Screen[None]):
 
     def show_footer(self, engine: str) -> None:
         """The keys that matter now."""
+        self._engine = engine
         running = engine in ("running", "stopping")
-        self.query_one("#footer", Line).show(footer(self._session.tab, running, self._keymap))
+        typing = self.focused is not None and "field" in self.focused.classes
+        keys = footer(self._session.tab, running, typing, self._keymap)
+        self.query_one("#footer", Line).show(keys)
 
     def show_trace(self, trace: Trace | None, over: Trace | None = None) -> None:
         """One burst in the charts, or two laid over each other."""
@@ -246,6 +250,7 @@ class MainScreen(Screen[None]):
         """The focus decides what the footer says and what a narrow terminal shows."""
         if self.panel != self._session.tab:
             self.post_message(self.Arranged(replace(self._session, tab=self.panel)))
+        self.show_footer(self._engine)
 
     def _in_plan(self) -> PlanPanel:
         """The plan's panel, brought to the front if it is not."""
