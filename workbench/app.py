@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -75,6 +76,7 @@ class Workbench(App[None]):
         self.call_after_refresh(self._after_first_paint)
 
     def _after_first_paint(self) -> None:
+        gc.enable()
         self._start_engine()
         self.run_worker(self._load_history(), group="history")
         self._resolve_model()
@@ -378,3 +380,14 @@ class Workbench(App[None]):
 def _runner(app: Workbench, action: str) -> Callable[[], None]:
     name = action if "." in action else f"screen.{action}"
     return lambda: app.call_later(app.run_action, name)
+
+
+def run_app(plan: Plan | None = None) -> int:
+    """Run the workbench until it is left, with a plan in place of the last one; the exit code."""
+    from memwb.workbench.start import open_workbench
+
+    # Nothing of what is built until the first paint is garbage.
+    gc.disable()
+    app = open_workbench(plan)
+    app.run()
+    return app.return_code or 0

@@ -10,11 +10,6 @@ from memwb.workbench.settings import Settings, read_session, read_settings
 from memwb.workbench.state import Session
 
 
-def start(plan: Plan | None = None) -> None:
-    """Run the workbench until it is left. ``plan`` takes the place of the last session's."""
-    open_workbench(plan).run()
-
-
 def open_workbench(plan: Plan | None = None) -> Workbench:
     """The app as it was left, with another plan if one is given."""
     warning: MemwbError | None = None

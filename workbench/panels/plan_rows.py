@@ -22,6 +22,9 @@ from memwb.workbench.panels.rows import Row, Spans
 LABEL = 24
 """Columns a label takes, so that the values stand under each other."""
 
+ROOMY = 72
+"""Columns from which a technique's row also says what it saves."""
+
 ON, OFF, DEFAULT, ABSENT = "●", "○", "◐", "·"
 
 
@@ -61,7 +64,10 @@ def technique_rows(
         left = ((f"  {ABSENT} {technique.title}", "muted"),)
     else:
         left = ((f"  {OFF} ", "muted"), (technique.title, "off"))
-    rows = [Row(row, left)]
+    room = width - sum(len(text) for text, _ in left) - 4
+    # Where there is room, a word on what it is good for.
+    right = ((textwrap.shorten(technique.saves, room, placeholder=" …"), "muted"),)
+    rows = [Row(row, left, right if width >= ROOMY else ())]
     if missing:
         rows += _wrapped(row, missing, "muted" if not chosen else "error", width)
     if chosen:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.content import Content
 
-from memwb.engine.catalog import Model
 from memwb.engine.plan import Plan, active
 from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
 from memwb.engine.technique import techniques
 from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.trace import Trace
 from memwb.workbench.units import delta, gib, loss, parameters, rate
+
+if TYPE_CHECKING:
+    from memwb.engine.catalog import Model
 
 MUTED = "$foreground 60%"
 

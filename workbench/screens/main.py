@@ -34,6 +34,8 @@ PANELS = ("plan", "memory", "loss", "peak", "runs")
 NARROW = 100
 """Below this width, or below SHORT lines, one panel is shown at a time."""
 SHORT = 30
+WIDE = 160
+"""From this width on the plan says what each technique saves."""
 
 
 class MainScreen(Screen[None]):
@@ -65,6 +67,8 @@ class MainScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Header, panels, notice, footer."""
+        # Before there is anything whose style a class could change.
+        self._set_layout(self._session)
         yield Line(header_left(self._session.plan, None), header_right(None, "starting"),
                    id="header")
         yield Line(id="tabs")
@@ -168,15 +172,23 @@ class MainScreen(Screen[None]):
 
     def lay_out(self, session: Session) -> None:
         """One panel or all of them, and which."""
+        self._set_layout(session)
+        narrow = self.has_class("-narrow")
+        self.query_one("#tabs", Line).show(tabs(session.tab, session.maximised and not narrow))
+
+    def _set_layout(self, session: Session) -> None:
         width, height = self.app.size
         narrow = width < NARROW or height < SHORT
-        self.set_class(narrow, "-narrow")
-        self.set_class(narrow or session.maximised, "-single")
-        self.set_class(width >= 160, "-wide")
-        for name in PANELS:
-            self.set_class(session.tab == name, f"tab-{name}")
-        bar = self.query_one("#tabs", Line)
-        bar.show(tabs(session.tab, session.maximised and not narrow))
+        wanted = {
+            "-narrow": narrow,
+            "-single": narrow or session.maximised,
+            "-wide": width >= WIDE,
+            **{f"tab-{name}": session.tab == name for name in PANELS},
+        }
+        # All at once: every change of a class looks at the styles of the whole screen again.
+        classes = (self.classes - wanted.keys()) | {name for name, on in wanted.items() if on}
+        if classes != self.classes:
+            self.set_classes(classes)
 
     def focus_panel(self, name: str) -> None:
         """Give a panel the focus; the list in it if it has one."""
