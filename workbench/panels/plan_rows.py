@@ -22,9 +22,6 @@ from memwb.workbench.panels.rows import Row, Spans
 LABEL = 24
 """Columns a label takes, so that the values stand under each other."""
 
-ROOMY = 72
-"""Columns from which a technique's row also says what it saves."""
-
 ON, OFF, DEFAULT, ABSENT = "●", "○", "◐", "·"
 
 
@@ -64,10 +61,7 @@ def technique_rows(
         left = ((f"  {ABSENT} {technique.title}", "muted"),)
     else:
         left = ((f"  {OFF} ", "muted"), (technique.title, "off"))
-    room = width - sum(len(text) for text, _ in left) - 4
-    # Where there is room, a word on what it is good for.
-    right = ((textwrap.shorten(technique.saves, room, placeholder=" …"), "muted"),)
-    rows = [Row(row, left, right if width >= ROOMY else ())]
+    rows = [Row(row, left)]
     if missing:
         rows += _wrapped(row, missing, "muted" if not chosen else "error", width)
     if chosen:

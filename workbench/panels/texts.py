@@ -10,6 +10,7 @@ from memwb.engine.plan import Plan, active
 from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
 from memwb.engine.technique import techniques
 from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
 from memwb.workbench.units import delta, gib, loss, parameters, rate
 
@@ -59,6 +60,21 @@ def model_facts(model: Model | None, error: str = "") -> str:
     if model is None:
         return ""
     return "random weights" if model.weights == "random" else f"pretrained, {model.source}"
+
+
+def about_row(row: str, name: str) -> Content:
+    """A few words on a row of the plan: a technique, or the value under the cursor."""
+    lines: list[Content] = []
+    field = plan_rows.field(row.removeprefix("value:")) if row.startswith("value:") else None
+    if field is not None:
+        kind = " | ".join(map(str, field.choices)) or field.type
+        lines.append(Content.assemble((field.name.replace("_", " "), "bold"), f"  {kind}"))
+        lines.append(Content.styled(field.description, MUTED))
+    elif name:
+        technique = techniques()[name]
+        for label, text in (("saves", technique.saves), ("costs", technique.costs)):
+            lines.append(Content.assemble((f"{label}  ", "$text-accent"), text))
+    return Content("\n").join(lines)
 
 
 def no_gpu(device: Device | None) -> str:

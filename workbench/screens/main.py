@@ -35,7 +35,8 @@ NARROW = 100
 """Below this width, or below SHORT lines, one panel is shown at a time."""
 SHORT = 30
 WIDE = 160
-"""From this width on the plan says what each technique saves."""
+TALL = 46
+"""From this height on the plan says what the row at the cursor is."""
 
 
 class MainScreen(Screen[None]):
@@ -183,6 +184,7 @@ class MainScreen(Screen[None]):
             "-narrow": narrow,
             "-single": narrow or session.maximised,
             "-wide": width >= WIDE,
+            "-tall": height >= TALL,
             **{f"tab-{name}": session.tab == name for name in PANELS},
         }
         # All at once: every change of a class looks at the styles of the whole screen again.
