@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -25,5 +24,7 @@ class MemwbError(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` for the closest known name, or an empty string."""
+    import difflib  # 16 ms, and most sessions mistype nothing
+
     found = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.5)
     return f"did you mean {found[0]!r}?" if found else ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
-from textual.binding import BindingType
 from textual.screen import Screen
 
 from memwb.engine.errors import MemwbError
@@ -35,7 +35,6 @@ class Workbench(App[None]):
 
     TITLE = "memwb"
     CSS_PATH: ClassVar[str] = "workbench.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = []
 
     def __init__(
         self,
@@ -58,6 +57,7 @@ class Workbench(App[None]):
         self._model_error = ""
         self._live_folder = self._live_label = ""
         self._wanted_run = False
+        self._bursting = False
         self._main = MainScreen(session, self.settings.keymap)
 
     # Starting
@@ -75,6 +75,7 @@ class Workbench(App[None]):
         self.call_after_refresh(self._after_first_paint)
 
     def _after_first_paint(self) -> None:
+        gc.enable()
         self._start_engine()
         self.run_worker(self._load_history(), group="history")
         self._resolve_model()
@@ -104,7 +105,7 @@ class Workbench(App[None]):
                     self.action_run()
             case Problem():
                 self._main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
-                if self.engine_state == "stopping":
+                if not self._bursting and self.engine_state in ("running", "stopping"):
                     self._set_engine("ready")
             case _:
                 self._trace(event)
@@ -112,6 +113,7 @@ class Workbench(App[None]):
     def _trace(self, event: Event) -> None:
         if isinstance(event, Started):
             self.live = Trace(self._live_label)
+            self._bursting = True
             self._main.notice.clear()
         if self.live is not None:
             self.live.apply(event)
@@ -145,6 +147,7 @@ class Workbench(App[None]):
             self._main.notice.clear()
         else:
             self._main.tell(*texts.outcome(event, label))
+        self._bursting = False
         self._set_engine("ready")
         if self.live is not None and self._follows:
             self._main.show_trace(self.live)
@@ -153,6 +156,7 @@ class Workbench(App[None]):
     def on_engine_gone(self, message: EngineGone) -> None:
         """The process is no more: say so, and how to go on."""
         self._pump = None
+        self._bursting = False
         self._set_engine("dead")
         if message.reason is not None:
             self._tell_error(message.reason)
@@ -378,3 +382,14 @@ class Workbench(App[None]):
 def _runner(app: Workbench, action: str) -> Callable[[], None]:
     name = action if "." in action else f"screen.{action}"
     return lambda: app.call_later(app.run_action, name)
+
+
+def run_app(plan: Plan | None = None) -> int:
+    """Run the workbench until it is left, with a plan in place of the last one; the exit code."""
+    from memwb.workbench.start import open_workbench
+
+    # Nothing of what is built until the first paint is garbage.
+    gc.disable()
+    app = open_workbench(plan)
+    app.run()
+    return app.return_code or 0

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 def engine() -> Engine:
     """A new engine process, not yet started."""
+    from memwb.engine import paths
     from memwb.engine.client import Engine as Client
 
-    return Client()
+    return Client(log=paths.home() / "engine.log")
 
 
 def resolve(plan: Plan) -> Model:

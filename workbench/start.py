@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.workbench import library
 from memwb.workbench.app import Workbench
+from memwb.workbench.pump import Engine
 from memwb.workbench.settings import Settings, read_session, read_settings
 from memwb.workbench.state import Session
 
 
-def start(plan: Plan | None = None) -> None:
-    """Run the workbench until it is left. ``plan`` takes the place of the last session's."""
-    open_workbench(plan).run()
-
-
-def open_workbench(plan: Plan | None = None) -> Workbench:
-    """The app as it was left, with another plan if one is given."""
+def open_workbench(
+    plan: Plan | None = None, engine: Callable[[], Engine] | None = None
+) -> Workbench:
+    """The app as it was left, with another plan if one is given, and on another engine."""
     warning: MemwbError | None = None
     try:
         settings = read_settings()
@@ -29,4 +29,4 @@ def open_workbench(plan: Plan | None = None) -> Workbench:
         from memwb.workbench.state import edited
 
         session = edited(session, plan)
-    return Workbench(session, settings, warning=warning)
+    return Workbench(session, settings, engine, warning)

@@ -31,6 +31,8 @@ class Trace:
         self.ended: Ended | None = None
         self.steps: list[Step] = []
         self.latest: Sample | None = None
+        self.highest: Sample | None = None
+        """The sample with the most allocated bytes so far."""
         self.version = 0
         """Grows with every event that changes what is drawn."""
         self._live: dict[int, list[Sample]] = {}
@@ -47,9 +49,15 @@ class Trace:
                 for sample in event.samples:
                     self._live.setdefault(sample.step, []).append(sample)
                     self.latest = sample
+                self._raise(event.samples)
             case Timeline():
                 self._exact[event.step] = list(event.samples)
                 self._live.pop(event.step, None)
+                if self.highest is not None and self.highest.step == event.step:
+                    # The live peak of this step gives way to the exact one.
+                    self.highest = None
+                    self._raise(self.samples)
+                self._raise(event.samples)
             case Step():
                 self.steps.append(event)
             case Ended():
@@ -65,6 +73,11 @@ class Trace:
         for step in sorted(self._live.keys() | self._exact.keys()):
             found += self._exact.get(step) or self._live.get(step, [])
         return found
+
+    def _raise(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            if self.highest is None or sample.allocated > self.highest.allocated:
+                self.highest = sample
 
     @property
     def losses(self) -> list[float]:
@@ -82,11 +95,6 @@ class Trace:
     def planned(self) -> int:
         """The number of steps it was asked for."""
         return self.started.steps if self.started else 0
-
-    @property
-    def highest(self) -> Sample | None:
-        """The sample with the most allocated bytes so far."""
-        return max(self.samples, key=lambda sample: sample.allocated, default=None)
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -57,7 +57,7 @@ class Editor(Vertical):
 
     def compose(self) -> ComposeResult:
         """A line to type in and a line that answers."""
-        yield Input(compact=True, select_on_focus=True)
+        yield Input(compact=True, select_on_focus=True, classes="field")
         yield Static(id="note", markup=False)
 
     def open(self, path: str, text: str, hint: str) -> None:

@@ -10,7 +10,15 @@ class Line(Widget):
     """A single line; the right part wins where both do not fit."""
 
     DEFAULT_CSS = """
-    Line { height: 1; width: 1fr; }
+    Line {
+        height: 1;
+        width: 1fr;
+        link-style: none;
+        link-color: $foreground;
+        link-background-hover: $primary 40%;
+        link-style-hover: none;
+        link-color-hover: $foreground;
+    }
     """
 
     def __init__(self, left: Content | str = "", right: Content | str = "", *, id: str) -> None:
@@ -20,10 +28,8 @@ class Line(Widget):
 
     def show(self, left: Content | str, right: Content | str = "") -> None:
         """Other contents; markup is allowed in strings."""
-        before = (self._left, self._right)
         self._left, self._right = _content(left), _content(right)
-        if before != (self._left, self._right):
-            self.refresh()
+        self.refresh()
 
     def render(self) -> Content:
         """The line as wide as the widget."""

@@ -25,9 +25,11 @@ class Notice(Static):
     def tell(self, kind: str, title: str, text: str = "") -> None:
         """Show a message; ``kind`` is information, warning or error."""
         style = {"error": "bold $text-error", "warning": "bold $text-warning"}
-        head = Content.styled(title, style.get(kind, "bold $text-primary"))
+        head = Content.assemble(
+            (title, style.get(kind, "bold $text-primary")), ("   esc", "$foreground 50%")
+        )
         parts = [head, Content(text)] if text else [head]
-        self.update(Content.assemble(Content("\n").join(parts), ("  esc", "$text-muted")))
+        self.update(Content("\n").join(parts))
         for name in ("information", "warning", "error"):
             self.set_class(name == kind, f"-{name}")
         self.display = True

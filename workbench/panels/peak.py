@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from textual.content import Content
 from textual.widgets import Static
 
-from memwb.workbench.panels.texts import comparison, peak_lines
+from memwb.workbench.panels.texts import comparison, peak_lines, peak_of
 from memwb.workbench.trace import Trace
 
 
@@ -15,14 +14,20 @@ class PeakPanel(Static, can_focus=True):
     def __init__(self, *, id: str) -> None:
         super().__init__(peak_lines(None), id=id)
         self.border_title = "4 Peak"
+        self._traces: tuple[Trace | None, Trace | None] = (None, None)
 
-    def show(self, trace: Trace | None, over: Trace | None) -> None:
+    def show(self, trace: Trace | None, over: Trace | None = None) -> None:
         """One run's peak, or the difference of two."""
-        both = trace is not None and over is not None
-        text: Content
+        self._traces = (trace, over)
         if trace is not None and over is not None:
-            text = comparison(trace, over)
+            self.border_title = "4 Difference"
+            self.update(comparison(trace, over))
         else:
-            text = peak_lines(trace)
-        self.border_title = "4 Difference" if both else "4 Peak"
-        self.update(text)
+            peak = peak_of(trace) if trace is not None else None
+            self.border_title = f"4 Peak · in {peak.phase}" if peak is not None else "4 Peak"
+            # Where it has the screen for itself, it also says what the peak is made of.
+            self.update(peak_lines(trace, self.screen.has_class("-single")))
+
+    def on_resize(self) -> None:
+        """More room shows more."""
+        self.show(*self._traces)

@@ -8,11 +8,12 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.css.query import NoMatches
 from textual.message import Message
+from textual.widgets import Static
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, override, problems, toggle
 from memwb.engine.technique import techniques
-from memwb.workbench.panels import plan_rows
+from memwb.workbench.panels import plan_rows, texts
 from memwb.workbench.panels.rows import Row, Rows
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class PlanPanel(Vertical):
     def compose(self) -> ComposeResult:
         """The rows; editor and filter come when they are first asked for."""
         self.border_title = "1 Plan"
-        yield Rows(plan_rows.plan_rows(self.plan, self.folded), id="plan-rows")
+        rows = Rows(plan_rows.plan_rows(self.plan, self.folded), id="plan-rows")
+        rows.select("model")
+        yield rows
+        yield Static(id="about")
 
     @property
     def rows(self) -> Rows:
@@ -166,6 +170,11 @@ class PlanPanel(Vertical):
         self.rows.focus()
         return True
 
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        """Where there is room, a few words on what the cursor is on."""
+        event.stop()
+        self._tell()
+
     def on_rows_pressed(self, event: Rows.Pressed) -> None:
         """A click on a technique toggles it, on a group folds it, on a value edits it."""
         event.stop()
@@ -200,6 +209,13 @@ class PlanPanel(Vertical):
         self.rows.fill(
             plan_rows.plan_rows(self.plan, self.folded, self.wanted, width, self.facts)
         )
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.screen.has_class("-tall"):
+            row = self.row
+            about = self.query_one("#about", Static)
+            about.update(texts.about_row(row.id if row else "", self.technique_at_cursor()))
 
     def _toggle(self, name: str) -> None:
         on = name in self.plan.techniques

@@ -45,7 +45,7 @@ class Rows(ScrollView, can_focus=True):
         scrollbar-size-vertical: 1;
         overflow-x: hidden;
         .rows--plain { color: $foreground; }
-        .rows--muted { color: $text-muted; }
+        .rows--muted { color: $foreground 60%; }
         .rows--group { color: $text-secondary; text-style: bold; }
         .rows--on { color: $text-success; text-style: bold; }
         .rows--off { color: $foreground; }
@@ -177,7 +177,8 @@ class Rows(ScrollView, can_focus=True):
         return _strip(self.rows[place], width, base, self._style)
 
     def _style(self, name: str) -> Style:
-        style = self.get_component_rich_style(f"rows--{name}", partial=True)
+        # Colours with an alpha are blended with what is behind the list.
+        style = self.get_visual_style(f"rows--{name}").rich_style
         return Style(color=style.color, bold=style.bold, dim=style.dim)
 
     def _cursor_style(self) -> Style:

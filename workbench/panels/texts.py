@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.content import Content
 
-from memwb.engine.catalog import Model
 from memwb.engine.plan import Plan, active
-from memwb.engine.protocol import CATEGORIES, Device, Ended, Peak
+from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
 from memwb.engine.technique import techniques
 from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
 from memwb.workbench.units import delta, gib, loss, parameters, rate
+
+if TYPE_CHECKING:
+    from memwb.engine.catalog import Model
+
+MUTED = "$foreground 60%"
 
 ENGINE = {
     "starting": ("engine starting…", "$text-warning"),
@@ -52,9 +59,22 @@ def model_facts(model: Model | None, error: str = "") -> str:
         return f"✗ {error}"
     if model is None:
         return ""
-    kind = "random weights" if model.weights == "random" else "pretrained"
-    size = f"{parameters(model.parameters)} · " if model.parameters else ""
-    return f"{size}{model.source} · {kind}"
+    return "random weights" if model.weights == "random" else f"pretrained, {model.source}"
+
+
+def about_row(row: str, name: str) -> Content:
+    """A few words on a row of the plan: a technique, or the value under the cursor."""
+    lines: list[Content] = []
+    field = plan_rows.field(row.removeprefix("value:")) if row.startswith("value:") else None
+    if field is not None:
+        kind = " | ".join(map(str, field.choices)) or field.type
+        lines.append(Content.assemble((field.name.replace("_", " "), "bold"), f"  {kind}"))
+        lines.append(Content.styled(field.description, MUTED))
+    elif name:
+        technique = techniques()[name]
+        for label, text in (("saves", technique.saves), ("costs", technique.costs)):
+            lines.append(Content.assemble((f"{label}  ", "$text-accent"), text))
+    return Content("\n").join(lines)
 
 
 def no_gpu(device: Device | None) -> str:
@@ -70,52 +90,65 @@ def loss_line(trace: Trace) -> str:
     """First and last loss and the speed, beside the curve."""
     losses = trace.losses
     if not losses:
-        return "no step yet" if trace.started else ""
+        over = "no step was finished" if trace.ended else "no step yet"
+        return over if trace.started else ""
     span = loss(losses[0]) if len(losses) == 1 else f"{loss(losses[0])} → {loss(losses[-1])}"
     return f"{span}   {rate(trace.tokens_per_second)}"
 
 
-def peak_lines(trace: Trace | None) -> Content:
-    """The peak so far or at the end, and what it is made of."""
-    predicted = Content.assemble(_label("predicted"), ("not yet predicted", "$text-muted"))
-    if trace is None or (trace.highest is None and not (trace.ended and trace.ended.peak)):
-        measured = Content.assemble(_label("measured"), ("not yet measured", "$text-muted"))
+def peak_lines(trace: Trace | None, tall: bool = False) -> Content:
+    """The peak so far or at the end; with its parts under it where there is room."""
+    predicted = Content.assemble(_label("predicted"), ("not yet predicted", MUTED))
+    peak = peak_of(trace) if trace is not None else None
+    if peak is None:
+        measured = Content.assemble(_label("measured"), ("not yet measured", MUTED))
         return Content("\n").join([predicted, measured])
-    if trace.ended and trace.ended.peak:
-        peak = trace.ended.peak
-        figures = (peak.allocated, peak.reserved, peak.device, peak.phase)
-        parts = peak.categories
-    else:
-        top = trace.highest
-        assert top is not None
-        figures = (top.allocated, top.reserved, top.device, top.phase)
-        parts = top.categories
-    allocated, reserved, device, phase = figures
     measured = Content.assemble(
-        _label("measured"), (gib(allocated), "bold"), f" allocated · {gib(reserved)} reserved · "
-        f"{gib(device)} device", (f"   in {phase}", "$text-muted"),
+        _label("measured"),
+        (gib(peak.allocated), "bold"),
+        " allocated",
+        (f" · {gib(peak.reserved)} reserved · {gib(peak.device)} device", MUTED),
     )
     lines = [predicted, measured]
-    if parts is not None:
-        lines.append(Content.assemble(_label("made of"), breakdown(parts)))
+    if tall and peak.categories.total:
+        lines += [Content(), *_parts(peak)]
     return Content("\n").join(lines)
 
 
-def breakdown(parts: object) -> Content:
-    """Bytes by category in one line, the largest in bold."""
-    values = {name: getattr(parts, name) for name in CATEGORIES}
-    most = max(values, key=lambda name: values[name])
-    pieces = [
-        Content.styled(f"{name} {gib(value)}", "bold" if name == most else "")
-        for name, value in values.items()
+def peak_of(trace: Trace) -> Peak | None:
+    """The peak as the engine told it at the end, or the highest sample so far."""
+    if trace.ended is not None and trace.ended.peak is not None:
+        return trace.ended.peak
+    top = trace.highest
+    if top is None:
+        return None
+    parts = top.categories or Categories()
+    return Peak(top.allocated, top.reserved, top.device, top.phase, parts)
+
+
+def _parts(peak: Peak) -> list[Content]:
+    total = peak.categories.total
+    return [
+        Content.assemble(
+            _label(name),
+            f"{gib(getattr(peak.categories, name)):>10}",
+            (f"{getattr(peak.categories, name) / total:>7.0%}", MUTED),
+        )
+        for name in CATEGORIES
     ]
-    return Content(" · ").join(pieces)
+
+
+def breakdown(parts: Categories) -> str:
+    """Bytes by category in one line, the largest first."""
+    values = {name: getattr(parts, name) for name in CATEGORIES}
+    order = sorted(values, key=lambda name: -values[name])
+    return " · ".join(f"{name} {gib(values[name])}" for name in order)
 
 
 def comparison(first: Trace, second: Trace) -> Content:
     """What differs between two runs: peak by category, speed, and the loss at its furthest."""
-    rows = [("", first.label, second.label, "difference")]
-    a, b = _peak(first), _peak(second)
+    rows = [("", f"A {first.label}", f"B {second.label}", "B − A")]
+    a, b = peak_of(first), peak_of(second)
     if a is not None and b is not None:
         rows.append(_figure("peak allocated", a.allocated, b.allocated))
         rows += [
@@ -127,7 +160,7 @@ def comparison(first: Trace, second: Trace) -> Content:
     rows.append(("speed", rate(fast), rate(slow), share))
     rows.append(("largest loss deviation", "", "", _deviation(first, second)))
     return Content("\n").join(
-        Content.assemble((f"{name:<23}", "$text-muted"), f"{one:>13}{two:>13}", (f"{gap:>14}", "bold"))
+        Content.assemble((f"{name:<23}", MUTED), f"{one:>13}{two:>13}", (f"{gap:>14}", "bold"))
         for name, one, two, gap in rows
     )
 
@@ -143,13 +176,9 @@ def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
     }
     title = ended.title or titles.get(ended.outcome, ended.outcome)
     if ended.outcome == "oom" and ended.peak is not None:
-        text += f"\nAt that moment: {breakdown(ended.peak.categories).plain}"
+        text += f"\nAt that moment: {breakdown(ended.peak.categories)}"
     kind = "warning" if ended.outcome == "stopped" else "error"
     return kind, f"{label} {title}".strip(), text
-
-
-def _peak(trace: Trace) -> Peak | None:
-    return trace.ended.peak if trace.ended else None
 
 
 def _deviation(first: Trace, second: Trace) -> str:
@@ -167,7 +196,7 @@ def _figure(name: str, one: int, two: int) -> tuple[str, str, str, str]:
 
 
 def _label(text: str) -> tuple[str, str]:
-    return (f"{text:<11}", "$text-muted")
+    return (f"{text:<12}", MUTED)
 
 
 def first_steps(device: str) -> Content:
@@ -188,18 +217,23 @@ def tabs(current: str, maximised: bool) -> Content:
     names = {"plan": "Plan", "memory": "Memory", "loss": "Loss", "peak": "Peak", "runs": "Runs"}
     parts = [
         Content.from_markup(
-            f"[@click=screen.jump('{name}')][{'reverse b' if name == current else '$text-muted'}]"
+            f"[@click=screen.jump('{name}')][{'reverse b' if name == current else MUTED}]"
             f" {place} {title} [/][/]"
         )
         for place, (name, title) in enumerate(names.items(), 1)
     ]
     if maximised:
-        parts.append(Content.styled("  m gives all panels back", "$text-muted"))
+        parts.append(Content.styled("  m gives all panels back", MUTED))
     return Content(" ").join(parts)
 
 
-def footer(panel: str, running: bool, keymap: dict[str, str]) -> Content:
+def footer(panel: str, running: bool, typing: bool, keymap: dict[str, str]) -> Content:
     """At most six keys: those that matter in the focused panel and in this state."""
+    if typing:
+        keys = (("↵", "take it"), ("tab", "take it, next value"), ("esc", "leave"))
+        return Content.assemble(
+            *(part for key, word in keys for part in ((f" {key}", "bold"), f" {word}  "))
+        )
     known = {command.id: command for command in COMMANDS}
     first = [("edit", "show"), ("compare", "compare")] if panel == "runs" else []
     if panel == "plan":

@@ -34,6 +34,9 @@ PANELS = ("plan", "memory", "loss", "peak", "runs")
 NARROW = 100
 """Below this width, or below SHORT lines, one panel is shown at a time."""
 SHORT = 30
+WIDE = 160
+TALL = 46
+"""From this height on the plan says what the row at the cursor is."""
 
 
 class MainScreen(Screen[None]):
@@ -61,9 +64,12 @@ class MainScreen(Screen[None]):
         super().__init__()
         self._session = session
         self._keymap = keymap
+        self._engine = "starting"
 
     def compose(self) -> ComposeResult:
         """Header, panels, notice, footer."""
+        # Before there is anything whose style a class could change.
+        self._set_layout(self._session)
         yield Line(header_left(self._session.plan, None), header_right(None, "starting"),
                    id="header")
         yield Line(id="tabs")
@@ -141,8 +147,11 @@ class MainScreen(Screen[None]):
 
     def show_footer(self, engine: str) -> None:
         """The keys that matter now."""
+        self._engine = engine
         running = engine in ("running", "stopping")
-        self.query_one("#footer", Line).show(footer(self._session.tab, running, self._keymap))
+        typing = self.focused is not None and "field" in self.focused.classes
+        keys = footer(self._session.tab, running, typing, self._keymap)
+        self.query_one("#footer", Line).show(keys)
 
     def show_trace(self, trace: Trace | None, over: Trace | None = None) -> None:
         """One burst in the charts, or two laid over each other."""
@@ -164,15 +173,24 @@ class MainScreen(Screen[None]):
 
     def lay_out(self, session: Session) -> None:
         """One panel or all of them, and which."""
+        self._set_layout(session)
+        narrow = self.has_class("-narrow")
+        self.query_one("#tabs", Line).show(tabs(session.tab, session.maximised and not narrow))
+
+    def _set_layout(self, session: Session) -> None:
         width, height = self.app.size
         narrow = width < NARROW or height < SHORT
-        self.set_class(narrow, "-narrow")
-        self.set_class(narrow or session.maximised, "-single")
-        self.set_class(width >= 160, "-wide")
-        for name in PANELS:
-            self.set_class(session.tab == name, f"tab-{name}")
-        bar = self.query_one("#tabs", Line)
-        bar.show(tabs(session.tab, session.maximised and not narrow))
+        wanted = {
+            "-narrow": narrow,
+            "-single": narrow or session.maximised,
+            "-wide": width >= WIDE,
+            "-tall": height >= TALL,
+            **{f"tab-{name}": session.tab == name for name in PANELS},
+        }
+        # All at once: every change of a class looks at the styles of the whole screen again.
+        classes = (self.classes - wanted.keys()) | {name for name, on in wanted.items() if on}
+        if classes != self.classes:
+            self.set_classes(classes)
 
     def focus_panel(self, name: str) -> None:
         """Give a panel the focus; the list in it if it has one."""
@@ -246,6 +264,7 @@ class MainScreen(Screen[None]):
         """The focus decides what the footer says and what a narrow terminal shows."""
         if self.panel != self._session.tab:
             self.post_message(self.Arranged(replace(self._session, tab=self.panel)))
+        self.show_footer(self._engine)
 
     def _in_plan(self) -> PlanPanel:
         """The plan's panel, brought to the front if it is not."""

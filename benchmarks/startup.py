@@ -1,0 +1,92 @@
+"""How fast the workbench starts: ``memwb --version``, and the time to its first painted screen.
+
+``python -m benchmarks.startup`` in the repository, with memwb installed. The screen is opened in
+a pseudo-terminal of 120 × 40 with an empty home; the clock runs from the start of the process
+until the footer, the last line of the screen, has been written. The exit code is 1 when a target
+is missed, so that a slow import cannot creep in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import pty
+import select
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Callable, Sequence
+
+MAIN = "import sys; from memwb.workbench.cli import main; sys.exit(main())"
+LAST = b"commands"
+"""The last word of the footer: when it is there, the screen is."""
+TARGETS = {"memwb --version": 0.08, "first paint": 0.6}
+
+
+def version() -> float:
+    """Seconds of a whole ``memwb --version``."""
+    began = time.perf_counter()
+    command = [sys.executable, "-c", MAIN, "--version"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def first_paint() -> float:
+    """Seconds from the start of the process to the painted main screen."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = os.environ | {"MEMWB_HOME": home, "TERM": "xterm-256color"}
+        began = time.perf_counter()
+        child, terminal = pty.fork()
+        if child == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+            os.execve(sys.executable, [sys.executable, "-c", MAIN], environment)
+        try:
+            return _until(terminal, LAST, 30) - began
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(terminal)
+
+
+def _until(terminal: int, wanted: bytes, patience: float) -> float:
+    seen = b""
+    end = time.perf_counter() + patience
+    while time.perf_counter() < end:
+        ready, _, _ = select.select([terminal], [], [], 0.5)
+        if ready:
+            seen += os.read(terminal, 65536)
+            if wanted in seen:
+                return time.perf_counter()
+    raise SystemExit(f"no screen within {patience:.0f} s; the terminal holds {seen[-500:]!r}")
+
+
+def measure(what: Callable[[], float], times: int) -> list[float]:
+    """So many times, after one that fills the caches."""
+    what()
+    return [what() for _ in range(times)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a table; 1 when a target is missed."""
+    parser = argparse.ArgumentParser(description="Measure how fast memwb starts.")
+    parser.add_argument("--times", type=int, default=10)
+    times = parser.parse_args(arguments).times
+    print(f"{'seconds, of ' + str(times):<20}{'median':>9}{'least':>9}{'most':>9}{'target':>9}")
+    missed = False
+    for name, what in (("memwb --version", version), ("first paint", first_paint)):
+        found = measure(what, times)
+        median = statistics.median(found)
+        missed |= median > TARGETS[name]
+        cells = (median, min(found), max(found), TARGETS[name])
+        print(f"{name:<20}" + "".join(f"{cell:>9.3f}" for cell in cells), flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,281 @@
+"""Every key does what the table of commands says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from textual.widgets import Input
+
+from memwb.engine.plan import Plan, override
+from memwb.engine.technique import GROUPS, techniques
+from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.panels.line import Line
+
+SIZE = (120, 40)
+
+
+def main(app: Any) -> Any:
+    return app.screen_stack[0]
+
+
+def rows(app: Any) -> Any:
+    return main(app).plan_panel.rows
+
+
+def text(row: Any) -> str:
+    return "".join(piece for piece, _ in row.left)
+
+
+async def test_every_technique_is_a_row_of_its_group(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        ids = [row.id for row in rows(app).rows]
+        for group in GROUPS:
+            start = ids.index(f"group:{group.name}")
+            members = [t.name for t in techniques().values() if t.group == group.name]
+            assert ids[start + 1 : start + 1 + len(members)] == [f"technique:{m}" for m in members]
+
+
+async def test_space_toggles_and_enter_edits_in_place(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        rows(app).select("technique:lora")
+        await pilot.press("space")
+        assert "lora" in app.session.plan.techniques
+        assert "value:techniques.lora.rank" in [row.id for row in rows(app).rows]
+        await pilot.press("enter")
+        await pilot.pause()
+        field = app.focused
+        assert isinstance(field, Input)
+        await pilot.press("0")
+        await pilot.pause()
+        note = main(app).query_one("#note")
+        assert "≥ 1" in str(note.render())
+        await pilot.press("enter")
+        assert app.session.plan.techniques["lora"].rank == 16, "a wrong value is not taken"
+        await pilot.press("backspace", "4", "tab")
+        await pilot.pause()
+        assert app.session.plan.techniques["lora"].rank == 4
+        assert main(app).query_one("Editor").path == "techniques.lora.alpha"
+        await pilot.press("escape")
+        assert app.focused is rows(app)
+
+
+async def test_space_steps_through_choices(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        rows(app).select("value:workload.schedule")
+        seen = []
+        for _ in range(3):
+            await pilot.press("space")
+            seen.append(app.session.plan.workload.schedule)
+        assert seen == ["cosine", "linear", "constant"]
+
+
+async def test_a_default_shows_that_it_acts(bench: Any) -> None:
+    app = bench(plan=Plan(model="tiny"))
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        shown = {row.id: text(row) for row in rows(app).rows}
+        assert "◐" in shown["technique:adamw"] and "default" in shown["technique:adamw"]
+        rows(app).select("technique:sgd")
+        await pilot.press("space")
+        shown = {row.id: text(row) for row in rows(app).rows}
+        assert "○" in shown["technique:adamw"] and "●" in shown["technique:sgd"]
+
+
+async def test_what_is_not_installed_is_named(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from memwb.workbench.panels import plan_rows
+
+    monkeypatch.setattr(
+        plan_rows, "unavailable", lambda t: "needs bitsandbytes" if t.packages else ""
+    )
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        lines = [text(row) for row in rows(app).rows]
+        at = next(i for i, line in enumerate(lines) if "4-bit" in line)
+        assert "needs bitsandbytes" in lines[at + 1]
+
+
+async def test_f_mends_a_problem(bench: Any) -> None:
+    plan = override(override(Plan(model="tiny"), "quantize_4bit=on"), "steps=2")
+    app = bench(plan=plan)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        assert main(app).plan_panel.border_subtitle
+        await pilot.press("r")
+        assert main(app).notice.display, "a plan with a problem does not run"
+        while main(app).plan_panel.border_subtitle:
+            before = app.session.plan
+            await pilot.press("f")
+            await pilot.pause()
+            assert app.session.plan != before
+        assert "lora" in app.session.plan.techniques
+
+
+async def test_u_and_shift_u(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        before = app.session.plan
+        rows(app).select("technique:sgd")
+        await pilot.press("space", "u")
+        assert app.session.plan == before
+        await pilot.press("U")
+        assert "sgd" in app.session.plan.techniques
+
+
+async def test_slash_filters_and_escape_gives_all_back(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        everything = len(rows(app).rows)
+        await pilot.press("slash")
+        await pilot.pause()
+        await pilot.press(*"lora", "enter")
+        await pilot.pause()
+        assert [row.id for row in rows(app).rows if row.selectable] == [
+            "group:adapters",
+            "technique:lora",
+        ]
+        await pilot.press("escape")
+        await pilot.pause()
+        assert len(rows(app).rows) == everything
+
+
+async def test_digits_and_tab_reach_every_panel(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        for key, name in zip("54321", ("runs", "peak", "loss", "memory", "plan"), strict=True):
+            await pilot.press(key)
+            await pilot.pause()
+            assert main(app).panel == name == app.session.tab
+        seen = []
+        for _ in range(5):
+            await pilot.press("tab")
+            await pilot.pause()
+            seen.append(main(app).panel)
+        assert seen == ["memory", "loss", "peak", "runs", "plan"]
+
+
+async def test_m_gives_a_panel_the_screen_and_takes_it_back(bench: Any) -> None:
+    app = bench("full")
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "m")
+        await pilot.pause()
+        assert not main(app).plan_panel.display or not main(app).plan_panel.region.area
+        assert main(app).peak.region.width == SIZE[0]
+        await pilot.press("m")
+        await pilot.pause()
+        assert main(app).plan_panel.region.area
+
+
+async def test_p_freezes_and_lets_go(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("p")
+        assert main(app).memory.frozen
+        assert "frozen" in main(app).memory.border_title
+        await pilot.press("p")
+        assert not main(app).memory.frozen
+
+
+async def test_groups_fold(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        rows(app).select("group:workload")
+        await pilot.press("space")
+        assert "value:workload.steps" not in [row.id for row in rows(app).rows]
+        assert app.session.folded == ("workload",)
+        await pilot.press("enter")
+        assert app.session.folded == ()
+
+
+async def test_the_mouse_toggles(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        line = rows(app).line_of("technique:lora")
+        await pilot.click("#plan-rows", offset=(4, line))
+        await pilot.pause()
+        assert "lora" in app.session.plan.techniques
+
+
+async def test_the_palette_has_every_action(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        titles = [command.title for command in app.get_system_commands(app.screen)]
+        for command in COMMANDS:
+            if command.palette:
+                assert f"{command.title}  ({shown_key(command, {})})" in titles
+        await pilot.press("ctrl+p")
+        await pilot.pause()
+        await pilot.press(*"undo")
+        await pilot.pause(0.3)
+        assert app.screen is not main(app)
+        await pilot.press("escape")
+
+
+async def test_keys_can_be_given_other_names(bench: Any, home: Any) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text('[keymap]\nundo = "z"\n')
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        before = app.session.plan
+        rows(app).select("technique:sgd")
+        await pilot.press("space", "u")
+        assert app.session.plan != before
+        await pilot.press("z")
+        assert app.session.plan == before
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+async def test_the_footer_holds_at_most_six_keys(
+    bench: Any, size: tuple[int, int], waiting: Callable[..., Any]
+) -> None:
+    app = bench()
+    async with app.run_test(size=size) as pilot:
+        for key in "12345":
+            await pilot.press(key)
+            await pilot.pause()
+            line = main(app).query_one("#footer", Line).render().plain
+            words = [word for word in line.split("  ") if word.strip()]
+            assert 1 <= len(words) <= 6
+
+
+async def test_a_small_terminal_shows_one_panel(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert main(app).plan_panel.region.width == 80
+        await pilot.press("2")
+        await pilot.pause()
+        assert not main(app).plan_panel.region.area
+        assert main(app).memory.region.width == 80
+        await pilot.resize_terminal(120, 40)
+        await pilot.pause()
+        assert main(app).plan_panel.region.area and main(app).memory.region.area
+
+
+async def test_nothing_is_lost_on_quit(bench: Any) -> None:
+    app = bench("full")
+    async with app.run_test(size=SIZE) as pilot:
+        rows(app).select("technique:lora")
+        await pilot.press("space")
+        rows(app).select("group:workload")
+        await pilot.press("space", "5", "q")
+        await pilot.pause()
+        left = app.session
+    again = bench()
+    async with again.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        assert again.session == left
+        assert main(again).panel == "runs"
+        await pilot.press("u")
+        assert "lora" not in again.session.plan.techniques

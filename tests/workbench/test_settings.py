@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan, override
+from memwb.workbench import settings, state
+from memwb.workbench.settings import Settings
+from memwb.workbench.state import Session
+
+
+def test_a_session_comes_back_as_it_was(home: Path) -> None:
+    plan = override(override(Plan(model="tiny"), "lora.targets=['q_proj', 'v_proj']"), "sgd=on")
+    session = state.edited(Session(Plan(model="gpt2")), plan)
+    session = state.marked(state.shown(state.folded(session, "loss"), "runs/0001"), "runs/0002")
+    settings.save_session(session)
+    assert settings.read_session() == session
+    assert [file.name for file in home.iterdir()] == ["session.json"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"plan": 1}', '{"plan": {"model": "tiny", "no": 1}}', "\0"]
+)
+def test_a_session_that_cannot_be_used_is_no_session(home: Path, text: str) -> None:
+    home.mkdir()
+    settings.session_file().write_text(text)
+    assert settings.read_session() is None
+
+
+def test_settings_are_the_defaults_without_a_file() -> None:
+    assert settings.read_settings() == Settings()
+
+
+def test_settings_are_read(home: Path) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text('theme = "nord"\n[keymap]\nrun = "g"\n')
+    found = settings.read_settings()
+    assert (found.theme, found.keymap) == ("nord", {"run": "g"})
+
+
+@pytest.mark.parametrize("text", ["theme = 1", "thme = 'x'", "theme ="])
+def test_bad_settings_are_told_with_their_file(home: Path, text: str) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text(text)
+    with pytest.raises(MemwbError) as error:
+        settings.read_settings()
+    assert "settings.toml" in error.value.what
+
+
+def test_one_setting_is_changed_and_the_rest_is_left(home: Path) -> None:
+    home.mkdir()
+    file = home / "settings.toml"
+    file.write_text('# mine\ndevice = "cpu"  # slow\n')
+    settings.save_setting("theme", "nord")
+    assert file.read_text() == '# mine\ndevice = "cpu"  # slow\ntheme = "nord"\n'

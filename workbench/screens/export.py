@@ -1,0 +1,150 @@
+"""The script of the plan: read it, write it to a folder, copy it."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan
+from memwb.workbench import library
+from memwb.workbench.screens.dialog import DIALOG
+from memwb.workbench.panels.line import Line
+from memwb.workbench.settings import write_atomically
+
+KEYS = (
+    "[@click=screen.write][b $text-accent]w[/] write[/]   "
+    "[@click=screen.copy][b $text-accent]y[/] copy[/]   "
+    "[@click=screen.target][b $text-accent]t[/] change the folder[/]   "
+    "[@click=screen.dismiss][b $text-accent]esc[/] leave[/]"
+)
+
+
+class ExportScreen(ModalScreen[str | None]):
+    """Returns the folder that was written to."""
+
+    DEFAULT_CSS = f"""
+    ExportScreen {{
+        {DIALOG}
+        #script {{ height: 1fr; margin-bottom: 1; background: $background; padding: 0 1; }}
+        #text {{ width: auto; }}
+        #launch {{ height: 1; color: $text-accent; }}
+        .said {{ min-height: 1; }}
+    }}
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "write", "Write"),
+        Binding("y", "copy", "Copy"),
+        Binding("t", "target", "Folder"),
+        Binding("escape,q", "leave", "Leave"),
+    ]
+
+    def __init__(self, plan: Plan, target: str) -> None:
+        super().__init__()
+        self._plan = plan
+        self._script = ""
+        self._target = target or str(Path.cwd() / "export")
+        self._asked: Path | None = None
+
+    def compose(self) -> ComposeResult:
+        """Script, folder, launch line, keys."""
+        with Vertical(classes="dialog") as box:
+            box.border_title = "Export train.py"
+            with VerticalScroll(id="script"):
+                yield Static("writing the script…", id="text")
+            yield Input(self._target, placeholder="folder", compact=True)
+            yield Static(id="launch", markup=False)
+            yield Static(classes="said", markup=False)
+            yield Line(KEYS, id="export-keys")
+
+    async def on_mount(self) -> None:
+        """The script is put together in a thread: a model's folder may be slow to read."""
+        self.query_one("#script").focus()
+        self._launch()
+        try:
+            self._script = await asyncio.to_thread(library.script, self._plan)
+        except MemwbError as error:
+            self._say(f"✗ {error}", "-bad")
+            self.query_one("#text", Static).update("")
+            return
+        self.query_one("#text", Static).update(highlighted(self._script))
+        lines = self._script.count("\n")
+        self.query_one(".dialog").border_subtitle = f"{lines} lines · this is what a burst runs"
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Another folder, another launch line."""
+        self._target = event.value.strip()
+        self._asked = None
+        self._launch()
+
+    def on_input_submitted(self) -> None:
+        """Back to the script."""
+        self.query_one("#script").focus()
+
+    def action_target(self) -> None:
+        """Type another folder."""
+        self.query_one(Input).focus()
+
+    def action_leave(self) -> None:
+        """Out of the field first, then out of the screen."""
+        if isinstance(self.focused, Input):
+            self.query_one("#script").focus()
+        else:
+            self.dismiss(None)
+
+    def action_copy(self) -> None:
+        """Put the script on the terminal's clipboard."""
+        if self._script:
+            self.app.copy_to_clipboard(self._script)
+            self._say("Copied, where the terminal allows it (OSC 52).", "-good")
+
+    def action_write(self) -> None:
+        """Write train.py; one that is there already is asked about once."""
+        if not self._script:
+            return
+        if not self._target:
+            self._say("✗ Give a folder (t).", "-bad")
+            return
+        file = self._file()
+        if file.exists() and self._asked != file:
+            if file.is_file() and file.read_bytes() == self._script.encode():
+                self.dismiss(str(file.parent))
+                return
+            self._asked = file
+            self._say(f"{file} exists and differs. w again replaces it.", "-bad")
+            return
+        try:
+            write_atomically(file, self._script.encode())
+        except OSError as error:
+            self._say(f"✗ {file} cannot be written: {error.strerror}", "-bad")
+            return
+        self.dismiss(str(file.parent))
+
+    def _file(self) -> Path:
+        return Path(self._target).expanduser().absolute() / "train.py"
+
+    def _launch(self) -> None:
+        place = shlex.quote(str(Path(self._target) / "train.py")) if self._target else "…"
+        self.query_one("#launch", Static).update(f"python {place}")
+
+    def _say(self, text: str, kind: str) -> None:
+        said = self.query_one(".said", Static)
+        said.update(text)
+        for name in ("-bad", "-good"):
+            said.set_class(name == kind, name)
+
+
+def highlighted(script: str) -> Content:
+    """Python with its colours, in those of the theme."""
+    from textual.highlight import highlight
+
+    return highlight(script, language="python")

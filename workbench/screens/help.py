@@ -1,0 +1,150 @@
+"""What the focused thing is and which keys it takes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from memwb.engine.technique import Relation, Technique, parameters_of, techniques, unavailable
+from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.screens.dialog import DIALOG
+
+ABOUT = {
+    "plan": (
+        "The plan",
+        "What the next burst does: the model, the workload, and the techniques in their groups. "
+        "● is on, ◐ acts because nothing else of its group is chosen, ○ is off, · is not "
+        "available here. Everything is edited in place and can be undone.",
+    ),
+    "memory": (
+        "Memory",
+        "Bytes alive at every moment of the burst, stacked by category. Weights: parameters and "
+        "buffers. Gradients: .grad. Optimizer: its state. Activations: kept from the forward "
+        "pass for the backward pass. Temporary: everything else. Only the traced steps are "
+        "drawn; the others run without any tracing and give the speed.",
+    ),
+    "loss": ("Loss", "The training loss of each optimizer step."),
+    "peak": (
+        "The peak",
+        "The moment of the most allocated bytes. Allocated: live tensors. Reserved: held by the "
+        "allocator. Device: what the driver reports, on a CPU the memory of the burst's process.",
+    ),
+    "runs": (
+        "The runs",
+        "Every burst that has started, newest first, each a folder with its plan, script, "
+        "events and summary. Enter shows one again; c marks two to lay them over each other.",
+    ),
+}
+OWN_KEYS = {
+    "plan": (
+        ("↑ ↓", "move"),
+        ("space", "switch on or off, next choice, fold"),
+        ("↵", "edit the value; tab goes on to the next"),
+        ("/", "filter"),
+        ("f", "mend what is wrong"),
+    ),
+    "memory": (
+        ("← →", "a cursor: the moment's bytes are below the chart"),
+        ("k", "cursor to the peak"),
+        ("p", "freeze"),
+        ("m", "maximise"),
+    ),
+    "loss": (("p", "freeze"), ("m", "maximise")),
+    "peak": (("m", "maximise: shows the parts of the peak"),),
+    "runs": (("↑ ↓", "move"), ("↵", "show"), ("c", "mark for comparison")),
+}
+
+
+class HelpScreen(ModalScreen[None]):
+    """One page of text; any of the usual keys closes it."""
+
+    DEFAULT_CSS = f"""
+    HelpScreen {{
+        {DIALOG}
+        .dialog {{ max-width: 92; padding: 1 2; }}
+    }}
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark,f1,enter", "dismiss", "Close"),
+        Binding("down,j", "scroll_text(1)", "Down", show=False),
+        Binding("up,k", "scroll_text(-1)", "Up", show=False),
+    ]
+
+    def __init__(self, panel: str, technique: str, keymap: dict[str, str]) -> None:
+        super().__init__()
+        self._panel = panel
+        self._technique = technique
+        self._keymap = keymap
+
+    def compose(self) -> ComposeResult:
+        """The page."""
+        known = techniques()
+        with VerticalScroll(classes="dialog") as box:
+            box.border_subtitle = "esc closes"
+            if self._technique in known:
+                technique = known[self._technique]
+                box.border_title = technique.title
+                yield Static(technique_help(technique))
+            else:
+                box.border_title = ABOUT[self._panel][0]
+                yield Static(panel_help(self._panel, self._keymap))
+
+    def action_scroll_text(self, by: int) -> None:
+        """A line up or down."""
+        self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
+
+
+def panel_help(panel: str, keymap: dict[str, str]) -> Content:
+    """What a panel shows, its own keys, then those that work everywhere."""
+    lines = [Content(ABOUT[panel][1]), Content(), _head("Here")]
+    lines += [_pair(key, text) for key, text in OWN_KEYS[panel]]
+    lines += [Content(), _head("Everywhere")]
+    lines += [_pair(shown_key(command, keymap), command.title) for command in COMMANDS]
+    return Content("\n").join(lines)
+
+
+def technique_help(technique: Technique) -> Content:
+    """The declaration of a technique as a page."""
+    exact = "identical losses: the suite holds it to that" if technique.exact else (
+        f"losses within {technique.tolerance:g} of the plain run"
+        if technique.tolerance is not None
+        else "trains another model or takes other steps, so its losses are its own"
+    )
+    lines = [
+        _pair("saves", technique.saves),
+        _pair("costs", technique.costs),
+        _pair("not when", technique.not_when),
+        _pair("exactness", exact),
+        _pair("source", technique.source),
+    ]
+    lines += [_pair("conflicts", _relation(relation)) for relation in technique.conflicts]
+    lines += [_pair("needs", _relation(relation)) for relation in technique.needs]
+    missing = unavailable(technique)
+    if missing:
+        lines.append(_pair("here", missing))
+    fields = parameters_of(technique)
+    if fields:
+        lines += [Content(), _head("Parameters")]
+    for field in fields:
+        kind = " | ".join(map(str, field.choices)) or field.type
+        lines.append(_pair(field.name, f"{field.description} ({kind}, default {field.default})"))
+    lines += [Content(), _pair("name", f"{technique.name}, as in -o {technique.name}=on")]
+    return Content("\n").join(lines)
+
+
+def _relation(relation: Relation) -> str:
+    return f"{' or '.join(relation.names)}: {relation.reason}"
+
+
+def _head(text: str) -> Content:
+    return Content.styled(text, "bold $text-primary")
+
+
+def _pair(key: str, text: str) -> Content:
+    return Content.assemble((f"{key:<13}", "$text-accent"), text)
