@@ -49,7 +49,7 @@ def on_meta(name: str) -> Any:
 
     config = AutoConfig.for_model(**(catalog.resolve(name, "random").config or {}))
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        return AutoModelForCausalLM.from_config(config)
 
 
 def rounds_to(count: int, published: str) -> bool:
