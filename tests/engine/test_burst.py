@@ -58,7 +58,7 @@ def run_text(folder: Path, text: str) -> list[Event]:
 
 def script_with(body: str) -> str:
     """A script of the usual shape whose training does ``body``."""
-    return f'''
+    return f"""
 import torch
 
 def read_sequences():
@@ -83,7 +83,7 @@ def main(argv=None):
     model = torch.nn.Linear(4, 4)
     for step, value in train(model, build_optimizer(model), batch):
         pass
-'''
+"""
 
 
 def test_the_order_of_a_bursts_events() -> None:

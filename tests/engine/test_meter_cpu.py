@@ -36,7 +36,7 @@ from memwb.engine.trainer.trace import OPTIMIZER, WEIGHTS
 CPU = About(device=Device("cpu", "test", 1))
 
 # A model small enough to count by hand: 8·16 + 16·1 = 144 weights, a batch of 4 rows of 8.
-SCRIPT = '''
+SCRIPT = """
 import torch
 
 def read_sequences():
@@ -71,7 +71,7 @@ def main(argv=None):
     optimizer = build_optimizer(model)
     for step, value in train(model, optimizer, batch):
         print(f"step {step}  loss {value:.6f}")
-'''
+"""
 PARAMETERS = 144
 ADAMW = "torch.optim.AdamW(model.parameters(), foreach=False)"
 STATE_STEPS = 2 * 4

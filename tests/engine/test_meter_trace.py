@@ -22,9 +22,7 @@ from memwb.engine.trainer.trace import (
 
 
 def by_name(row: Row) -> dict[str, int]:
-    return {
-        name: size for name, size in zip(CATEGORIES, row.totals, strict=True) if size
-    }
+    return {name: size for name, size in zip(CATEGORIES, row.totals, strict=True) if size}
 
 
 def test_categories_hold_from_birth() -> None:

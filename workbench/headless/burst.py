@@ -64,14 +64,14 @@ async def burst(
     device: str = "auto",
     trust: Trust = Trust(),  # noqa: B008 - a tuple of two booleans
     name: str = "",
+    warm: bool = False,
 ) -> Result:
     """Run one burst and record it; the first Ctrl-C stops it, a second one abandons it.
 
     ``on_event`` sees each event after it was recorded. Raises MemwbError when the engine
-    refuses the plan: then nothing was written.
+    refuses the plan: then nothing was written. ``warm`` says that the engine is ready already.
     """
     recorder: Recorder | None = None
-    warm = False
     asked = False
 
     def interrupt(task: asyncio.Task[object]) -> None:

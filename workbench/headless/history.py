@@ -49,7 +49,7 @@ def runs(arguments: argparse.Namespace) -> int:
         return _list(arguments.json)
     if arguments.action == "show":
         return _show(chosen[0], arguments.json)
-    return _compare(*chosen, arguments.json)
+    return _compare(chosen[0], chosen[1], arguments.json)
 
 
 def _list(as_json: bool) -> int:
@@ -192,9 +192,7 @@ def timed(events: Iterator[Event]) -> Iterator[tuple[float, Event]]:
     """
     now, sampled = 0.0, 0.0
     for event in events:
-        if isinstance(event, Samples) and event.samples:
-            now = sampled = max(now, event.samples[-1].time)
-        elif isinstance(event, Timeline) and event.samples:
+        if isinstance(event, Samples | Timeline) and event.samples:
             now = sampled = max(now, event.samples[-1].time)
         elif isinstance(event, Loaded):
             now = max(now, event.seconds)
