@@ -81,10 +81,6 @@ class Child:
                     self._status = os.waitstatus_to_exitcode(status)
         return self._status is not None
 
-    def has_ended(self) -> bool:
-        """Whether it has said how it ended; the process may take a moment longer to go."""
-        return self._ended is not None
-
     def stop(self, patience: float) -> None:
         """Ask it to end; after ``patience`` seconds terminate it, after as many more kill it."""
         now = time.monotonic()
@@ -100,16 +96,12 @@ class Child:
 
     def kill(self) -> None:
         """End it now, collect it, and read no more of it."""
-        self.collect()
-        self._close()
-
-    def collect(self) -> None:
-        """End the process now if it still runs, and wait until it is gone."""
         if self._status is None:
             self._signal(signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
             self._status = -signal.SIGKILL
+        self._close()
 
     def finish(self) -> Ended:
         """How it ended, in its own words if it found any."""

@@ -137,6 +137,11 @@ def test_a_literal_evaluates_to_its_value(value: Any) -> None:
     assert ast.literal_eval(literal(value)) == value
 
 
+def test_a_literal_may_be_infinite() -> None:
+    assert eval(literal([float("inf"), -float("inf")])) == [float("inf"), -float("inf")]
+    assert "nan" in repr(eval(literal(float("nan"))))
+
+
 def test_a_literal_refuses_what_is_no_data() -> None:
     with pytest.raises(TypeError, match="object"):
         literal([object()])
