@@ -297,6 +297,10 @@ async def test_frozen_holds_still_and_catches_up() -> None:
         chart.append(samples[310:])
         await pilot.pause()
         assert screen_of(app) == before
+        await pilot.resize_terminal(60, 20)
+        await pilot.resize_terminal(100, 24)
+        await pilot.pause()
+        assert screen_of(app) == before, "another size shows the same moment"
         await pilot.press("p")
         await pilot.pause()
         assert any(one is samples[-1] or one.step == 2 for one in chart.columns if one)

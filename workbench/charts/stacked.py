@@ -20,7 +20,7 @@ from memwb.workbench.charts.palette import Palette, palette
 from memwb.workbench.charts.strips import joined
 from memwb.workbench.charts.timeline import Column, Timeline
 
-SLICES = 6
+SLICES = 4
 """Textual writes a changed line from the start of its widget. A chart in slices writes less for a
 new column; more slices cost more when all of it is drawn."""
 
@@ -62,10 +62,10 @@ class Slice(Widget):
             strip = self._pieces.get(y)
             if strip is None:
                 cells = canvas.line(y)[place.x : place.right]
-                strip = Strip(joined(cells)).adjust_cell_length(place.width)
+                segments = joined(cells)
                 for change in filters:
-                    strip = strip.apply_filter(change, ground)
-                self._pieces[y] = strip
+                    segments = change.apply(segments, ground)
+                self._pieces[y] = strip = Strip(segments, len(cells))
             found.append(strip)
         if crop.column_span != (0, place.width):
             found = [strip.crop(*crop.column_span) for strip in found]
