@@ -100,6 +100,7 @@ class Rows(ScrollView, can_focus=True):
     def __init__(self, rows: Sequence[Row] = (), *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.rows: list[Row] = list(rows)
+        self._looks: dict[str, Style] = {}
 
     @property
     def current(self) -> Row | None:
@@ -126,7 +127,8 @@ class Rows(ScrollView, can_focus=True):
 
     def watch_cursor(self, old: int, new: int) -> None:
         """Keep the cursor in sight and tell who listens."""
-        self.refresh()
+        for line in {old, new}:
+            self.refresh_line(line)
         # One line above stays visible, so that a group's name is seen with its first row.
         self.scroll_to_region(
             Region(0, max(0, new - 1), 1, 3), animate=False, force=True
@@ -168,23 +170,34 @@ class Rows(ScrollView, can_focus=True):
         """One visible line."""
         width = self.scrollable_content_region.width
         place = y + self.scroll_offset.y
-        base = self.rich_style
+        base = self._look("")
         if place >= len(self.rows):
             return Strip.blank(width, base)
         at_cursor = place == self.cursor and self.rows[place].selectable
         if at_cursor:
-            base += self._cursor_style()
-        return _strip(self.rows[place], width, base, self._style)
+            base += self._look("cursor" if self.has_focus else "cursor-blurred")
+        return _strip(self.rows[place], width, base, self._look)
 
-    def _style(self, name: str) -> Style:
-        # Colours with an alpha are blended with what is behind the list.
-        style = self.get_visual_style(f"rows--{name}").rich_style
-        return Style(color=style.color, bold=style.bold, dim=style.dim)
+    def notify_style_update(self) -> None:
+        """Another theme or focus: the styles are looked up again."""
+        super().notify_style_update()
+        self._looks.clear()
 
-    def _cursor_style(self) -> Style:
-        name = "rows--cursor" if self.has_focus else "rows--cursor-blurred"
-        style = self.get_component_rich_style(name)
-        return Style(bgcolor=style.bgcolor, bold=style.bold, reverse=style.reverse)
+    def _look(self, name: str) -> Style:
+        """The style of that name; the empty name is the list's own."""
+        found = self._looks.get(name)
+        if found is None:
+            if not name:
+                found = self.rich_style
+            elif name.startswith("cursor"):
+                style = self.get_component_rich_style(f"rows--{name}")
+                found = Style(bgcolor=style.bgcolor, bold=style.bold, reverse=style.reverse)
+            else:
+                # Colours with an alpha are blended with what is behind the list.
+                style = self.get_visual_style(f"rows--{name}").rich_style
+                found = Style(color=style.color, bold=style.bold, dim=style.dim)
+            self._looks[name] = found
+        return found
 
     def _selectable(self, place: int, by: int) -> int:
         """The nearest row that can be chosen, looking first in the direction of the move."""
