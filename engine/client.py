@@ -38,7 +38,8 @@ class Engine:
     """
 
     def __init__(self, command: Sequence[str] | None = None, log: Path | None = None) -> None:
-        self.command = tuple(command or (sys.executable, "-m", "memwb.engine"))
+        # -P: the folder that memwb is started in is no place to import from.
+        self.command = tuple(command or (sys.executable, "-P", "-m", "memwb.engine"))
         self.log = log
         self._process: Process | None = None
         self._asked: str | None = None

@@ -11,20 +11,17 @@ import msgspec
 
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError
-
-GIB, MIB = 2**30, 2**20
+from memwb.workbench import units
 
 
 def size(count: int | None) -> str:
-    """Bytes as GiB with the unit; below a tenth of one as MiB, so that a small model shows."""
-    if count is None:
-        return "–"
-    return f"{count / MIB:.1f} MiB" if abs(count) < GIB / 10 else f"{count / GIB:.2f} GiB"
+    """Bytes with their unit as the workbench shows them; a dash for what is not known."""
+    return "–" if count is None else units.size(count)
 
 
 def rate(value: float | None) -> str:
     """Tokens a second; a dash where no untraced step was timed."""
-    return "–" if value is None else f"{value:,.0f} tok/s"
+    return units.rate(value)
 
 
 def loss(value: float | None) -> str:

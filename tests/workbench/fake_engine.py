@@ -1,0 +1,84 @@
+"""An engine for tests: speaks the protocol, runs nothing. Its argument is how the burst goes."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from memwb.engine.protocol import (
+    Categories,
+    Command,
+    Device,
+    Ended,
+    Event,
+    Hello,
+    Loaded,
+    Peak,
+    Problem,
+    Ready,
+    Sample,
+    Samples,
+    Start,
+    Started,
+    Step,
+    Stop,
+    decode_command,
+    encode,
+)
+
+CPU = Device("cpu", "a test's CPU", 2**34)
+PEAK = Peak(110, 120, 130, "backward", Categories(50, 30, 20, 8, 2))
+SCRIPT = "print('the script')\n"
+
+
+def say(event: Event) -> None:
+    sys.stdout.buffer.write(encode(event))
+    sys.stdout.flush()
+
+
+def hear() -> Command | None:
+    line = sys.stdin.buffer.readline()
+    return decode_command(line) if line else None
+
+
+def run(start: Start, how: str) -> None:
+    name = start.burst
+    if how == "refused":
+        say(Ended(name, "refused", title="Three words", what="too few", fix="give more"))
+        return
+    if how == "untaken":
+        say(Problem("The engine is busy", "another burst runs", "wait"))
+        return
+    if how == "dies early":
+        sys.exit(7)
+    say(Started(name, CPU, str(start.plan["model"]), "random", 1000, 2, (1, 2), SCRIPT))
+    say(Loaded(name, 1000, 1000, 50, 0.25))
+    say(Samples(name, [Sample(0.5, 1, "forward", 60, 60, 70)]))
+    say(Step(name, 1, 5.5, 0.25, 32, True))
+    if how == "dies":
+        sys.exit(7)
+    if how == "waits":
+        while not isinstance(hear(), Stop):
+            time.sleep(0.01)
+        say(Ended(name, "stopped", PEAK, [5.5], None, 0.5, title="The burst was stopped"))
+        return
+    say(Step(name, 2, 5.25, 0.25, 32, True))
+    if how == "oom":
+        say(Ended(name, "oom", PEAK, [5.5], None, 1.0, "Out of memory", "in backward", "use lora"))
+    elif how == "failed":
+        say(Ended(name, "failed", PEAK, [5.5], None, 1.0, "The burst failed: x", "why", "so"))
+    else:
+        say(Ended(name, "done", PEAK, [5.5, 5.25], 1234.5, 1.0))
+
+
+def main() -> None:
+    how = sys.argv[1]
+    print("chatter on standard error", file=sys.stderr)
+    say(Hello("0", 1))
+    say(Ready(CPU, {"torch": "0"}))
+    while (command := hear()) is not None:
+        if isinstance(command, Start):
+            run(command, how)
+
+
+main()

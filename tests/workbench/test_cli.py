@@ -1,0 +1,356 @@
+"""The command line: what goes to which stream, which exit code, and nothing where nothing ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memwb.engine.technique import techniques
+from memwb.engine.version import VERSION
+from memwb.workbench.cli import commands, main
+
+FAKE = Path(__file__).with_name("fake_engine.py")
+MEMWB = [sys.executable, "-P", "-m", "memwb.workbench.cli"]
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def bursts(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Choose how the bursts of the fake engine go."""
+
+    def choose(how: str) -> None:
+        monkeypatch.setenv("MEMWB_ENGINE", f"'{sys.executable}' -P '{FAKE}' '{how}'")
+
+    choose("done")
+    return choose
+
+
+def document(out: Out) -> Any:
+    return json.loads(out.readouterr().out)
+
+
+def test_version(capsys: Out) -> None:
+    for words in (["--version"], ["-V"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out == f"memwb {VERSION}\n"
+
+
+def test_help_tells_every_command_with_an_example(capsys: Out) -> None:
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for command in commands():
+        assert f"\n    {command.name} " in overview
+        assert main([command.name, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert f"memwb {command.name}" in text.partition("examples:")[2]
+        assert "130 stopped" in text
+
+
+def test_run_prints_the_result_and_narrates_on_standard_error(
+    bursts: Callable[[str], None], capsys: Out, home: Path
+) -> None:
+    assert main(["run", "tiny-demo", "-o", "workload.steps=2"]) == 0
+    out, err = capsys.readouterr()
+    assert "run 1 · done · tiny" in out
+    for words in ("weights", "50 B", "45%", "at its peak, in backward", "5.5000 → 5.2500"):
+        assert words in out
+    assert "step 1/2  loss 5.500000" in err
+    assert str(home / "runs/0001") in out
+    assert "chatter" in (home / "memwb.log").read_text()
+
+
+def test_run_json_is_the_documented_document(
+    bursts: Callable[[str], None], capsys: Out, home: Path
+) -> None:
+    assert main(["run", "tiny-demo", "--json"]) == 0
+    assert document(capsys) == {
+        "run": 1,
+        "folder": str(home / "runs/0001"),
+        "device": "cpu",
+        "outcome": "done",
+        "peak": {
+            "allocated": 110,
+            "reserved": 120,
+            "device": 130,
+            "phase": "backward",
+            "categories": {
+                "weights": 50,
+                "gradients": 30,
+                "optimizer": 20,
+                "activations": 8,
+                "temporary": 2,
+            },
+        },
+        "losses": [5.5, 5.25],
+        "tokens_per_second": 1234.5,
+        "predicted": None,
+    }
+
+
+def test_run_jsonl_streams_the_events(bursts: Callable[[str], None], capsys: Out) -> None:
+    assert main(["run", "tiny-demo", "--jsonl"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    kinds = [event["type"] for event in events]
+    assert kinds == ["hello", "ready", "started", "loaded", "samples", "step", "step", "ended"]
+
+
+@pytest.mark.parametrize(("how", "code"), [("oom", 3), ("failed", 1), ("dies", 1)])
+def test_a_burst_that_ends_badly(
+    bursts: Callable[[str], None], capsys: Out, how: str, code: int
+) -> None:
+    bursts(how)
+    assert main(["run", "tiny-demo", "--json"]) == code
+    found = document(capsys)
+    assert found["outcome"] == ("oom" if how == "oom" else "failed")
+    assert found["run"] == 1
+    assert found["error"]["title"]
+    assert main(["runs", "--json"]) == 0
+    (listed,) = document(capsys)
+    assert listed["outcome"] == found["outcome"]
+
+
+@pytest.mark.parametrize(("how", "code"), [("refused", 2), ("untaken", 2), ("dies early", 1)])
+def test_what_never_started_leaves_nothing(
+    bursts: Callable[[str], None], capsys: Out, home: Path, how: str, code: int
+) -> None:
+    bursts(how)
+    assert main(["run", "tiny-demo", "--json"]) == code
+    assert document(capsys)["error"]["title"]
+    assert not (home / "runs").exists()
+
+
+BAD = {
+    "unknown preset": ["run", "tiny-dmo"],
+    "missing plan": ["run", "./nowhere.toml"],
+    "unknown model": ["run", "tiny-demo", "-o", "model=tinny"],
+    "folder without config": ["run", "tiny-demo", "-o", "model=."],
+    "wrong value": ["run", "tiny-demo", "-o", "workload.steps=0"],
+    "wrong key": ["run", "tiny-demo", "-o", "workload.step=1"],
+    "unknown technique": ["run", "tiny-demo", "-o", "techniques.lorra.rank=1"],
+    "no override": ["run", "tiny-demo", "-o", "lora"],
+    "conflict": ["run", "tiny-demo", "-o", "techniques.bf16={}", "-o", "techniques.fp32={}"],
+    "missing data": ["run", "tiny-demo", "-o", "workload.data=nowhere.txt"],
+    "three words": ["run", "tiny-demo", "-o", "workload.data=three.txt"],
+    "wrong device": ["run", "tiny-demo", "--device", "tpu"],
+    "no plan": ["run"],
+    "unknown command": ["rnu", "tiny-demo"],
+    "unknown option": ["run", "tiny-demo", "--jsn"],
+    "export of nothing": ["export", "nowhere", "out"],
+    "export of missing data": ["export", "tiny-demo", "out", "-o", "workload.data=nowhere.txt"],
+    "technique's name": ["techniques", "lorra"],
+    "preset's name": ["presets", "show", "nowhere"],
+    "preset's action": ["presets", "shw"],
+    "preset without name": ["presets", "show"],
+    "run's number": ["runs", "show", "7"],
+    "run's action": ["runs", "lst"],
+    "one run to compare": ["runs", "compare", "1"],
+    "replay of nothing": ["replay", "latest"],
+    "negative speed": ["replay", "latest", "--speed", "-1"],
+    "workbench without terminal": ["open"],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_usage_is_exit_code_2_and_writes_nothing(
+    name: str, capsys: Out, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMWB_ENGINE", "/no/engine/is/started")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "three.txt").write_text("just three words")
+    monkeypatch.chdir(folder)
+    assert main(BAD[name]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "memwb" in err
+    assert "Traceback" not in err
+    assert os.listdir(folder) == ["three.txt"]
+    assert not home.exists()
+
+
+def test_a_mistyped_command_gets_the_nearest(capsys: Out) -> None:
+    assert main(["rnu"]) == 2
+    assert "did you mean 'run'?" in capsys.readouterr().err
+
+
+def test_an_error_in_json_is_json(capsys: Out) -> None:
+    assert main(["run", "tiny-dmo", "--json"]) == 2
+    error = document(capsys)["error"]
+    assert list(error) == ["title", "what", "fix"]
+    assert "tiny-demo" in error["what"]
+
+
+def test_our_own_fault_is_told_without_a_traceback(
+    capsys: Out, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(arguments: object) -> int:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("memwb.workbench.headless.show.models", broken)
+    assert main(["models"]) == 1
+    err = capsys.readouterr().err
+    assert "KeyError: 'oops'" in err
+    assert "Traceback" not in err
+    assert "Traceback" in (home / "memwb.log").read_text()
+    with pytest.raises(KeyError):
+        main(["models", "--debug"])
+
+
+def test_export_writes_the_script_and_refuses_to_overwrite(tmp_path: Path, capsys: Out) -> None:
+    folder = tmp_path / "a folder" / "out"
+    assert main(["export", "tiny-demo", str(folder), "-o", "lora=on"]) == 0
+    assert capsys.readouterr().out == f"python '{folder}/train.py'\n"
+    assert sorted(os.listdir(folder)) == ["plan.toml", "train.py"]
+    script = (folder / "train.py").read_text()
+    compile(script, "train.py", "exec")
+    assert "memwb" not in script.replace("Written by memwb", "")
+    assert main(["export", "tiny-demo", str(folder)]) == 2
+    assert "already holds train.py and plan.toml" in capsys.readouterr().err
+    assert (folder / "train.py").read_text() == script
+    assert main(["export", str(folder / "plan.toml"), str(folder), "--force", "--json"]) == 0
+    assert document(capsys)["folder"] == str(folder)
+    assert (folder / "train.py").read_text() == script
+
+
+def test_an_exported_script_tells_what_its_plan_measured(
+    bursts: Callable[[str], None], tmp_path: Path, capsys: Out
+) -> None:
+    assert main(["run", "tiny-demo"]) == 0
+    assert main(["export", "tiny-demo", str(tmp_path / "same")]) == 0
+    assert main(["export", "tiny-demo", str(tmp_path / "other"), "-o", "workload.seed=1"]) == 0
+    assert "Measured on" in (tmp_path / "same/train.py").read_text()
+    assert "Measured on" not in (tmp_path / "other/train.py").read_text()
+
+
+def test_a_relative_data_path_holds_from_any_folder(
+    tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("Many a word. " * 99)
+    assert main(["export", "tiny-demo", "out", "-o", "workload.data=a.txt"]) == 0
+    assert f'"data": "{tmp_path}/a.txt"' in Path("out/train.py").read_text()
+
+
+def test_the_lists_and_their_json(capsys: Out) -> None:
+    for words in (["techniques"], ["models"], ["presets"], ["locate"], ["doctor"], ["runs"]):
+        assert main(words) == 0, words
+        assert capsys.readouterr().out.strip()
+        assert main([*words, "--json"]) == 0
+        assert isinstance(document(capsys), list | dict)
+
+
+@pytest.mark.parametrize("name", techniques())
+def test_a_technique_in_full(name: str, capsys: Out) -> None:
+    assert main(["techniques", name]) == 0
+    text = capsys.readouterr().out
+    assert main(["techniques", name, "--json"]) == 0
+    found = document(capsys)
+    assert found["name"] == name
+    for part in (found["saves"], found["costs"], found["not_when"], found["source"]):
+        assert part in text
+    for parameter in found["parameters"]:
+        assert parameter["name"] in text
+
+
+def test_presets_are_shown_as_they_stand(capsys: Out) -> None:
+    assert main(["presets", "show", "tiny-demo"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("#")
+    assert 'model = "tiny"' in text
+    assert main(["presets", "show", "tiny-demo", "--json"]) == 0
+    assert document(capsys)["plan"]["model"] == "tiny"
+
+
+def test_the_history(bursts: Callable[[str], None], capsys: Out) -> None:
+    assert main(["run", "tiny-demo", "--name", "first"]) == 0
+    assert main(["run", "tiny-demo", "-o", "lora.rank=4"]) == 0
+    capsys.readouterr()
+    assert main(["runs"]) == 0
+    header, newest, oldest = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["run", "when"]
+    assert newest.split()[0] == "2"
+    assert "first" in oldest
+    assert main(["runs", "show", "latest"]) == 0
+    assert "techniques.lora.rank =" in capsys.readouterr().out
+    assert main(["runs", "compare", "1", "latest"]) == 0
+    assert "techniques.lora.rank" in capsys.readouterr().out
+    assert main(["runs", "compare", "1", "2", "--json"]) == 0
+    found = document(capsys)
+    assert found["plan"]["techniques.lora.rank"] == [None, 4]
+    assert found["peak"]["weights"] == [50, 50, 0]
+    assert [found["a"]["run"], found["b"]["run"]] == [1, 2]
+
+
+def test_a_damaged_run_is_shown_and_not_compared(
+    bursts: Callable[[str], None], capsys: Out, home: Path
+) -> None:
+    assert main(["run", "tiny-demo"]) == 0
+    (home / "runs/0001/summary.json").write_text("{")
+    capsys.readouterr()
+    assert main(["runs"]) == 0
+    assert "damaged" in capsys.readouterr().out
+    assert main(["runs", "show", "1"]) == 0
+    assert "summary.json" in capsys.readouterr().out
+    assert main(["runs", "compare", "1", "1"]) == 2
+
+
+def test_replay_at_once_and_at_its_pace(bursts: Callable[[str], None], capsys: Out) -> None:
+    assert main(["run", "tiny-demo"]) == 0
+    capsys.readouterr()
+    assert main(["replay", "1", "--speed", "0", "--jsonl"]) == 0
+    kinds = [json.loads(line)["type"] for line in capsys.readouterr().out.splitlines()]
+    assert kinds == ["started", "loaded", "samples", "step", "step", "ended"]
+    began = time.monotonic()
+    assert main(["replay", "1", "--speed", "2"]) == 0
+    assert time.monotonic() - began > 0.3
+    assert "done, peak 110 B in backward" in capsys.readouterr().out
+    assert main(["replay", "1", "--json"]) == 0
+    assert len(document(capsys)["events"]) == 6
+
+
+def test_ctrl_c_stops_the_burst_and_keeps_the_run(
+    bursts: Callable[[str], None], home: Path
+) -> None:
+    bursts("waits")
+    process = subprocess.Popen(
+        [*MEMWB, "run", "tiny-demo", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 1"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(out)["outcome"] == "stopped"
+    assert "Traceback" not in err
+    assert json.loads((home / "runs/0001/summary.json").read_text())["outcome"] == "stopped"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    line = f"'{sys.executable}' -P -m memwb.workbench.cli techniques --json | head -c 10"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+
+
+def test_without_arguments_and_terminal_the_ladder_runs(
+    bursts: Callable[[str], None], capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if "110 B" in line]
+    assert len(rows) == 4
+    assert "weights  gradients  optimizer  activations  temporary" in out
