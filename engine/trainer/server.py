@@ -185,10 +185,6 @@ class _Server:
         if self._ending:
             self._send(Problem("The engine is ending", "no burst can start any more"))
             return
-        if self._child is not None and self._child.has_ended():
-            # The client has heard that it is over, and may well start the next one at once.
-            self._child.collect()
-            self._finish(self._child)
         if self._child is not None:
             what = f"burst {self._child.burst} runs, and there is one burst at a time"
             self._send(Problem("The engine is busy", what, "Wait for it, or stop it first."))
@@ -220,8 +216,8 @@ class _Server:
             self._selector.unregister(child.pipe)
         ended = child.finish()
         self._child = None
-        self._code = EXIT_CODES.get(ended.outcome, 1)
         self._send(ended)
+        self._code = EXIT_CODES.get(ended.outcome, 1)
 
     def _signalled(self) -> None:
         for number in os.read(self._signals, 64):
