@@ -27,6 +27,7 @@ from memwb.engine.protocol import (
     Ended,
     Event,
     Loaded,
+    Sample,
     Samples,
     Start,
     Started,
@@ -135,6 +136,7 @@ class _Run:
         self._emit = emit
         self._about = about
         self._origin = time.perf_counter()
+        self._over = False
         self._timed = 0.0
         self._timed_tokens = 0
         self._tokens = about.tokens
@@ -143,7 +145,7 @@ class _Run:
         self.meter: Meter = meter_for(
             about.device.kind,
             self._clock,
-            lambda samples: emit(Samples(about.burst, samples)),
+            self._live,
         )
         self._phases = Phases(self.meter)
 
@@ -163,11 +165,16 @@ class _Run:
 
     def abandon(self) -> None:
         """After an exception: what is known of the unfinished span still counts."""
+        self._over = True
         self._phases.detach()
         try:
             self._settle()
         except Exception:
             traceback.print_exc(file=sys.stderr)
+
+    def _live(self, samples: list[Sample]) -> None:
+        if not self._over:
+            self._emit(Samples(self._about.burst, samples))
 
     def _clock(self) -> float:
         return time.perf_counter() - self._origin

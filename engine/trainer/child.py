@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -49,9 +50,10 @@ class Child:
         self._stopped = False
 
     def read(self) -> list[bytes]:
-        """The whole lines that have come, but for the Ended: ``finish`` gives that one.
+        """The whole lines that have come, but not the end's: ``finish`` gives that.
 
-        So that whoever has read an Ended can start the next burst.
+        A client that hears of the end may start the next burst at once, so the process has to
+        be gone by then.
         """
         try:
             chunk = os.read(self.pipe, 1 << 20)
@@ -61,12 +63,18 @@ class Child:
             self.closed = True
             return []
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        whole = [line + b"\n" for line in lines]
-        events = [decode_event(line) for line in whole]
-        for event in events:
+        whole = []
+        for line in lines:
+            try:
+                event = decode_event(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                # Cut short by whatever killed the burst, or not ours.
+                print(f"memwb-engine: a burst said {line[:200]!r}", file=sys.stderr)
+                continue
             self._note(event)
-        told = zip(whole, events, strict=True)
-        return [line for line, event in told if not isinstance(event, Ended)]
+            if not isinstance(event, Ended):
+                whole.append(line + b"\n")
+        return whole
 
     def pending(self) -> bool:
         """Whether a dead process has left something in the pipe."""
@@ -95,7 +103,7 @@ class Child:
             self._signal(self._stops.pop(0)[1])
 
     def kill(self) -> None:
-        """End it now, collect it, and read no more of it."""
+        """End it now, and collect it."""
         if self._status is None:
             self._signal(signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
@@ -104,7 +112,7 @@ class Child:
         self._close()
 
     def finish(self) -> Ended:
-        """How it ended, in its own words if it found any."""
+        """How it ended: in its own words if it had any."""
         assert self._status is not None
         # Whatever it had started ends with it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -124,6 +132,8 @@ class Child:
             self._losses.append(event.loss)
         elif isinstance(event, Ended):
             self._ended = event
+            # It has only to clean up.
+            self._stops = [(time.monotonic() + 3.0, signal.SIGKILL)]
         elif isinstance(event, Samples | Timeline):
             for sample in event.samples:
                 if sample.categories is not None and (
@@ -162,7 +172,7 @@ def fork(command: Start, close: Iterable[int]) -> Child:
         code = 1
         try:
             _become_burst(parent, [*close, reading])
-            code = _burst(command, writing)
+            code = _burst(command, _Voice(writing))
         except BaseException:
             traceback.print_exc(file=sys.stderr)
         finally:
@@ -178,11 +188,44 @@ def fork(command: Start, close: Iterable[int]) -> Child:
     return Child(pid, reading, command.burst)
 
 
+class _Voice:
+    """Writes a burst's events, and hears that it should stop.
+
+    An interrupt in the middle of a line waits for the line's end. One that is swallowed (Python
+    ignores what is raised in a finalizer, and a traced step is full of them) is raised again
+    with the next event.
+    """
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._writing = False
+        self._asked = False
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def emit(self, event: Event) -> None:
+        """Write one event whole; from any thread."""
+        with self._lock:
+            self._writing = True
+            rest = memoryview(encode(event))
+            while rest:
+                rest = rest[os.write(self._pipe, rest) :]
+            self._writing = False
+        last_words = isinstance(event, Timeline | Ended)
+        here = threading.current_thread() is threading.main_thread()
+        if self._asked and here and not last_words:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if not self._writing:
+            raise KeyboardInterrupt
+
+
 def _become_burst(parent: int, close: Iterable[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, _interrupt)
     with contextlib.suppress(OSError):
         # A group of its own: a terminal's Ctrl-C reaches the server, which then asks the burst.
         os.setpgid(0, 0)
@@ -192,10 +235,6 @@ def _become_burst(parent: int, close: Iterable[int]) -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     _die_with(parent)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _die_with(parent: int) -> None:
@@ -208,18 +247,13 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _burst(command: Start, writing: int) -> int:
-    def emit(event: Event) -> None:
-        rest = memoryview(encode(event))
-        while rest:
-            rest = rest[os.write(writing, rest) :]
-
+def _burst(command: Start, voice: _Voice) -> int:
     try:
         from memwb.engine.trainer.burst import run_plan
 
-        ended = run_plan(command, emit)
+        ended = run_plan(command, voice.emit)
     except BaseException as error:
         traceback.print_exc(file=sys.stderr)
         ended = ended_by(command.burst, error, True, None, ())
-        emit(ended)
+        voice.emit(ended)
     return EXIT_CODES.get(ended.outcome, 1)

@@ -47,11 +47,11 @@ class _Storage(weakref.ref[torch.UntypedStorage]):
     size: int
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Hands every operator's outputs to ``see``."""
 
     def __init__(self, see: Callable[[torch.Tensor], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._see = see
 
     def __torch_dispatch__(
@@ -95,7 +95,7 @@ class CpuMeter:
     def start(self) -> None:
         """Begin to record."""
         self._mode = _Mode(self._see)
-        self._mode.__enter__()
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
         self.mark(0, "load")
 
     def mark(self, step: int, phase: str) -> None:
@@ -127,7 +127,7 @@ class CpuMeter:
     def stop(self) -> None:
         """End of recording; the finalizers of what still lives do nothing from here on."""
         if self._mode is not None:
-            self._mode.__exit__(None, None, None)
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode = None
             self._alive.clear()
 

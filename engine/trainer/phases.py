@@ -42,7 +42,8 @@ class Phases:
         self._keep(decoder_of(model).register_forward_hook(self._decoder_done))
         for parameter in model.parameters():
             if parameter.requires_grad:
-                self._keep(parameter.register_post_accumulate_grad_hook(self._gradient))
+                handle = parameter.register_post_accumulate_grad_hook(self._gradient)  # type: ignore[no-untyped-call]
+                self._keep(handle)
         self._keep(register_optimizer_step_pre_hook(self._optimizer_begins))
         self._keep(register_optimizer_step_post_hook(self._optimizer_done))
         original = torch.autograd.backward

@@ -216,8 +216,8 @@ class _Server:
             self._selector.unregister(child.pipe)
         ended = child.finish()
         self._child = None
-        self._code = EXIT_CODES.get(ended.outcome, 1)
         self._send(ended)
+        self._code = EXIT_CODES.get(ended.outcome, 1)
 
     def _signalled(self) -> None:
         for number in os.read(self._signals, 64):
