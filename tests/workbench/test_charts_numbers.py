@@ -259,9 +259,9 @@ def test_the_gutter_is_even_and_its_labels_at_their_heights() -> None:
         assert len(lines) == rows
         assert {len(line) for line in lines} == {len(foot)}
     lines, _ = axis.gutter(16 * GIB, 16)
-    rows = [index for index, line in enumerate(lines) if line.endswith("┤")]
-    assert [lines[row].strip(" ┤") for row in rows] == ["15 GiB", "10 GiB", "5 GiB"]
-    assert all(abs((16 - row - 0.5) - (15 - 5 * i)) <= 0.5 for i, row in enumerate(rows))
+    ticked = [index for index, line in enumerate(lines) if line.endswith("┤")]
+    assert [lines[row].strip(" ┤") for row in ticked] == ["15 GiB", "10 GiB", "5 GiB"]
+    assert all(abs((16 - row - 0.5) - (15 - 5 * i)) <= 0.5 for i, row in enumerate(ticked))
 
 
 def test_the_legend_fits_and_says_the_bytes() -> None:
