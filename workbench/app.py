@@ -13,7 +13,7 @@ from textual.screen import Screen
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
-from memwb.engine.protocol import Device, Ended, Event, Hello, Problem, Ready, Started, Step, Stop
+from memwb.engine.protocol import Device, Ended, Event, Hello, Loaded, Problem, Ready, Started, Step, Stop
 from memwb.workbench import library, state
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.panels import texts
@@ -55,7 +55,7 @@ class Workbench(App[None]):
         self._pump: Pump | None = None
         self._warning = warning
         self._model_error = ""
-        self._live_folder = self._live_label = ""
+        self._live_folder = self._live_label = self._failure = ""
         self._wanted_run = False
         self._bursting = False
         self._main = MainScreen(session, self.settings.keymap)
@@ -119,7 +119,7 @@ class Workbench(App[None]):
             self.live.apply(event)
         if isinstance(event, Started):
             self._set_engine("running")
-        if isinstance(event, Step):
+        if isinstance(event, Loaded | Step):
             self._set_engine(self.engine_state)
         if isinstance(event, Ended):
             self._ended(event)
@@ -142,11 +142,13 @@ class Workbench(App[None]):
         self._tell_error(message.error)
 
     def _ended(self, event: Ended) -> None:
-        label = self.live.label if self.live is not None and event.outcome != "refused" else ""
+        label = self.live.label if self.live is not None else ""
         if event.outcome == "done":
             self._main.notice.clear()
         else:
-            self._main.tell(*texts.outcome(event, label))
+            kind, title, text = texts.outcome(event, label)
+            self._failure = f"{title}: {event.what}"
+            self._main.tell(kind, title, text)
         self._bursting = False
         self._set_engine("ready")
         if self.live is not None and self._follows:
@@ -161,14 +163,15 @@ class Workbench(App[None]):
         if message.reason is not None:
             self._tell_error(message.reason)
         else:
-            self._main.tell("error", "The engine's process is gone",
-                            "Nothing of the plan or the history is lost. Press r to start it again.")
+            rest = "Nothing of the plan or the history is lost. Press r to start it again."
+            text = "\n".join(part for part in (self._failure, rest) if part)
+            self._main.tell("error", "The engine's process is gone", text)
 
     def _set_engine(self, engine: str) -> None:
         self.engine_state = engine
         doing = ""
-        if engine == "running" and self.live is not None:
-            doing = f"running · step {len(self.live.steps)}/{self.live.planned} · s stops"
+        if engine == "running":
+            doing = texts.progress(self.live)
         if self._wanted_run and engine == "starting":
             doing = "runs when the engine is ready"
         self._main.show_header(self.model, self.device, engine, doing)
@@ -282,6 +285,8 @@ class Workbench(App[None]):
             return
         self._wanted_run = False
         assert self._pump is not None
+        # Until the burst has started there is nothing of it to show.
+        self.live, self._live_folder, self._live_label, self._failure = None, "", "", ""
         self._set_engine("running")
         self._pump.start(self.session.plan, self.settings.device)
 

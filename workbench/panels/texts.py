@@ -53,6 +53,15 @@ def header_right(device: Device | None, engine: str, doing: str = "") -> Content
     return Content(" · ").join(parts) + " "
 
 
+def progress(trace: Trace | None) -> str:
+    """How far a burst is."""
+    if trace is None or trace.started is None:
+        return "starting the burst… · s stops"
+    if trace.loaded is None:
+        return "loading the model… · s stops"
+    return f"running · step {len(trace.steps)}/{trace.planned} · s stops"
+
+
 def model_facts(model: Model | None, error: str = "") -> str:
     """One line about a model under its name."""
     if error:

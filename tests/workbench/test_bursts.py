@@ -1,0 +1,209 @@
+"""The engine's states as a person meets them, on a scripted engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.protocol import Problem, Start, Stop
+from memwb.engine.runs import list_runs
+
+SIZE = (120, 40)
+
+
+def main(app: Any) -> Any:
+    return app.screen_stack[0]
+
+
+def header(app: Any) -> str:
+    return str(main(app).query_one("#header").render())
+
+
+def notice(app: Any) -> str:
+    found = main(app).notice
+    return str(found.render()) if found.display else ""
+
+
+async def test_a_burst_is_drawn_and_recorded(bench: Any, waiting: Any, play: Any) -> None:
+    app = bench("full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        assert "No GPU here" in str(main(app).query_one("#first-steps").render())
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        assert main(app).memory.chart.display
+        assert any(main(app).memory.chart.columns)
+        assert main(app).runs.rows.rows[0].id == app.recorded[0].folder == app.session.shown
+        peak = play("full")[-1].peak
+        assert app.recorded[0].peak == peak
+        assert app.live.samples
+        assert "engine ready" in header(app)
+
+
+async def test_r_before_the_engine_is_ready_runs_when_it_is(bench: Any, waiting: Any) -> None:
+    app = bench("full", ready=False)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.scripted.started)
+        await pilot.press("r")
+        assert "runs when the engine is ready" in header(app)
+        assert not app.scripted.commands
+        app.scripted.become_ready()
+        await waiting(pilot, lambda: app.recorded)
+        assert isinstance(app.scripted.commands[0], Start)
+
+
+async def test_s_stops(bench: Any, waiting: Any) -> None:
+    app = bench("full", hold=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live and app.live.steps)
+        assert "step" in header(app)
+        await pilot.press("s")
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        assert isinstance(app.scripted.commands[-1], Stop)
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "stopped")
+
+
+async def test_out_of_memory_says_of_what(bench: Any, waiting: Any, play: Any) -> None:
+    app = bench("oom", "full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: notice(app))
+        told = notice(app)
+        ended = play("oom")[-1]
+        assert ended.title in told and ended.fix in told
+        for name in ("activations", "weights", "gradients", "optimizer", "temporary"):
+            assert name in told
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        assert not notice(app), "the next run works and puts the message away"
+
+
+@pytest.mark.parametrize("outcome", ["failed", "refused"])
+async def test_a_failure_says_what_to_do_and_the_next_run_works(
+    bench: Any, waiting: Any, short: Any, outcome: str
+) -> None:
+    broken = short(outcome, "It broke", "in the middle", "Do otherwise.")
+    app = bench(broken, "full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: notice(app))
+        assert all(part in notice(app) for part in ("It broke", "in the middle", "Do otherwise."))
+        runs = [] if outcome == "refused" else ["failed"]
+        await waiting(pilot, lambda: [run.outcome for run in list_runs()] == runs)
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+
+
+async def test_a_command_that_is_not_taken_leaves_the_engine_ready(
+    bench: Any, waiting: Any
+) -> None:
+    app = bench([Problem("The engine is busy", "burst 1 runs", "Wait for it.")], "full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: "busy" in notice(app))
+        assert app.engine_state == "ready"
+
+
+async def test_a_dead_engine_is_started_again(bench: Any, waiting: Any) -> None:
+    app = bench(None, "full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.engine_state == "dead")
+        assert "Press r" in notice(app)
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        assert app.scripted.started == 2
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+
+
+async def test_an_engine_that_cannot_start_says_why(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = bench()
+
+    async def refuse() -> None:
+        raise MemwbError("The engine cannot be started", "no such file", "Check the command.")
+
+    monkeypatch.setattr(app.scripted, "start", refuse)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "dead")
+        assert "no such file" in notice(app)
+
+
+async def test_a_run_that_cannot_be_recorded_goes_on(bench: Any, waiting: Any, home: Any) -> None:
+    app = bench("full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        home.mkdir(exist_ok=True)
+        (home / "runs").write_text("a file where the folder should be")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live is not None and app.live.ended is not None)
+        assert app.engine_state == "ready"
+
+
+async def test_runs_are_shown_again_and_laid_over_each_other(
+    bench: Any, waiting: Any, play: Any
+) -> None:
+    app = bench("full", "lora")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        for count in (1, 2):
+            await pilot.press("r")
+            await waiting(pilot, lambda n=count: len(app.recorded) == n
+                          and app.recorded[0].outcome == "done")
+    again = bench()
+    async with again.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: len(again.recorded) == 2)
+        chart = main(again).memory.chart
+        await waiting(pilot, lambda: "#2" in main(again).memory.border_title)
+        await pilot.press("5")
+        await pilot.pause()
+        main(again).runs.rows.select(again.recorded[1].folder)
+        await pilot.press("enter")
+        await waiting(pilot, lambda: "#1" in main(again).memory.border_title)
+        assert not chart.overlay
+        await pilot.press("up", "c")
+        await waiting(pilot, lambda: chart.overlay)
+        assert main(again).memory.border_title.endswith("#1, outline #2")
+        table = str(main(again).peak.render())
+        assert "peak allocated" in table and "largest loss deviation" in table
+        await pilot.press("enter")
+        await waiting(pilot, lambda: not chart.overlay)
+
+
+async def test_q_asks_once_while_a_burst_runs(bench: Any, waiting: Any) -> None:
+    app = bench("full", hold=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live is not None)
+        await pilot.press("q")
+        await pilot.pause()
+        assert app.screen is not main(app)
+        await pilot.press("n")
+        await pilot.pause()
+        assert app.is_running and app.screen is main(app)
+        await pilot.press("q", "y")
+        await waiting(pilot, lambda: not app.is_running)
+    assert app.scripted.closed
+
+
+async def test_frozen_charts_catch_up(bench: Any, waiting: Any) -> None:
+    app = bench("full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("p", "r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        assert not any(main(app).memory.chart.columns)
+        await pilot.press("p")
+        await pilot.pause()
+        assert any(main(app).memory.chart.columns)
