@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memwb.workbench.charts.scale import delta, gib
 
-__all__ = ["count", "delta", "gib", "loss", "parameters", "rate"]
+__all__ = ["count", "delta", "gib", "loss", "name", "parameters", "rate"]
 
 
 def parameters(count: int | None) -> str:
@@ -33,3 +33,8 @@ def count(value: int | None) -> str:
 def loss(value: float) -> str:
     """A loss to four decimals: enough to see a step move."""
     return f"{value:.4f}"
+
+
+def name(model: str, room: int = 32) -> str:
+    """A model's name in so many columns: of a long folder the end tells it from others."""
+    return model if len(model) <= room else "…" + model[1 - room :]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from memwb.workbench.panels.rows import Row, Spans
-from memwb.workbench.units import gib, rate
+from memwb.workbench.units import gib, name, rate
 
 if TYPE_CHECKING:
     from memwb.engine.runs import Summary
@@ -42,7 +42,7 @@ def _row(run: Summary, shown: str, marks: tuple[str, ...], width: int) -> Row:
         (mark, "accent"),
         (f"{sign} ", style),
         (f"{label(run.run):<5}", "plain"),
-        (f"{run.model}  ", "accent" if run.folder == shown else "plain"),
+        (f"{name(run.model, 24)}  ", "accent" if run.folder == shown else "plain"),
         (names, "muted"),
     )
     peak = gib(run.peak.allocated) if run.peak else run.outcome

@@ -18,6 +18,7 @@ from memwb.engine.technique import (
     unavailable,
 )
 from memwb.workbench.panels.rows import Row, Spans
+from memwb.workbench.units import name
 
 LABEL = 24
 """Columns a label takes, so that the values stand under each other."""
@@ -30,7 +31,7 @@ def plan_rows(
 ) -> list[Row]:
     """Every row of the plan; ``wanted`` keeps those that contain it, ``facts`` is the model's."""
     shut = () if wanted else tuple(folded)
-    rows = _section("model", "Model", _model_rows(plan, facts), shut, plan.model)
+    rows = _section("model", "Model", _model_rows(plan, facts, width), shut, plan.model)
     rows += _section("workload", "Workload", _workload_rows(plan), shut, _summary(plan))
     found = problems(plan)
     acting = active(plan)
@@ -92,8 +93,8 @@ def value_at(plan: Plan, path: str) -> Any:
     """The value a path of the plan holds, or the default it would have."""
     parts = path.split(".")
     if parts[0] == "techniques":
-        _, name, key = parts
-        values = plan.techniques.get(name) or techniques()[name].params()
+        _, technique, key = parts
+        values = plan.techniques.get(technique) or techniques()[technique].params()
         return getattr(values, key)
     value: Any = plan
     for part in parts:
@@ -111,9 +112,9 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def _model_rows(plan: Plan, facts: str) -> list[Row]:
-    name = Row("model", (("  ", "plain"), (_padded("name", 2), "muted"), (plan.model, "accent")))
-    rows = [name]
+def _model_rows(plan: Plan, facts: str, width: int) -> list[Row]:
+    model = name(plan.model, max(8, width - LABEL))
+    rows = [Row("model", (("  ", "plain"), (_padded("name", 2), "muted"), (model, "accent")))]
     if facts:
         rows.append(Row("note:model", ((" " * LABEL, "muted"), (facts, "muted")), (), False))
     return [*rows, _value_row("weights", "weights", plan.weights, indent=2)]
@@ -121,11 +122,11 @@ def _model_rows(plan: Plan, facts: str) -> list[Row]:
 
 def _workload_rows(plan: Plan) -> list[Row]:
     work = plan.workload
-    names = [name for name in work.__struct_fields__ if name != "text_field"
-             or work.data.endswith((".jsonl", ".parquet"))]
+    keys = [key for key in work.__struct_fields__ if key != "text_field"
+            or work.data.endswith((".jsonl", ".parquet"))]
     return [
-        _value_row(f"workload.{name}", name.replace("_", " "), getattr(work, name), indent=2)
-        for name in names
+        _value_row(f"workload.{key}", key.replace("_", " "), getattr(work, key), indent=2)
+        for key in keys
     ]
 
 
@@ -134,11 +135,11 @@ def _summary(plan: Plan) -> str:
     return f"{work.batch_size} × {work.sequence_length} · {work.steps} steps"
 
 
-def _section(name: str, title: str, inside: list[Row], shut: tuple[str, ...], brief: str
+def _section(group: str, title: str, inside: list[Row], shut: tuple[str, ...], brief: str
              ) -> list[Row]:
-    if name in shut:
-        return [Row(f"group:{name}", ((f"▸ {title}", "group"), (f"  {brief}", "muted")))]
-    return [Row(f"group:{name}", ((f"▾ {title}", "group"),)), *inside]
+    if group in shut:
+        return [Row(f"group:{group}", ((f"▸ {title}", "group"), (f"  {brief}", "muted")))]
+    return [Row(f"group:{group}", ((f"▾ {title}", "group"),)), *inside]
 
 
 def _value_row(path: str, label: str, value: Any, indent: int) -> Row:

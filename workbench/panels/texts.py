@@ -12,7 +12,7 @@ from memwb.engine.technique import techniques
 from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
-from memwb.workbench.units import delta, gib, loss, parameters, rate
+from memwb.workbench.units import delta, gib, loss, name, parameters, rate
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
@@ -32,11 +32,11 @@ ENGINE = {
 def header_left(plan: Plan, model: Model | None) -> Content:
     """What is being trained: name, size and precision."""
     known = techniques()
-    precision = [name for name in active(plan) if known[name].group == "precision"]
-    parts = [Content.styled(plan.model, "bold")]
+    precision = [each for each in active(plan) if known[each].group == "precision"]
+    parts = [Content.styled(name(plan.model), "bold")]
     if model is not None and model.parameters is not None:
         parts.append(Content(parameters(model.parameters)))
-    parts += [Content(name) for name in precision]
+    parts += [Content(each) for each in precision]
     if model is not None and model.weights == "random":
         parts.append(Content.styled("random weights", "$text-warning"))
     return Content.assemble(

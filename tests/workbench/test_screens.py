@@ -1,0 +1,207 @@
+"""The screens beside the main one: models, presets, export, help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.widgets import Input
+
+from memwb.engine.plan import Plan, override
+from memwb.engine.presets import load_plan, presets
+from memwb.engine.technique import techniques
+from memwb.workbench import library
+
+SIZE = (120, 40)
+
+
+def main(app: Any) -> Any:
+    return app.screen_stack[0]
+
+
+def said(app: Any) -> str:
+    return str(app.screen.query_one(".said").render())
+
+
+async def test_a_model_is_found_by_a_few_letters(bench: Any, waiting: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("o")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._models)
+        await pilot.press(*"sml135")
+        await waiting(pilot, lambda: "135m" in app.screen.query_one("Rows").current.id)
+        assert "random weights" in said(app)
+        await pilot.press("enter")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert app.session.plan.model == "smollm2-135m"
+        await waiting(pilot, lambda: app.model is not None)
+        assert "135 M" in str(main(app).query_one("#header").render())
+        await pilot.press("u")
+        assert app.session.plan.model == "tiny"
+
+
+async def test_a_folder_that_is_no_model_is_told_in_place(
+    bench: Any, waiting: Any, tmp_path: Path
+) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("o")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._models)
+        app.screen.query_one(Input).value = str(tmp_path)
+        await pilot.press("enter")
+        await waiting(pilot, lambda: "✗" in said(app))
+        assert "config.json" in said(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.session.plan.model == "tiny"
+
+
+async def test_a_folder_with_a_config_can_be_chosen(
+    bench: Any, waiting: Any, tmp_path: Path
+) -> None:
+    config = library.resolve(Plan(model="tiny")).config
+    assert config is not None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    app = bench(plan=Plan(model="tiny"))
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("o")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._models)
+        app.screen.query_one(Input).value = str(tmp_path)
+        await pilot.press("enter")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert app.session.plan.model == str(tmp_path)
+        await waiting(pilot, lambda: app.model is not None)
+        assert "random weights" in str(main(app).query_one("#header").render())
+
+
+async def test_a_preset_is_described_and_loaded(bench: Any, waiting: Any) -> None:
+    app = bench(plan=override(Plan(model="gpt2"), "sgd=on"))
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("l")
+        await waiting(pilot, lambda: app.screen is not main(app))
+        app.screen.query_one("Rows").select("tiny-demo")
+        await pilot.pause()
+        head = presets()["tiny-demo"].read_text().splitlines()[0].removeprefix("# ")
+        assert head in said(app)
+        await pilot.press("enter")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert app.session.plan == load_plan("tiny-demo")
+
+
+async def test_a_plan_is_saved_under_a_name(bench: Any, waiting: Any) -> None:
+    app = bench(plan=override(Plan(model="tiny"), "lora.rank=3"))
+    async with app.run_test(size=SIZE) as pilot:
+        for name, asks in (("a name", True), ("mine", False), ("mine", True)):
+            await pilot.press("w")
+            await waiting(pilot, lambda: app.screen is not main(app))
+            app.screen.query_one(Input).value = name
+            await pilot.press("enter")
+            await pilot.pause()
+            assert (app.screen is not main(app)) == asks
+            if asks:
+                assert said(app)
+                await pilot.press("enter" if name == "mine" else "escape")
+                await waiting(pilot, lambda: app.screen is main(app))
+        assert load_plan("mine") == app.session.plan
+
+
+async def test_export_writes_what_a_burst_runs(
+    bench: Any, waiting: Any, tmp_path: Path
+) -> None:
+    app = bench()
+    target = tmp_path / "a new folder"
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        assert app.screen._script == library.script(app.session.plan)
+        app.screen.query_one(Input).value = str(target)
+        await pilot.pause()
+        launch = str(app.screen.query_one("#launch").render())
+        assert launch == f"python '{target}/train.py'"
+        await pilot.press("w")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert (target / "train.py").read_text() == library.script(app.session.plan)
+        assert app.session.target == str(target)
+
+
+async def test_export_never_overwrites_without_asking(
+    bench: Any, waiting: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "train.py"
+    file.write_text("mine")
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        app.screen.query_one(Input).value = str(tmp_path)
+        await pilot.pause()
+        await pilot.press("w")
+        await pilot.pause()
+        assert file.read_text() == "mine" and "w again replaces it" in said(app)
+        await pilot.press("w")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert file.read_text() == library.script(app.session.plan)
+
+
+async def test_export_into_a_file_says_so(bench: Any, waiting: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        app.screen.query_one(Input).value = str(tmp_path / "file")
+        await pilot.pause()
+        await pilot.press("w")
+        await pilot.pause()
+        assert "cannot be written" in said(app)
+
+
+async def test_export_copies(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await pilot.press("y")
+        await pilot.pause()
+        assert app.clipboard == library.script(app.session.plan)
+
+
+async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        main(app).plan_panel.rows.select("technique:lora")
+        await pilot.press("question_mark")
+        await waiting(pilot, lambda: app.screen is not main(app))
+        page = str(app.screen.query_one("Static").render())
+        lora = techniques()["lora"]
+        for part in (lora.saves, lora.costs, lora.not_when, lora.source, *lora.params.__struct_fields__):
+            assert part in page
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.screen is main(app)
+
+
+@pytest.mark.parametrize("name", sorted(techniques()))
+def test_every_technique_has_a_help_page(name: str) -> None:
+    from memwb.workbench.screens.help import technique_help
+
+    page = technique_help(techniques()[name]).plain
+    assert techniques()[name].saves in page
+
+
+@pytest.mark.parametrize("key,word", [("2", "stacked"), ("3", "loss"), ("4", "Reserved"), ("5", "folder")])
+async def test_help_explains_the_focused_panel(
+    bench: Any, waiting: Any, key: str, word: str
+) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press(key)
+        await pilot.pause()
+        await pilot.press("f1")
+        await waiting(pilot, lambda: app.screen is not main(app))
+        assert word in str(app.screen.query_one("Static").render())
