@@ -25,6 +25,7 @@ from memwb.engine.protocol import (
 from memwb.engine.runs import Summary, find_run, list_runs, read_events, read_plan
 from memwb.workbench.headless.output import loss, print_json, rate, size, table
 from memwb.workbench.headless.run import narration, peak_table
+from memwb.workbench.units import delta
 
 ACTIONS = {"list": 0, "show": 1, "compare": 2}
 
@@ -125,8 +126,7 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
     rows += [("outcome", a.outcome, b.outcome, "")]
     rows += [("device", a.device, b.device, "")]
     for name, (left, right, change) in peaks.items():
-        sign = "+" if (change or 0) > 0 else ""
-        shown = "" if change is None else f"{sign}{size(change)}".replace("-", "−")
+        shown = "" if change is None else delta(change)
         rows.append((f"peak {name}", size(left), size(right), shown))
     last = [run.losses[-1] if run.losses else None for run in (a, b)]
     if a.losses and b.losses:
@@ -187,17 +187,17 @@ def replay(arguments: argparse.Namespace) -> int:
 def timed(events: Iterator[Event]) -> Iterator[tuple[float, Event]]:
     """Each event with its moment, in seconds since the burst began.
 
-    Events carry no clock of their own: samples tell it, and where a step has none (those that
-    are not traced), its duration does.
+    Events carry no clock of their own: samples tell it, and for a step without any (those that
+    are not traced) its duration does.
     """
-    now, sampled = 0.0, 0.0
+    now, last = 0.0, 0.0
     for event in events:
         if isinstance(event, Samples | Timeline) and event.samples:
-            now = sampled = max(now, event.samples[-1].time)
+            now = max(now, event.samples[-1].time)
         elif isinstance(event, Loaded):
             now = max(now, event.seconds)
         elif isinstance(event, Step):
-            now = now if sampled == now and event.traced else now + event.seconds
+            now = last = now if now > last else now + event.seconds
         yield now, event
 
 

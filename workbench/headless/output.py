@@ -16,7 +16,7 @@ from memwb.workbench import units
 
 def size(count: int | None) -> str:
     """Bytes with their unit as the workbench shows them; a dash for what is not known."""
-    return "–" if count is None else units.size(count)
+    return "–" if count is None else units.gib(count)
 
 
 def rate(value: float | None) -> str:
