@@ -118,8 +118,10 @@ def read_jsonl(path: Path, text_field: str) -> Iterator[str]:
 
 def read_parquet(path: Path, text_field: str) -> Iterator[str]:
     """The texts of one column."""
-    from pyarrow import parquet
-
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise ValueError("parquet files need pyarrow (pip install pyarrow)") from None
     file = parquet.ParquetFile(path)
     names = file.schema_arrow.names
     if text_field not in names:
@@ -212,16 +214,22 @@ def fill_at_random(model: Any, device: torch.device, convert: Any) -> None:
     So that at no time more than one module stands beside what ``convert`` makes of it.
     Tied weights stay tied.
     """
+    from weakref import WeakValueDictionary
+
     import torch
 
-    made: dict[int, Any] = {}
+    # Held weakly, and modules by name: or each would outlive what it was converted to.
+    made: WeakValueDictionary[int, Any] = WeakValueDictionary()
     head = model.get_output_embeddings()
-    for name, module in list(model.named_modules()):
+    for name in [name for name, _ in model.named_modules()]:
+        module = model.get_submodule(name)
         for key, old in list(module._parameters.items()):
-            if old is not None and id(old) not in made:
+            new = made.get(id(old)) if old is not None else None
+            if old is not None and new is None:
                 empty = torch.empty_like(old, device=device)
-                made[id(old)] = torch.nn.Parameter(empty, requires_grad=old.requires_grad)
-            module._parameters[key] = None if old is None else made[id(old)]
+                new = torch.nn.Parameter(empty, requires_grad=old.requires_grad)
+                made[id(old)] = new
+            module._parameters[key] = new
         for key, old in list(module._buffers.items()):
             if old is not None:
                 module._buffers[key] = torch.empty_like(old, device=device)

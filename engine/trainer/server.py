@@ -23,6 +23,7 @@ from types import FrameType
 
 import msgspec
 
+from memwb.engine.errors import MemwbError
 from memwb.engine.protocol import (
     Beat,
     Event,
@@ -261,7 +262,17 @@ def _preload() -> Iterator[str]:
             print(f"memwb-engine: {name} could not be imported", file=sys.stderr)
             traceback.print_exc(file=sys.stderr)
         yield name
+    _warm()
+
+
+def _warm() -> None:
+    """Write one script, so that what this reads and parses is at hand in every fork."""
+    from memwb.engine import catalog, script
+    from memwb.engine.plan import plan_from
+
     techniques()
+    with contextlib.suppress(MemwbError):
+        script.script(plan_from({"model": "tiny"}), catalog.resolve("tiny"))
 
 
 def _import_numpy_without_threads() -> None:

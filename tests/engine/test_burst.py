@@ -162,6 +162,16 @@ def test_a_wrong_plan_or_input_is_refused_before_anything_runs(
     assert not [e for e in events if isinstance(e, Started | Loaded | Step)]
 
 
+def test_a_random_base_is_quantized_module_by_module() -> None:
+    """At no time does the loading hold all of the fp32 base beside the 4-bit one."""
+    pytest.importorskip("bitsandbytes")
+    events = run({"techniques": {"quantize_4bit": {}, "lora": {}}}, steps=1)
+    loaded = next(e for e in events if isinstance(e, Loaded))
+    loading = next(e for e in events if isinstance(e, Timeline) and e.step == 0)
+    most = max(sample.allocated for sample in loading.samples)
+    assert most - loaded.weights < 4 * loaded.parameters / 4
+
+
 def test_three_words_are_no_data(tmp_path: Path) -> None:
     path = tmp_path / "three.txt"
     path.write_text("just three words")

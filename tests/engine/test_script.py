@@ -334,3 +334,15 @@ def test_jsonl_and_parquet_train_like_the_same_text(
     model = model_of(families["llama"])
     one, two = (run(script(plan_of(f"data={p}", "text_field=body"), model)) for p in (lines, table))
     assert one == two
+
+
+def test_a_script_asks_for_nothing_but_what_its_plan_needs() -> None:
+    """pyarrow is for parquet files alone: train.py starts without it."""
+    tree = ast.parse(script(plan_from({"model": "tiny"}), resolve("tiny")))
+    top = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name) or ""
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    roots = {name.partition(".")[0] for name in top}
+    assert roots - set(sys.stdlib_module_names) == {"torch", "transformers"}
