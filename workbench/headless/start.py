@@ -25,7 +25,6 @@ def workbench(arguments: argparse.Namespace) -> int:
         from memwb.engine.presets import load_plan
 
         plan = load_plan(arguments.plan, arguments.overrides)
-    from memwb.workbench.start import start
+    from memwb.workbench.app import run_app
 
-    start(plan)
-    return 0
+    return run_app(plan)
