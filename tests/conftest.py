@@ -1,9 +1,10 @@
-"""What every test starts from: a home of its own and no network."""
+"""What every test starts from: a home of its own, no network, and small models made on the spot."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,4 +18,54 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "memwb-home"
     monkeypatch.setenv("MEMWB_HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 320,
+    "max_position_embeddings": 256,
+}
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16}
+CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+GPT = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 320, "n_positions": 256}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", **SMALL},
+    "qwen2": {"model_type": "qwen2", **SMALL, "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", **SMALL, "head_dim": 16},
+    "mistral": {"model_type": "mistral", **SMALL, "head_dim": 16, "sliding_window": 32},
+    "gemma2": {"model_type": "gemma2", **SMALL, **GEMMA, **CAPS, "tie_word_embeddings": True},
+    "gemma3": {"model_type": "gemma3_text", **SMALL, **GEMMA, "tie_word_embeddings": True},
+    "phi3": {"model_type": "phi3", **SMALL, "pad_token_id": 0},
+    "gpt2": {"model_type": "gpt2", **GPT},
+    "gpt_bigcode": {"model_type": "gpt_bigcode", **GPT, "multi_query": True},
+}
+
+
+@pytest.fixture(scope="session")
+def families() -> dict[str, dict[str, Any]]:
+    """A small config of each family of the catalogue."""
+    return FAMILIES
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as ``save_pretrained`` leaves it: config, safetensors, a trained tokenizer."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    text = ["memory is what training runs out of", "a model forgets nothing but its gradients"]
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(text * 4, vocab_size=320, special_tokens=["<end>"])
+    PreTrainedTokenizerFast(tokenizer_object=trained, eos_token="<end>").save_pretrained(folder)
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(**FAMILIES["llama"])
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder

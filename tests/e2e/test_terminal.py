@@ -1,0 +1,167 @@
+"""The whole way in a real terminal: pick, toggle, run, watch, export, and run what was exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MEMWB = "import sys; from memwb.workbench.cli import main; sys.exit(main())"
+BANDS = "▁▂▃▄▅▆▇█"
+
+
+class Terminal:
+    """memwb in a tmux session of its own."""
+
+    def __init__(self, home: Path, columns: int = 120, rows: int = 40) -> None:
+        self._socket = f"memwb-test-{os.getpid()}"
+        keep = ("PATH", "PYTHONPATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "LANG", "HOME")
+        wanted = {name: os.environ[name] for name in keep if name in os.environ}
+        wanted |= {"MEMWB_HOME": str(home), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+        pairs = [f"{name}={value}" for name, value in wanted.items()]
+        self._tmux(
+            "-f", os.devnull, "new-session", "-d", "-x", str(columns), "-y", str(rows),
+            "env", "-i", *pairs, sys.executable, "-P", "-c", MEMWB,
+        )  # fmt: skip
+
+    def _tmux(self, *words: str) -> str:
+        command = ["tmux", "-u", "-L", self._socket, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout
+
+    def screen(self) -> str:
+        """The screen as text; empty when the program is gone."""
+        return self._tmux("capture-pane", "-p")
+
+    def keys(self, *names: str) -> None:
+        """Press keys by name, one after another."""
+        for name in names:
+            self._tmux("send-keys", name)
+
+    def text(self, text: str) -> None:
+        """Type a text."""
+        self._tmux("send-keys", "-l", text)
+
+    def wait(self, pattern: str, seconds: float = 60) -> str:
+        """The screen once it matches; fails with what it shows instead."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            shown = self.screen()
+            if re.search(pattern, shown):
+                return shown
+            time.sleep(0.1)
+        pytest.fail(f"{pattern!r} never appeared; the screen shows:\n{self.screen()}")
+
+    def go_to(self, name: str) -> None:
+        """Put the cursor on a row of the plan by filtering."""
+        self.keys("1", "/", "C-u")
+        self.text(name)
+        self.wait(rf"(?m)^│ .*{name}.*\n(│ +│.*\n|│     .*\n)+")
+        self.keys("Enter")
+
+    def close(self) -> None:
+        """End the session and whatever runs in it."""
+        self._tmux("kill-server")
+
+
+@pytest.fixture
+def terminal(home: Path) -> Iterator[Terminal]:
+    """A 120×40 terminal with memwb on its first screen."""
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed; CI installs it")
+    opened = Terminal(home)
+    yield opened
+    opened.close()
+
+
+def losses_of(home: Path, run: int) -> list[str]:
+    """What the summary of a run holds, as the script prints it."""
+    summary = json.loads((home / "runs" / f"{run:04}" / "summary.json").read_text())
+    return [f"{loss:.6f}" for loss in summary["losses"]]
+
+
+def test_from_the_first_screen_to_a_script_that_trains(
+    terminal: Terminal, checkpoint: Path, home: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "text.txt"
+    data.write_text("a model forgets nothing but its gradients\n" * 400)
+    terminal.wait("Nothing has run yet")
+
+    terminal.keys("o")
+    terminal.wait("Choose a model")
+    terminal.text(str(checkpoint))
+    terminal.wait("takes .*as a folder")
+    terminal.keys("Enter")
+    terminal.wait("pretrained")
+    for row, value in (("data", str(data)), ("sequence length", "64"), ("steps", "6")):
+        terminal.go_to(row)
+        terminal.keys("Enter", "C-u")
+        terminal.text(value)
+        terminal.keys("Enter", "Escape", "Escape")
+    shown = terminal.wait(r"sequence length +64")
+    assert re.search(r"steps +6", shown)
+
+    terminal.wait("engine ready")
+    terminal.keys("r")
+    plain = terminal.wait(r"✓ #1")
+    assert sum(plain.count(block) for block in BANDS) > 20, plain
+    assert re.search(r"\d\.\d{4} → \d\.\d{4}", plain), plain
+
+    for name in ("LoRA", "activation checkpointing"):
+        terminal.go_to(name)
+        terminal.keys("Space")
+        terminal.wait(f"● {name}")
+        terminal.keys("Escape", "Escape")
+    terminal.keys("r")
+    second = terminal.wait(r"✓ #2")
+    memory = [line for line in second.splitlines() if "■" in line]
+    assert memory, second
+    assert memory != [line for line in plain.splitlines() if "■" in line]
+    assert losses_of(home, 1)[0] == losses_of(home, 2)[0]
+    assert losses_of(home, 1)[1:] != losses_of(home, 2)[1:]
+
+    folder = tmp_path / "exported"
+    terminal.keys("e")
+    terminal.wait("train.py")
+    terminal.keys("t", "C-u")
+    terminal.text(str(folder))
+    terminal.keys("Enter", "w")
+    end = time.monotonic() + 20
+    while not (folder / "train.py").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert (folder / "train.py").exists(), terminal.screen()
+    done = subprocess.run(
+        [sys.executable, "-P", str(folder / "train.py")],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert [line.split()[-1] for line in done.stdout.splitlines()] == losses_of(home, 2)
+
+    terminal.keys("Escape", "q")
+    end = time.monotonic() + 20
+    while terminal.screen() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert terminal.screen() == ""
+
+
+def test_what_was_left_comes_back(terminal: Terminal, home: Path) -> None:
+    terminal.wait("Nothing has run yet")
+    terminal.go_to("LoRA")
+    terminal.keys("Space")
+    terminal.wait("● LoRA")
+    terminal.keys("Escape", "Escape", "q")
+    end = time.monotonic() + 20
+    while terminal.screen() and time.monotonic() < end:
+        time.sleep(0.1)
+    again = Terminal(home, 80, 24)
+    try:
+        again.wait("● LoRA")
+    finally:
+        again.close()
