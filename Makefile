@@ -18,8 +18,8 @@ run: $(VENV)/installed
 	@$(BIN)/memwb
 
 test: $(VENV)/installed-dev
-	@echo "ruff"        && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
-	@echo "mypy"        && $(BIN)/mypy -p memwb.engine -p memwb.workbench -p memwb.kernels -p memwb.presets
+	@echo "ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+	@echo "mypy" && $(BIN)/mypy -p memwb.engine -p memwb.workbench -p memwb.kernels -p memwb.presets
 	@echo "import contract" && $(BIN)/lint-imports --no-cache --no-logo
 	@echo "pytest"      && $(BIN)/python -m pytest -q
 

@@ -32,7 +32,7 @@ LADDER = (
 
 def ladder() -> list[tuple[str, Plan]]:
     """The plans from the most memory to the least, each with its title."""
-    plan = load_plan("tiny-demo", ["workload.steps=4"])
+    plan = load_plan("tiny-demo", ["batch_size=1", "steps=3"])
     rungs = []
     for rung in LADDER:
         for text in rung.overrides:
