@@ -3,7 +3,8 @@
 A dispatch mode sees the outputs of every operator (also in backward and in the optimizer) and
 counts each storage once, by identity, from its first sight until a finalizer says it is gone.
 Sizes are the storages' own ``nbytes``, nothing is rounded. Operators whose kernels are written
-in Python (bitsandbytes' on a CPU) are looked into.
+in Python (bitsandbytes' on a CPU) are looked into, and so is the work of thread pools
+(transformers loads pretrained weights in one).
 
 Not seen: scratch memory inside a compiled kernel that never becomes a tensor (a matrix library's
 packing buffers), and Python's own objects. They are in the resident memory, which is given as
@@ -12,8 +13,10 @@ packing buffers), and Python's own objects. They are in the resident memory, whi
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -77,6 +80,26 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
+def _watch_thread_pools(see: Callable[[torch.Tensor], None]) -> Callable[[], None]:
+    """A dispatch mode is of one thread: have pools enter one for each job. Gives the undoing."""
+    original = ThreadPoolExecutor.submit
+
+    def submit(
+        pool: ThreadPoolExecutor, job: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        def seen() -> Any:
+            with _Mode(see):
+                return job(*args, **kwargs)
+
+        return original(pool, seen)
+
+    def restore() -> None:
+        ThreadPoolExecutor.submit = original  # type: ignore[method-assign]
+
+    ThreadPoolExecutor.submit = submit  # type: ignore[method-assign,assignment]
+    return restore
+
+
 class CpuMeter:
     """See the module. ``reserved`` is ``allocated``: a CPU has no caching pool."""
 
@@ -90,10 +113,14 @@ class CpuMeter:
         self._peak: Row | None = None
         self._most_resident = 0
         self._mode: _Mode | None = None
+        self._unwatch: Callable[[], None] = _nothing
+        # A finalizer may run while its own thread counts: the lock has to let it through.
+        self._lock = threading.RLock()
         self._pulse = Pulse(lambda rows: send([sample(row, self._read()) for row in rows]))
 
     def start(self) -> None:
         """Begin to record."""
+        self._unwatch = _watch_thread_pools(self._see)
         self._mode = _Mode(self._see)
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         self.mark(0, "load")
@@ -129,6 +156,7 @@ class CpuMeter:
         if self._mode is not None:
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode = None
+            self._unwatch()
             self._alive.clear()
 
     def finish_step(self) -> None:
@@ -164,12 +192,14 @@ class CpuMeter:
         if known is not None:
             size = tensor.untyped_storage().nbytes()
             if size != known.size:
-                self._change(known, size - known.size)
+                with self._lock:
+                    self._change(known, size - known.size)
         elif address:
-            self._count(tensor.untyped_storage(), address)
+            with self._lock:
+                self._count(tensor.untyped_storage(), address)
 
     def _count(self, storage: torch.UntypedStorage, address: int) -> None:
-        if storage.device.type != "cpu":
+        if storage.device.type != "cpu" or address in self._alive or self._mode is None:
             return
         known = _Storage(storage, self._gone)
         known.address, known.size = address, 0
@@ -185,11 +215,16 @@ class CpuMeter:
 
     def _gone(self, reference: weakref.ref[torch.UntypedStorage]) -> None:
         assert isinstance(reference, _Storage)
-        if self._alive.get(reference.address) is reference:
-            del self._alive[reference.address]
-            now = self._clock()
-            self.trace.free(now, reference.name)
-            self._pulse.beat(now, self.trace)
+        with self._lock:
+            if self._alive.get(reference.address) is reference:
+                del self._alive[reference.address]
+                now = self._clock()
+                self.trace.free(now, reference.name)
+                self._pulse.beat(now, self.trace)
+
+
+def _nothing() -> None:
+    """What there is to undo before anything is done."""
 
 
 def _address(tensor: torch.Tensor) -> int:

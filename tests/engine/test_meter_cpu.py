@@ -302,6 +302,23 @@ def test_resizing_in_place_and_lists_of_outputs_count() -> None:
         assert sum(meter.trace.live) == 400
 
 
+def test_the_work_of_thread_pools_is_seen() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(size: int) -> torch.Tensor:
+        return torch.zeros(size) + torch.zeros(size)
+
+    before = ThreadPoolExecutor.submit
+    with ThreadPoolExecutor(3) as pool, metering() as meter:
+        kept = [job.result() for job in [pool.submit(work, 100) for _ in range(50)]]
+        assert sum(meter.trace.live) == 50 * 400
+        del kept
+        meter.settle()
+        peak = meter.peak()
+        assert peak is not None and 50 * 400 <= peak.allocated <= 53 * 800
+    assert ThreadPoolExecutor.submit is before
+
+
 def test_meta_and_fake_tensors_take_no_memory() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
