@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
@@ -13,8 +12,19 @@ from textual.screen import Screen
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
-from memwb.engine.protocol import Device, Ended, Event, Hello, Loaded, Problem, Ready, Started, Step, Stop
-from memwb.workbench import library, state
+from memwb.engine.protocol import (
+    Device,
+    Ended,
+    Event,
+    Hello,
+    Loaded,
+    Problem,
+    Ready,
+    Started,
+    Step,
+    Stop,
+)
+from memwb.workbench import dialogs, library, state
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.panels import texts
 from memwb.workbench.panels.plan import PlanPanel
@@ -58,18 +68,23 @@ class Workbench(App[None]):
         self._live_folder = self._live_label = self._failure = ""
         self._wanted_run = False
         self._bursting = False
-        self._main = MainScreen(session, self.settings.keymap)
+        self.main = MainScreen(session, self.settings.keymap)
 
     # Starting
 
     def get_default_screen(self) -> Screen[None]:
         """The main screen."""
-        return self._main
+        return self.main
 
     def on_mount(self) -> None:
         """Theme and keys now; everything slow after the first paint."""
-        self.set_keymap({c.id: keys_of(c, self.settings.keymap) for c in COMMANDS
-                         if c.id in self.settings.keymap})
+        self.set_keymap(
+            {
+                c.id: keys_of(c, self.settings.keymap)
+                for c in COMMANDS
+                if c.id in self.settings.keymap
+            }
+        )
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
         self.call_after_refresh(self._after_first_paint)
@@ -80,7 +95,7 @@ class Workbench(App[None]):
         self.run_worker(self._load_history(), group="history")
         self._resolve_model()
         if self._warning is not None:
-            self._tell_error(self._warning)
+            self.tell_error(self._warning)
         # Changing the theme is kept from here on, not while it is being set at the start.
         self.theme_changed_signal.subscribe(self, lambda theme: save_setting("theme", theme.name))
 
@@ -100,11 +115,11 @@ class Workbench(App[None]):
             case Ready():
                 self.device = event.device
                 self._set_engine("ready")
-                self._main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
+                self.main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
                 if self._wanted_run:
                     self.action_run()
             case Problem():
-                self._main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
+                self.main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
                 if not self._bursting and self.engine_state in ("running", "stopping"):
                     self._set_engine("ready")
             case _:
@@ -114,7 +129,7 @@ class Workbench(App[None]):
         if isinstance(event, Started):
             self.live = Trace(self._live_label)
             self._bursting = True
-            self._main.notice.clear()
+            self.main.notice.clear()
         if self.live is not None:
             self.live.apply(event)
         if isinstance(event, Started):
@@ -124,7 +139,7 @@ class Workbench(App[None]):
         if isinstance(event, Ended):
             self._ended(event)
         elif self.live is not None and self._follows:
-            self._main.take(event, self.live)
+            self.main.take(event, self.live)
 
     @property
     def _follows(self) -> bool:
@@ -134,25 +149,28 @@ class Workbench(App[None]):
     def on_run_opened(self, message: RunOpened) -> None:
         """The burst has a folder: it is in the history and in the charts from now on."""
         self._live_folder, self._live_label = message.folder, f"#{message.number}"
-        self._keep(state.shown(self.session, message.folder))
+        session = state.shown(self.session, message.folder)
+        if self.main.has_class("-narrow") and session.tab == "plan":
+            session = state.at(session, "memory")
+        self.keep(session)
         self.run_worker(self._load_history(), group="history")
 
     def on_not_recorded(self, message: NotRecorded) -> None:
         """The burst goes on without a folder."""
-        self._tell_error(message.error)
+        self.tell_error(message.error)
 
     def _ended(self, event: Ended) -> None:
         label = self.live.label if self.live is not None else ""
         if event.outcome == "done":
-            self._main.notice.clear()
+            self.main.notice.clear()
         else:
             kind, title, text = texts.outcome(event, label)
             self._failure = f"{title}: {event.what}"
-            self._main.tell(kind, title, text)
+            self.main.tell(kind, title, text)
         self._bursting = False
         self._set_engine("ready")
         if self.live is not None and self._follows:
-            self._main.show_trace(self.live)
+            self.main.show_trace(self.live)
         self.run_worker(self._load_history(), group="history")
 
     def on_engine_gone(self, message: EngineGone) -> None:
@@ -161,11 +179,11 @@ class Workbench(App[None]):
         self._bursting = False
         self._set_engine("dead")
         if message.reason is not None:
-            self._tell_error(message.reason)
+            self.tell_error(message.reason)
         else:
             rest = "Nothing of the plan or the history is lost. Press r to start it again."
             text = "\n".join(part for part in (self._failure, rest) if part)
-            self._main.tell("error", "The engine's process is gone", text)
+            self.main.tell("error", "The engine's process is gone", text)
 
     def _set_engine(self, engine: str) -> None:
         self.engine_state = engine
@@ -174,20 +192,21 @@ class Workbench(App[None]):
             doing = texts.progress(self.live)
         if self._wanted_run and engine == "starting":
             doing = "runs when the engine is ready"
-        self._main.show_header(self.model, self.device, engine, doing)
+        self.main.show_header(self.model, self.device, engine, doing)
 
     # The session changes
 
-    def _keep(self, session: Session) -> None:
+    def keep(self, session: Session) -> None:
+        """Another session: on the screen, and in its file."""
         self.session = session
         facts = texts.model_facts(self.model, self._model_error)
-        self._main.show_session(session, facts)
-        self._main.show_runs(self.recorded, session.shown, session.marks)
+        self.main.show_session(session, facts)
+        self.main.show_runs(self.recorded, session.shown, session.marks)
         self._set_engine(self.engine_state)
         try:
             save_session(session)
         except OSError as error:
-            self._main.tell("warning", "The session cannot be kept", str(error))
+            self.main.tell("warning", "The session cannot be kept", str(error))
 
     def change_plan(self, plan: Plan) -> None:
         """Another plan; the one before can be had back with undo."""
@@ -195,7 +214,7 @@ class Workbench(App[None]):
 
     def _take(self, session: Session) -> None:
         before = self.session.plan
-        self._keep(session)
+        self.keep(session)
         if (before.model, before.weights) != (session.plan.model, session.plan.weights):
             self.model = None
             self._resolve_model()
@@ -206,19 +225,19 @@ class Workbench(App[None]):
 
     def on_plan_panel_folded(self, message: PlanPanel.Folded) -> None:
         """A group was folded."""
-        self._keep(state.folded(self.session, message.group))
+        self.keep(state.folded(self.session, message.group))
 
     def on_plan_panel_model_wanted(self, message: PlanPanel.ModelWanted) -> None:
         """Enter on the model's name."""
-        self.run_worker(self.run_action("app.model"))
+        self.action_model()
 
     def on_main_screen_arranged(self, message: MainScreen.Arranged) -> None:
         """Another panel has the focus, or the screen for itself."""
-        self._keep(state.arranged(self.session, message.session))
+        self.keep(state.arranged(self.session, message.session))
 
     def on_runs_panel_chosen(self, message: RunsPanel.Chosen) -> None:
         """One run is wanted in the charts."""
-        self._keep(state.shown(self.session, message.folder))
+        self.keep(state.shown(self.session, message.folder))
         self._show_runs()
 
     def _resolve_model(self) -> None:
@@ -231,13 +250,13 @@ class Workbench(App[None]):
             self.model = await asyncio.to_thread(library.resolve, plan)
         except MemwbError as error:
             self.model, self._model_error = None, error.title
-        self._keep(self.session)
+        self.keep(self.session)
 
     # Runs
 
     async def _load_history(self) -> None:
         self.recorded = await asyncio.to_thread(library.runs)
-        self._main.show_runs(self.recorded, self.session.shown, self.session.marks)
+        self.main.show_runs(self.recorded, self.session.shown, self.session.marks)
         if self.live is None or not self._follows:
             await self._show()
 
@@ -254,9 +273,9 @@ class Workbench(App[None]):
             folders = known[:1]
         traces = [await self._trace_of(folder) for folder in folders]
         if traces:
-            self._main.show_trace(traces[0], traces[1] if len(traces) > 1 else None)
+            self.main.show_trace(traces[0], traces[1] if len(traces) > 1 else None)
         else:
-            self._main.memory.empty(texts.first_steps(texts.no_gpu(self.device)))
+            self.main.memory.empty(texts.first_steps(texts.no_gpu(self.device)))
 
     async def _trace_of(self, folder: str) -> Trace:
         if self.live is not None and folder == self._live_folder:
@@ -270,10 +289,10 @@ class Workbench(App[None]):
         """Run the plan; with no engine, start one and run when it is ready."""
         found = library.why_not(self.session.plan)
         if found is not None:
-            self._tell_error(found)
+            self.tell_error(found)
             return
         if self.engine_state == "dead":
-            self._main.notice.clear()
+            self.main.notice.clear()
             self._start_engine()
             return
         if self.engine_state in ("running", "stopping"):
@@ -302,12 +321,12 @@ class Workbench(App[None]):
 
     def action_compare(self) -> None:
         """Mark the run at the cursor of the history."""
-        if self._main.panel != "runs":
-            self._main.action_jump("runs")
+        if self.main.panel != "runs":
+            self.main.action_jump("runs")
             self.notify("c marks the run at the cursor; two marked runs are laid over each other.")
             return
-        if self._main.runs.folder:
-            self._keep(state.marked(self.session, self._main.runs.folder))
+        if self.main.runs.folder:
+            self.keep(state.marked(self.session, self.main.runs.folder))
             self._show_runs()
 
     def action_undo(self) -> None:
@@ -318,53 +337,28 @@ class Workbench(App[None]):
         """Make it again."""
         self._take(state.redone(self.session))
 
-    async def action_model(self) -> None:
+    def action_model(self) -> None:
         """Choose a model."""
-        from memwb.workbench.screens.models import ModelScreen
-
-        plan = self.session.plan
-        self.push_screen(ModelScreen(plan), lambda chosen: chosen and self.change_plan(chosen))
+        dialogs.choose_model(self)
 
     def action_export(self) -> None:
         """See and write the script."""
-        from memwb.workbench.screens.export import ExportScreen
-
-        found = library.why_not(self.session.plan)
-        if found is not None:
-            self._tell_error(found)
-            return
-        self.push_screen(ExportScreen(self.session.plan, self.session.target), self._exported)
-
-    def _exported(self, target: str | None) -> None:
-        if target:
-            self._keep(state.exported(self.session, target))
-            self._main.tell("information", "Exported", f"{Path(target) / 'train.py'}")
+        dialogs.export(self)
 
     def action_load_preset(self) -> None:
         """Take over a preset's plan."""
-        from memwb.workbench.screens.presets import PresetScreen
-
-        self.push_screen(PresetScreen(), lambda chosen: chosen and self.change_plan(chosen))
+        dialogs.load_preset(self)
 
     def action_save_preset(self) -> None:
         """Save the plan under a name."""
-        from memwb.workbench.screens.presets import SaveScreen
-
-        self.push_screen(SaveScreen(self.session.plan), self._saved)
-
-    def _saved(self, path: str | None) -> None:
-        if path:
-            self._main.tell("information", "Saved", path)
+        dialogs.save_preset(self)
 
     def action_ask_quit(self) -> None:
         """Quit; a running burst is asked about once."""
-        if self.engine_state not in ("running", "stopping"):
+        if self.engine_state in ("running", "stopping"):
+            dialogs.ask_quit(self)
+        else:
             self.exit()
-            return
-        from memwb.workbench.screens.ask import AskScreen
-
-        question = AskScreen("A burst is running", "Stop it and quit?", "quit", "stay")
-        self.push_screen(question, lambda sure: self.exit() if sure else None)
 
     async def on_unmount(self) -> None:
         """The engine ends with the workbench."""
@@ -380,21 +374,15 @@ class Workbench(App[None]):
                 yield SystemCommand(f"{command.title}  ({key})", command.help, run)
         yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
 
-    def _tell_error(self, error: MemwbError) -> None:
-        self._main.tell("error", error.title, "\n".join(p for p in (error.what, error.fix) if p))
+    def tell_error(self, error: MemwbError) -> None:
+        """What was wrong and what to do, above the footer."""
+        self.main.tell("error", error.title, "\n".join(p for p in (error.what, error.fix) if p))
 
 
 def _runner(app: Workbench, action: str) -> Callable[[], None]:
     name = action if "." in action else f"screen.{action}"
-    return lambda: app.call_later(app.run_action, name)
 
+    def run() -> None:
+        app.call_later(app.run_action, name)
 
-def run_app(plan: Plan | None = None) -> int:
-    """Run the workbench until it is left, with a plan in place of the last one; the exit code."""
-    from memwb.workbench.start import open_workbench
-
-    # Nothing of what is built until the first paint is garbage.
-    gc.disable()
-    app = open_workbench(plan)
-    app.run()
-    return app.return_code or 0
+    return run

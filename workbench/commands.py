@@ -20,41 +20,97 @@ class Command(msgspec.Struct, frozen=True):
 
 
 COMMANDS = (
-    Command("toggle", "space", "toggle", "Toggle", "Switch the technique at the cursor on or off, "
-            "step a choice to its next value, fold a group."),
-    Command("edit", "enter", "edit", "Edit", "Edit the value at the cursor in place."),
-    Command("run", "r", "app.run", "Run a burst", "Run the plan for its steps and watch memory and "
-            "loss. With a dead engine: start it again."),
-    Command("stop", "s", "app.stop", "Stop the burst", "Ask the running burst to stop; it is "
-            "terminated if it does not."),
-    Command("export", "e", "app.export", "Export the script", "See the train.py of this plan, write "
-            "it to a folder, copy it."),
-    Command("compare", "c", "app.compare", "Compare runs", "Mark the run at the cursor of the history; "
-            "two marked runs are laid over each other."),
-    Command("fix", "f", "fix", "Mend the problem", "Make the edit that a problem proposes, at the "
-            "cursor or else the first."),
-    Command("model", "o", "app.model", "Choose a model", "Search the catalogue and the local cache, or "
-            "give a folder or hub id."),
+    Command(
+        "toggle",
+        "space",
+        "toggle_row",
+        "Toggle",
+        "Switch the technique at the cursor on or off, "
+        "step a choice to its next value, fold a group.",
+    ),
+    Command("edit", "enter", "edit_row", "Edit", "Edit the value at the cursor in place."),
+    Command(
+        "run",
+        "r",
+        "app.run",
+        "Run a burst",
+        "Run the plan for its steps and watch memory and loss. With a dead engine: start it again.",
+    ),
+    Command(
+        "stop",
+        "s",
+        "app.stop",
+        "Stop the burst",
+        "Ask the running burst to stop; it is terminated if it does not.",
+    ),
+    Command(
+        "export",
+        "e",
+        "app.export",
+        "Export the script",
+        "See the train.py of this plan, write it to a folder, copy it.",
+    ),
+    Command(
+        "compare",
+        "c",
+        "app.compare",
+        "Compare runs",
+        "Mark the run at the cursor of the history; two marked runs are laid over each other.",
+    ),
+    Command(
+        "fix",
+        "f",
+        "fix",
+        "Mend the problem",
+        "Make the edit that a problem proposes, at the cursor or else the first.",
+    ),
+    Command(
+        "model",
+        "o",
+        "app.model",
+        "Choose a model",
+        "Search the catalogue and the local cache, or give a folder or hub id.",
+    ),
     Command("save", "w", "app.save_preset", "Save as preset", "Save the plan under a name."),
     Command("load", "l", "app.load_preset", "Load a preset", "Take over the plan of a preset."),
     Command("undo", "u", "app.undo", "Undo", "Take back the last edit of the plan."),
     Command("redo", "U", "app.redo", "Redo", "Make the edit again that was taken back."),
-    Command("filter", "slash", "filter", "Filter techniques", "Show only the rows that contain a "
-            "text."),
-    Command("freeze", "p", "freeze", "Freeze the chart", "Hold the chart still while the burst "
-            "goes on."),
-    Command("maximise", "m", "maximise", "Maximise the panel", "Give the focused panel the whole "
-            "screen, or give it back."),
+    Command(
+        "filter", "slash", "filter", "Filter techniques", "Show only the rows that contain a text."
+    ),
+    Command(
+        "freeze", "p", "freeze", "Freeze the chart", "Hold the chart still while the burst goes on."
+    ),
+    Command(
+        "maximise",
+        "m",
+        "maximise",
+        "Maximise the panel",
+        "Give the focused panel the whole screen, or give it back.",
+    ),
     Command("jump_plan", "1", "jump('plan')", "Go to the plan", "Focus the plan."),
     Command("jump_memory", "2", "jump('memory')", "Go to memory", "Focus the memory chart."),
     Command("jump_loss", "3", "jump('loss')", "Go to loss", "Focus the loss chart."),
     Command("jump_peak", "4", "jump('peak')", "Go to the peak", "Focus the peak and its parts."),
     Command("jump_runs", "5", "jump('runs')", "Go to the runs", "Focus the history of runs."),
-    Command("help", "question_mark,f1", "help", "Help", "Explain the focused widget, or the "
-            "technique at the cursor."),
-    Command("palette", "ctrl+p", "app.command_palette", "Commands", "Search every action by name.",
-            palette=False),
-    Command("quit", "q", "app.ask_quit", "Quit", "Leave; plan, runs and layout come back next time."),
+    Command(
+        "help",
+        "question_mark,f1",
+        "help",
+        "Help",
+        "Explain the focused widget, or the technique at the cursor.",
+    ),
+    Command(
+        "palette",
+        "ctrl+p",
+        "app.command_palette",
+        "Commands",
+        "Search every action by name.",
+        palette=False,
+    ),
+    Command(
+        "quit", "q", "app.ask_quit", "Quit", "Leave; plan, runs and layout come back next time."
+    ),
 )
 
 NAMES = {

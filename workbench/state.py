@@ -90,3 +90,8 @@ def arranged(session: Session, other: Session) -> Session:
 def exported(session: Session, target: str) -> Session:
     """The session that remembers where it exported to."""
     return replace(session, target=target)
+
+
+def at(session: Session, tab: str) -> Session:
+    """The session with another panel in front."""
+    return replace(session, tab=tab)

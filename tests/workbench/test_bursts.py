@@ -158,8 +158,9 @@ async def test_runs_are_shown_again_and_laid_over_each_other(
         await waiting(pilot, lambda: app.engine_state == "ready")
         for count in (1, 2):
             await pilot.press("r")
-            await waiting(pilot, lambda n=count: len(app.recorded) == n
-                          and app.recorded[0].outcome == "done")
+            await waiting(
+                pilot, lambda n=count: len(app.recorded) == n and app.recorded[0].outcome == "done"
+            )
     again = bench()
     async with again.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: len(again.recorded) == 2)

@@ -87,9 +87,7 @@ async def test_a_default_shows_that_it_acts(bench: Any) -> None:
         assert "○" in shown["technique:adamw"] and "●" in shown["technique:sgd"]
 
 
-async def test_what_is_not_installed_is_named(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_not_installed_is_named(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from memwb.workbench.panels import plan_rows
 
     monkeypatch.setattr(

@@ -107,9 +107,7 @@ async def test_a_plan_is_saved_under_a_name(bench: Any, waiting: Any) -> None:
         assert load_plan("mine") == app.session.plan
 
 
-async def test_export_writes_what_a_burst_runs(
-    bench: Any, waiting: Any, tmp_path: Path
-) -> None:
+async def test_export_writes_what_a_burst_runs(bench: Any, waiting: Any, tmp_path: Path) -> None:
     app = bench()
     target = tmp_path / "a new folder"
     async with app.run_test(size=SIZE) as pilot:
@@ -158,9 +156,7 @@ async def test_export_into_a_file_says_so(bench: Any, waiting: Any, tmp_path: Pa
         assert "cannot be written" in said(app)
 
 
-async def test_export_copies(
-    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_export_copies(bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
@@ -179,7 +175,13 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
         await waiting(pilot, lambda: app.screen is not main(app))
         page = str(app.screen.query_one("Static").render())
         lora = techniques()["lora"]
-        for part in (lora.saves, lora.costs, lora.not_when, lora.source, *lora.params.__struct_fields__):
+        for part in (
+            lora.saves,
+            lora.costs,
+            lora.not_when,
+            lora.source,
+            *lora.params.__struct_fields__,
+        ):
             assert part in page
         await pilot.press("escape")
         await pilot.pause()
@@ -194,7 +196,9 @@ def test_every_technique_has_a_help_page(name: str) -> None:
     assert techniques()[name].saves in page
 
 
-@pytest.mark.parametrize("key,word", [("2", "stacked"), ("3", "loss"), ("4", "Reserved"), ("5", "folder")])
+@pytest.mark.parametrize(
+    "key,word", [("2", "stacked"), ("3", "loss"), ("4", "Reserved"), ("5", "folder")]
+)
 async def test_help_explains_the_focused_panel(
     bench: Any, waiting: Any, key: str, word: str
 ) -> None:

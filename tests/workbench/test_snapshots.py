@@ -20,13 +20,36 @@ SIZES = ((80, 24), (120, 40), (200, 50))
 Steps = Callable[[Pilot[None]], Awaitable[None]]
 
 MODELS = [
-    Model(name="tiny", source="catalogue", location="", weights="random", parameters=2_460_096,
-          vocabulary=512, context=2048, licence="Apache-2.0"),
-    Model(name="smollm2-135m", source="catalogue", location="HuggingFaceTB/SmolLM2-135M",
-          weights="pretrained", parameters=134_515_008, vocabulary=49_152, context=8192,
-          licence="Apache-2.0"),
-    Model(name="qwen2.5-1.5b", source="catalogue", location="Qwen/Qwen2.5-1.5B", weights="random",
-          parameters=1_543_714_304, vocabulary=151_936, context=131_072, licence="Apache-2.0"),
+    Model(
+        name="tiny",
+        source="catalogue",
+        location="",
+        weights="random",
+        parameters=2_460_096,
+        vocabulary=512,
+        context=2048,
+        licence="Apache-2.0",
+    ),
+    Model(
+        name="smollm2-135m",
+        source="catalogue",
+        location="HuggingFaceTB/SmolLM2-135M",
+        weights="pretrained",
+        parameters=134_515_008,
+        vocabulary=49_152,
+        context=8192,
+        licence="Apache-2.0",
+    ),
+    Model(
+        name="qwen2.5-1.5b",
+        source="catalogue",
+        location="Qwen/Qwen2.5-1.5B",
+        weights="random",
+        parameters=1_543_714_304,
+        vocabulary=151_936,
+        context=131_072,
+        licence="Apache-2.0",
+    ),
 ]
 
 
@@ -36,7 +59,9 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "models", lambda: MODELS)
     monkeypatch.setattr(library, "script", lambda plan: SCRIPT)
     monkeypatch.setattr(
-        library, "resolve", lambda plan: next((m for m in MODELS if m.name == plan.model), MODELS[0])
+        library,
+        "resolve",
+        lambda plan: next((m for m in MODELS if m.name == plan.model), MODELS[0]),
     )
     monkeypatch.setattr(Path, "cwd", lambda: Path("/home/user"))
 
@@ -99,8 +124,13 @@ async def settled(pilot: Pilot[None], done: Callable[[], bool]) -> None:
     ],
 )
 def test_screen(
-    snap_compare: Any, bench: Any, short: Any, size: tuple[int, int], bursts: tuple[str, ...],
-    keys: tuple[str, ...], how: dict[str, Any],
+    snap_compare: Any,
+    bench: Any,
+    short: Any,
+    size: tuple[int, int],
+    bursts: tuple[str, ...],
+    keys: tuple[str, ...],
+    how: dict[str, Any],
 ) -> None:
     gpu = Device(kind="cuda", name="NVIDIA RTX 4070", capacity=12 * 2**30)
     how = how | ({"device": gpu} if "device" in how else {})

@@ -7,7 +7,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from memwb.engine.protocol import Event, Sample, Samples, Started, Timeline
+from memwb.engine.protocol import Event, Sample, Samples, Started, Step, Timeline
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.trace import Trace
 
@@ -18,6 +18,7 @@ class MemoryPanel(Vertical):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._label = ""
+        self._traced: tuple[int, ...] = ()
 
     def compose(self) -> ComposeResult:
         """The chart, hidden until there is something in it."""
@@ -70,6 +71,7 @@ class MemoryPanel(Vertical):
             case Started():
                 self._reveal()
                 self._label = ""
+                self._traced = event.traced
                 self.chart.capacity = event.device.capacity
                 self.chart.overlay = ()
                 self.chart.set_samples((), event.traced)
@@ -81,14 +83,22 @@ class MemoryPanel(Vertical):
                     self._entitle(event.samples[-1])
             case Timeline():
                 self.chart.replace_step(event.step, event.samples)
+                if event.samples:
+                    self._entitle(event.samples[-1])
+            case Step():
+                # No samples come from here on: what follows is timed without any tracing.
+                if event.step + 1 > max(self._traced, default=0):
+                    self._entitle(f"step {event.step} timed" if not event.traced else "timing")
 
     def _reveal(self) -> None:
         self.query_one("#first-steps").display = False
         self.chart.display = True
 
-    def _entitle(self, sample: Sample | bool | None = None) -> None:
+    def _entitle(self, moment: Sample | str | bool | None = None) -> None:
         parts = ["2 Memory", self._label]
-        if isinstance(sample, Sample):
-            parts.append(f"step {sample.step} · {sample.phase}" if sample.step else "loading")
+        if isinstance(moment, Sample):
+            parts.append(f"step {moment.step} · {moment.phase}" if moment.step else "loading")
+        if isinstance(moment, str):
+            parts.append(moment)
         parts.append("frozen" if self.frozen else "")
         self.border_title = " · ".join(part for part in parts if part)

@@ -206,9 +206,7 @@ class PlanPanel(Vertical):
 
     def _fill(self) -> None:
         width = self.rows.scrollable_content_region.width or 44
-        self.rows.fill(
-            plan_rows.plan_rows(self.plan, self.folded, self.wanted, width, self.facts)
-        )
+        self.rows.fill(plan_rows.plan_rows(self.plan, self.folded, self.wanted, width, self.facts))
         self._tell()
 
     def _tell(self) -> None:

@@ -68,8 +68,12 @@ def technique_rows(
     if chosen:
         values = plan.techniques[technique.name]
         rows += [
-            _value_row(f"techniques.{technique.name}.{item.name}", item.name,
-                       getattr(values, item.name), indent=6)
+            _value_row(
+                f"techniques.{technique.name}.{item.name}",
+                item.name,
+                getattr(values, item.name),
+                indent=6,
+            )
             for item in parameters_of(technique)
         ]
     for problem in found:
@@ -107,8 +111,11 @@ def text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(f'"{item}"' if isinstance(item, str) else str(item)
-                               for item in value) + "]"
+        return (
+            "["
+            + ", ".join(f'"{item}"' if isinstance(item, str) else str(item) for item in value)
+            + "]"
+        )
     return str(value)
 
 
@@ -122,8 +129,11 @@ def _model_rows(plan: Plan, facts: str, width: int) -> list[Row]:
 
 def _workload_rows(plan: Plan) -> list[Row]:
     work = plan.workload
-    keys = [key for key in work.__struct_fields__ if key != "text_field"
-            or work.data.endswith((".jsonl", ".parquet"))]
+    keys = [
+        key
+        for key in work.__struct_fields__
+        if key != "text_field" or work.data.endswith((".jsonl", ".parquet"))
+    ]
     return [
         _value_row(f"workload.{key}", key.replace("_", " "), getattr(work, key), indent=2)
         for key in keys
@@ -135,8 +145,9 @@ def _summary(plan: Plan) -> str:
     return f"{work.batch_size} × {work.sequence_length} · {work.steps} steps"
 
 
-def _section(group: str, title: str, inside: list[Row], shut: tuple[str, ...], brief: str
-             ) -> list[Row]:
+def _section(
+    group: str, title: str, inside: list[Row], shut: tuple[str, ...], brief: str
+) -> list[Row]:
     if group in shut:
         return [Row(f"group:{group}", ((f"▸ {title}", "group"), (f"  {brief}", "muted")))]
     return [Row(f"group:{group}", ((f"▾ {title}", "group"),)), *inside]

@@ -130,9 +130,7 @@ class Rows(ScrollView, can_focus=True):
         for line in {old, new}:
             self.refresh_line(line)
         # One line above stays visible, so that a group's name is seen with its first row.
-        self.scroll_to_region(
-            Region(0, max(0, new - 1), 1, 3), animate=False, force=True
-        )
+        self.scroll_to_region(Region(0, max(0, new - 1), 1, 3), animate=False, force=True)
         if old != new and self.current is not None:
             self.post_message(self.Moved(self, self.current))
 
@@ -164,7 +162,7 @@ class Rows(ScrollView, can_focus=True):
     def line_of(self, row_id: str) -> int:
         """The line of a row within the visible part; may lie outside of it."""
         place = next((at for at, row in enumerate(self.rows) if row.id == row_id), 0)
-        return place - self.scroll_offset.y
+        return place - int(self.scroll_offset.y)
 
     def render_line(self, y: int) -> Strip:
         """One visible line."""
@@ -205,7 +203,7 @@ class Rows(ScrollView, can_focus=True):
         place = max(0, min(place, last))
         ahead = range(place, last + 1) if by > 0 else range(place, -1, -1)
         behind = range(place, -1, -1) if by > 0 else range(place, last + 1)
-        for at in (*ahead, *behind):
+        for at in [*ahead, *behind]:
             if self.rows[at].selectable:
                 return at
         return 0

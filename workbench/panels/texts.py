@@ -90,9 +90,7 @@ def no_gpu(device: Device | None) -> str:
     """Said once where there is no GPU."""
     if device is None or device.kind == "cuda":
         return ""
-    return (
-        "No GPU here: bursts run on the CPU; memory by category is the same arithmetic."
-    )
+    return "No GPU here: bursts run on the CPU; memory by category is the same arithmetic."
 
 
 def loss_line(trace: Trace) -> str:

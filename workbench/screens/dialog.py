@@ -19,6 +19,12 @@ DIALOG = """
     .said { height: auto; color: $foreground 60%; }
     .said.-bad { color: $text-error; }
     .said.-good { color: $text-success; }
-    Input { margin: 0 0 1 0; background: $surface-lighten-1; border: none; height: 1; padding: 0 1; }
+    Input, Input:focus {
+        margin: 0 0 1 0;
+        padding: 0 1;
+        height: 1;
+        border: none;
+        background: $surface-lighten-1;
+    }
 """
 """Rules that every such screen nests under its own name."""

@@ -17,8 +17,8 @@ from textual.widgets import Input, Static
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.workbench import library
-from memwb.workbench.screens.dialog import DIALOG
 from memwb.workbench.panels.line import Line
+from memwb.workbench.screens.dialog import DIALOG
 from memwb.workbench.settings import write_atomically
 
 KEYS = (

@@ -111,10 +111,14 @@ def panel_help(panel: str, keymap: dict[str, str]) -> Content:
 
 def technique_help(technique: Technique) -> Content:
     """The declaration of a technique as a page."""
-    exact = "identical losses: the suite holds it to that" if technique.exact else (
-        f"losses within {technique.tolerance:g} of the plain run"
-        if technique.tolerance is not None
-        else "trains another model or takes other steps, so its losses are its own"
+    exact = (
+        "identical losses: the suite holds it to that"
+        if technique.exact
+        else (
+            f"losses within {technique.tolerance:g} of the plain run"
+            if technique.tolerance is not None
+            else "trains another model or takes other steps, so its losses are its own"
+        )
     )
     lines = [
         _pair("saves", technique.saves),

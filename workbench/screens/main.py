@@ -70,8 +70,9 @@ class MainScreen(Screen[None]):
         """Header, panels, notice, footer."""
         # Before there is anything whose style a class could change.
         self._set_layout(self._session)
-        yield Line(header_left(self._session.plan, None), header_right(None, "starting"),
-                   id="header")
+        yield Line(
+            header_left(self._session.plan, None), header_right(None, "starting"), id="header"
+        )
         yield Line(id="tabs")
         with Horizontal(id="body"):
             yield PlanPanel(self._session.plan, self._session.folded, id="plan")
@@ -137,8 +138,9 @@ class MainScreen(Screen[None]):
         if session.tab != self.panel:
             self.focus_panel(session.tab)
 
-    def show_header(self, model: Model | None, device: Device | None, engine: str, doing: str
-                    ) -> None:
+    def show_header(
+        self, model: Model | None, device: Device | None, engine: str, doing: str
+    ) -> None:
         """The line at the top."""
         self.query_one("#header", Line).show(
             header_left(self._session.plan, model), header_right(device, engine, doing)
@@ -194,22 +196,26 @@ class MainScreen(Screen[None]):
 
     def focus_panel(self, name: str) -> None:
         """Give a panel the focus; the list in it if it has one."""
-        targets = {"plan": "#plan-rows", "memory": "#memory-chart", "loss": "#loss-chart",
-                   "runs": "#runs-rows"}
+        targets = {
+            "plan": "#plan-rows",
+            "memory": "#memory-chart",
+            "loss": "#loss-chart",
+            "runs": "#runs-rows",
+        }
         self.query_one(targets.get(name, f"#{name}")).focus()
 
     def tell(self, kind: str, title: str, text: str = "") -> None:
         """A message above the footer."""
         self.notice.tell(kind, title, text)
 
-    def action_toggle(self) -> None:
+    def action_toggle_row(self) -> None:
         """Space: switch what the cursor is on."""
         if self.panel == "runs":
             self.runs.choose()
         else:
             self._in_plan().toggle_row()
 
-    def action_edit(self) -> None:
+    def action_edit_row(self) -> None:
         """Enter: edit a value, or show the run at the cursor."""
         if self.panel == "runs":
             self.runs.choose()

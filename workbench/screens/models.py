@@ -18,8 +18,8 @@ from memwb.engine.catalog import Model
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.workbench import library
-from memwb.workbench.screens.dialog import DIALOG
 from memwb.workbench.panels.rows import Row, Rows
+from memwb.workbench.screens.dialog import DIALOG
 from memwb.workbench.units import count, parameters
 
 SOURCES = {"catalogue": "catalogue", "cache": "local cache", "folder": "folder", "hub": "hub"}
@@ -138,7 +138,8 @@ class ModelScreen(ModalScreen[Plan | None]):
             tail = "" if model.location else ", and there are none to download"
             self._say(
                 f"{model.name}: random weights. No weights are on this machine{tail}; memory is "
-                "the same, and the loss starts from nothing learned.", ""
+                "the same, and the loss starts from nothing learned.",
+                "",
             )
         else:
             self._say(f"{model.name}: pretrained weights from {model.location}.", "")
@@ -164,7 +165,8 @@ def _is_path(text: str) -> bool:
 
 
 def _columns() -> str:
-    return f"  {'model':<22}{'size':>9}{'vocabulary':>12}{'context':>9}  {'weights':<12}licence"
+    figures = f"{'size':>9}{'vocabulary':>12}{'context':>9}"
+    return f"  {'model':<22}{figures}  {'weights':<12}{'source':<13}licence"
 
 
 def _row(model: Model) -> Row:
@@ -176,7 +178,6 @@ def _row(model: Model) -> Row:
             (f"{parameters(model.parameters) if model.parameters else '–':>9}", "value"),
             (f"{count(model.vocabulary):>12}{count(model.context):>9}  ", "plain"),
             (f"{'random' if random else 'pretrained':<12}", "warning" if random else "on"),
-            (model.licence, "muted"),
+            (f"{SOURCES.get(model.source, model.source):<13}{model.licence}", "muted"),
         ),
-        ((f" {SOURCES.get(model.source, model.source)} ", "muted"),),
     )

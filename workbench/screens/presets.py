@@ -15,8 +15,8 @@ from memwb.engine import paths
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.presets import load_plan, presets, save_preset
-from memwb.workbench.screens.dialog import DIALOG
 from memwb.workbench.panels.rows import Row, Rows
+from memwb.workbench.screens.dialog import DIALOG
 
 
 class PresetScreen(ModalScreen[Plan | None]):

@@ -1,0 +1,75 @@
+"""Opening the screens beside the main one, and what becomes of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memwb.engine.plan import Plan
+from memwb.workbench import library, state
+
+if TYPE_CHECKING:
+    from memwb.workbench.app import Workbench
+
+
+def choose_model(app: Workbench) -> None:
+    """Another model for the plan."""
+    from memwb.workbench.screens.models import ModelScreen
+
+    app.push_screen(ModelScreen(app.session.plan), _changing(app))
+
+
+def load_preset(app: Workbench) -> None:
+    """The plan of a preset in the place of this one."""
+    from memwb.workbench.screens.presets import PresetScreen
+
+    app.push_screen(PresetScreen(), _changing(app))
+
+
+def save_preset(app: Workbench) -> None:
+    """The plan among the user's presets."""
+    from memwb.workbench.screens.presets import SaveScreen
+
+    def saved(path: str | None) -> None:
+        if path:
+            app.main.tell("information", "Saved", path)
+
+    app.push_screen(SaveScreen(app.session.plan), saved)
+
+
+def export(app: Workbench) -> None:
+    """The script of the plan, if there can be one."""
+    from memwb.workbench.screens.export import ExportScreen
+
+    found = library.why_not(app.session.plan)
+    if found is not None:
+        app.tell_error(found)
+        return
+
+    def exported(target: str | None) -> None:
+        if target:
+            app.keep(state.exported(app.session, target))
+            app.main.tell("information", "Exported", str(Path(target) / "train.py"))
+
+    app.push_screen(ExportScreen(app.session.plan, app.session.target), exported)
+
+
+def ask_quit(app: Workbench) -> None:
+    """Whether to leave a running burst."""
+    from memwb.workbench.screens.ask import AskScreen
+
+    def answered(sure: bool | None) -> None:
+        if sure:
+            app.exit()
+
+    question = AskScreen("A burst is running", "Stop it and quit?", "quit", "stay")
+    app.push_screen(question, answered)
+
+
+def _changing(app: Workbench) -> Callable[[Plan | None], None]:
+    def chosen(plan: Plan | None) -> None:
+        if plan is not None:
+            app.change_plan(plan)
+
+    return chosen
