@@ -25,7 +25,7 @@ test: $(VENV)/installed-dev
 
 # After a change that is meant: rewrite the pictures that the snapshot tests compare with.
 snapshots: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -q --snapshot-update tests/ui
+	@$(BIN)/python -m pytest -q --snapshot-update tests/workbench/test_snapshots.py
 
 clean:
 	@rm -rf $(VENV) build *.egg-info
