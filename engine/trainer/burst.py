@@ -239,6 +239,8 @@ class _Run:
                 begin = time.perf_counter()
                 if traced:
                     self._phases.enter("forward", step=number)
+                else:
+                    self.meter.mark(number, "")
                 try:
                     step, value = next(steps)
                 except StopIteration:
