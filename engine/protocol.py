@@ -39,6 +39,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     step: int
     """0 while loading, then from 1."""
     phase: str
+    """One of PHASES; empty in a step that is not traced."""
     allocated: int
     reserved: int
     device: int

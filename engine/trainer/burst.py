@@ -160,7 +160,8 @@ class _Run:
         gc.disable()
         self.meter.start()
         module.main(list(argv))
-        speed = self._timed_tokens / self._timed if self._timed else None
+        known = self._timed and self._timed_tokens
+        speed = self._timed_tokens / self._timed if known else None
         return Ended(self._about.burst, "done", self.meter.peak(), tokens_per_second=speed)
 
     def abandon(self) -> None:
@@ -239,6 +240,8 @@ class _Run:
                 begin = time.perf_counter()
                 if traced:
                     self._phases.enter("forward", step=number)
+                else:
+                    self.meter.mark(number, "")
                 try:
                     step, value = next(steps)
                 except StopIteration:

@@ -167,6 +167,8 @@ def fork(command: Start, close: Iterable[int]) -> Child:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    # A stop that comes before the child can hear it waits until it can.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -181,6 +183,7 @@ def fork(command: Start, close: Iterable[int]) -> Child:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.close(writing)
     os.set_blocking(reading, False)
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -249,6 +252,7 @@ def _die_with(parent: int) -> None:
 
 def _burst(command: Start, voice: _Voice) -> int:
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         from memwb.engine.trainer.burst import run_plan
 
         ended = run_plan(command, voice.emit)

@@ -53,11 +53,13 @@ class CudaMeter:
         torch.cuda.reset_peak_memory_stats(self._device)
         self._record()
         self._recording = True
-        self._watcher.start()
         self.mark(0, "load")
+        # The first figures do not wait for the thread: the context is there already.
+        self._send([self._poll()])
+        self._watcher.start()
 
     def mark(self, step: int, phase: str) -> None:
-        """A phase begins."""
+        """A phase begins; an untraced step has none to tell."""
         self._now = (step, phase)
         if self._recording:
             self._notes.append(Note(time.time_ns() // 1000, step=step, phase=phase))

@@ -33,7 +33,7 @@ from memwb.engine.trainer.cpu import CpuMeter
 from memwb.engine.trainer.phases import Phases
 from memwb.engine.trainer.trace import OPTIMIZER, WEIGHTS
 
-CPU = About(device=Device("cpu", "test", 1))
+CPU = About(device=Device("cpu", "test", 1), tokens=32)
 
 # A model small enough to count by hand: 8·16 + 16·1 = 144 weights, a batch of 4 rows of 8.
 SCRIPT = """
@@ -187,7 +187,8 @@ def test_untraced_steps_have_no_samples_and_make_the_speed(tmp_path: Path) -> No
     after = events[events.index(steps[2]) :]
     assert not [e for e in after if isinstance(e, Samples | Timeline)]
     assert ended(events).losses == [s.loss for s in steps]
-    assert ended(events).tokens_per_second is not None
+    seconds = sum(s.seconds for s in steps if not s.traced)
+    assert ended(events).tokens_per_second == pytest.approx(2 * 32 / seconds, rel=0.05)
     assert ended(measured(tmp_path, steps=2)).tokens_per_second is None
 
 

@@ -196,6 +196,15 @@ def test_a_second_burst_has_to_wait_and_stop_stops_the_first(wire: Wire) -> None
     assert isinstance(wire.event(), Problem)
 
 
+def test_a_stop_right_after_the_start_is_heard(wire: Wire) -> None:
+    began = time.monotonic()
+    wire.send(encode(start("short", LONG)) + encode(Stop()))
+    ended = wire.ended()
+    assert (ended.burst, ended.outcome, ended.losses) == ("short", "stopped", [])
+    # It was asked, not terminated, which takes three seconds.
+    assert time.monotonic() - began < 2.9
+
+
 def test_something_is_heard_every_second(wire: Wire) -> None:
     wire.send(start("slow", 1, workload={"steps": 100_000, "sequence_length": 16}))
     wire.until(Started)
