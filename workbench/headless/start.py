@@ -25,6 +25,7 @@ def workbench(arguments: argparse.Namespace) -> int:
         from memwb.engine.presets import load_plan
 
         plan = load_plan(arguments.plan, arguments.overrides)
-    from memwb.workbench.app import run_app
+    from memwb.workbench.start import start
 
-    return run_app(plan)
+    start(plan)
+    return 0

@@ -203,7 +203,7 @@ class Rows(ScrollView, can_focus=True):
         place = max(0, min(place, last))
         ahead = range(place, last + 1) if by > 0 else range(place, -1, -1)
         behind = range(place, -1, -1) if by > 0 else range(place, last + 1)
-        for at in [*ahead, *behind]:
+        for at in (*ahead, *behind):
             if self.rows[at].selectable:
                 return at
         return 0
