@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import ClassVar
 
 import msgspec
@@ -203,10 +204,7 @@ class Rows(ScrollView, can_focus=True):
         place = max(0, min(place, last))
         ahead = range(place, last + 1) if by > 0 else range(place, -1, -1)
         behind = range(place, -1, -1) if by > 0 else range(place, last + 1)
-        for at in (*ahead, *behind):
-            if self.rows[at].selectable:
-                return at
-        return 0
+        return next((at for at in chain(ahead, behind) if self.rows[at].selectable), 0)
 
 
 def _strip(row: Row, width: int, base: Style, style: Callable[[str], Style]) -> Strip:
