@@ -21,7 +21,21 @@ from textual.strip import Strip
 Spans = tuple[tuple[str, str], ...]
 """Pieces of text, each with the name of its style."""
 
-STYLES = ("plain", "muted", "group", "on", "off", "value", "warning", "error", "accent")
+STYLES = {
+    "plain": "$foreground",
+    "muted": "$foreground 60%",
+    "group": "bold $text-secondary",
+    "on": "bold $text-success",
+    "off": "$foreground",
+    "value": "$text-accent",
+    "warning": "$text-warning",
+    "error": "$text-error",
+    "accent": "bold $text-primary",
+    "cursor": "bold on $primary 45%",
+    "cursor-plain": "reverse",
+    "cursor-blurred": "on $foreground 8%",
+}
+"""The looks by name. A component class each would be styled anew at every change of focus."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -36,27 +50,10 @@ class Row(msgspec.Struct, frozen=True):
 class Rows(ScrollView, can_focus=True):
     """The list. Posts ``Moved`` when the cursor moves and ``Pressed`` when a row is clicked."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "rows--cursor",
-        "rows--cursor-blurred",
-        *(f"rows--{name}" for name in STYLES),
-    }
     DEFAULT_CSS = """
     Rows {
         scrollbar-size-vertical: 1;
         overflow-x: hidden;
-        .rows--plain { color: $foreground; }
-        .rows--muted { color: $foreground 60%; }
-        .rows--group { color: $text-secondary; text-style: bold; }
-        .rows--on { color: $text-success; text-style: bold; }
-        .rows--off { color: $foreground; }
-        .rows--value { color: $text-accent; }
-        .rows--warning { color: $text-warning; }
-        .rows--error { color: $text-error; }
-        .rows--accent { color: $text-primary; text-style: bold; }
-        .rows--cursor { background: $primary 45%; text-style: bold; }
-        .rows--cursor-blurred { background: $foreground 8%; }
-        &:nocolor .rows--cursor { text-style: reverse; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -174,7 +171,7 @@ class Rows(ScrollView, can_focus=True):
             return Strip.blank(width, base)
         at_cursor = place == self.cursor and self.rows[place].selectable
         if at_cursor:
-            base += self._look("cursor" if self.has_focus else "cursor-blurred")
+            base += self._look(self._cursor())
         return _strip(self.rows[place], width, base, self._look)
 
     def notify_style_update(self) -> None:
@@ -188,15 +185,23 @@ class Rows(ScrollView, can_focus=True):
         if found is None:
             if not name:
                 found = self.rich_style
-            elif name.startswith("cursor"):
-                style = self.get_component_rich_style(f"rows--{name}")
-                found = Style(bgcolor=style.bgcolor, bold=style.bold, reverse=style.reverse)
             else:
                 # Colours with an alpha are blended with what is behind the list.
-                style = self.get_visual_style(f"rows--{name}").rich_style
-                found = Style(color=style.color, bold=style.bold, dim=style.dim)
+                style = self.app.stylesheet.parse_style(STYLES[name])
+                whole = (self.visual_style + style).rich_style
+                found = Style(
+                    color=whole.color if style.foreground is not None else None,
+                    bgcolor=whole.bgcolor if style.background is not None else None,
+                    bold=style.bold,
+                    reverse=style.reverse,
+                )
             self._looks[name] = found
         return found
+
+    def _cursor(self) -> str:
+        if not self.has_focus:
+            return "cursor-blurred"
+        return "cursor-plain" if self.app.no_color else "cursor"
 
     def _selectable(self, place: int, by: int) -> int:
         """The nearest row that can be chosen, looking first in the direction of the move."""

@@ -42,6 +42,8 @@ TALL = 46
 class MainScreen(Screen[None]):
     """Lays the panels out and passes keys on to the app's actions."""
 
+    # The panel that had the focus last gets it.
+    AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(command.keys, command.action, command.title, id=command.id, show=False)
