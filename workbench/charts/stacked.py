@@ -308,6 +308,10 @@ class StackedChart(Widget, can_focus=True):
         """Take the cursor away."""
         self._point(key=None, hover=None)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Without a cursor, escape is left to whoever else wants it."""
+        return action != "release" or self.cursor is not None
+
     def action_freeze(self) -> None:
         """Hold the chart still, or let it go on."""
         self.frozen = not self.frozen
