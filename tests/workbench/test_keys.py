@@ -173,14 +173,30 @@ async def test_m_gives_a_panel_the_screen_and_takes_it_back(bench: Any) -> None:
         assert main(app).plan_panel.region.area
 
 
-async def test_p_freezes_and_lets_go(bench: Any) -> None:
+@pytest.mark.parametrize("panel", ["1", "2", "3"])
+async def test_p_freezes_both_charts_and_lets_go(bench: Any, panel: str) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("p")
-        assert main(app).memory.frozen
-        assert "frozen" in main(app).memory.border_title
-        await pilot.press("p")
-        assert not main(app).memory.frozen
+        main(app).memory.chart.display = True
+        await pilot.press(panel)
+        for frozen in (True, False):
+            await pilot.press("p")
+            await pilot.pause()
+            assert main(app).memory.frozen == frozen
+            assert main(app).loss.query_one("#loss-chart").frozen == frozen
+            assert ("frozen" in main(app).memory.border_title) == frozen
+
+
+@pytest.mark.parametrize("panel", ["1", "2", "5"])
+async def test_escape_puts_a_message_away(bench: Any, panel: str) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        main(app).memory.chart.display = True
+        await pilot.press(panel)
+        main(app).tell("error", "Something", "happened")
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not main(app).notice.display
 
 
 async def test_groups_fold(bench: Any) -> None:

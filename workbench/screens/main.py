@@ -88,6 +88,8 @@ class MainScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """The layout of the last time."""
+        # Whoever freezes the memory chart (it has a key of its own) freezes the curve with it.
+        self.watch(self.memory.chart, "frozen", self.loss.freeze, init=False)
         self.lay_out(self._session)
         self.focus_panel(self._session.tab)
 
@@ -235,9 +237,7 @@ class MainScreen(Screen[None]):
 
     def action_freeze(self) -> None:
         """Hold the charts, or let them go on."""
-        frozen = not self.memory.frozen
-        self.memory.freeze(frozen)
-        self.loss.freeze(frozen)
+        self.memory.freeze(not self.memory.frozen)
 
     def action_jump(self, name: str) -> None:
         """Go to a panel."""
