@@ -247,7 +247,7 @@ class Workbench(App[None]):
     async def _resolve(self, plan: Plan) -> None:
         self._model_error = ""
         try:
-            self.model = await asyncio.to_thread(library.resolve, plan)
+            self.model = await asyncio.to_thread(library.resolve, plan, self.settings)
         except MemwbError as error:
             self.model, self._model_error = None, error.title
         self.keep(self.session)
@@ -307,7 +307,7 @@ class Workbench(App[None]):
         # Until the burst has started there is nothing of it to show.
         self.live, self._live_folder, self._live_label, self._failure = None, "", "", ""
         self._set_engine("running")
-        self._pump.start(self.session.plan, self.settings.device)
+        self._pump.start(self.session.plan, self.settings)
 
     def action_stop(self) -> None:
         """Ask the burst to stop."""

@@ -17,7 +17,7 @@ def choose_model(app: Workbench) -> None:
     """Another model for the plan."""
     from memwb.workbench.screens.models import ModelScreen
 
-    app.push_screen(ModelScreen(app.session.plan), _changing(app))
+    app.push_screen(ModelScreen(app.session.plan, app.settings), _changing(app))
 
 
 def load_preset(app: Workbench) -> None:
@@ -52,7 +52,7 @@ def export(app: Workbench) -> None:
             app.keep(state.exported(app.session, target))
             app.main.tell("information", "Exported", str(Path(target) / "train.py"))
 
-    app.push_screen(ExportScreen(app.session.plan, app.session.target), exported)
+    app.push_screen(ExportScreen(app.session.plan, app.settings, app.session.target), exported)
 
 
 def ask_quit(app: Workbench) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.runs import Summary
     from memwb.workbench.pump import Engine
+    from memwb.workbench.settings import Settings
 
 
 def engine() -> Engine:
@@ -23,11 +24,13 @@ def engine() -> Engine:
     return Client(log=paths.home() / "engine.log")
 
 
-def resolve(plan: Plan) -> Model:
+def resolve(plan: Plan, settings: Settings) -> Model:
     """The plan's model as this machine has it. Raises MemwbError."""
     from memwb.engine import catalog
 
-    return catalog.resolve(plan.model, plan.weights)
+    return catalog.resolve(
+        plan.model, plan.weights, settings.allow_pickle, settings.trust_remote_code
+    )
 
 
 def models() -> list[Model]:
@@ -63,11 +66,20 @@ def why_not(plan: Plan) -> MemwbError | None:
     return None
 
 
-def script(plan: Plan) -> str:
-    """The text of the plan's train.py. Raises MemwbError."""
-    from memwb.engine.script import script as write
+def script(plan: Plan, settings: Settings) -> str:
+    """The text of the plan's train.py, with what was measured of it. Raises MemwbError."""
+    from memwb.engine.script import script as text
+    from memwb.workbench.headless.export import measured
 
-    return write(plan, resolve(plan))
+    model = resolve(plan, settings)
+    return text(plan, model, measured(plan, model))
+
+
+def export(plan: Plan, settings: Settings, folder: str, replace: bool) -> Path:
+    """Write the script and the plan into a folder and return it. Raises MemwbError."""
+    from memwb.workbench.headless.export import write
+
+    return write(plan, resolve(plan, settings), Path(folder), replace)
 
 
 def first_plan(preset: str, model: str) -> Plan:

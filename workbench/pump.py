@@ -14,6 +14,7 @@ from memwb.engine.protocol import Command, Ended, Event, Start, Started
 
 if TYPE_CHECKING:
     from memwb.engine.runs import Recorder
+    from memwb.workbench.settings import Settings
 
 
 class Engine(Protocol):
@@ -94,11 +95,19 @@ class Pump:
         self._give_up()
         self._post(EngineGone(reason))
 
-    def start(self, plan: Plan, device: str) -> None:
-        """Run a burst of the plan."""
+    def start(self, plan: Plan, settings: Settings) -> None:
+        """Run a burst of the plan where and with what the settings allow."""
         self._plan = plan
         self._bursts += 1
-        self._engine.send(Start(plan=plan_data(plan), device=device, burst=str(self._bursts)))
+        self._engine.send(
+            Start(
+                plan=plan_data(plan),
+                device=settings.device,
+                burst=str(self._bursts),
+                allow_pickle=settings.allow_pickle,
+                trust_remote_code=settings.trust_remote_code,
+            )
+        )
 
     def send(self, command: Command) -> None:
         """Any other command."""

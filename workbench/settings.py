@@ -25,6 +25,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The model a first start opens with, in place of the preset's own."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    allow_pickle: bool = False
+    """Load pickled weights, which can run any code."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a model."""
     keymap: dict[str, str] = {}
 
 

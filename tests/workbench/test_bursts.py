@@ -208,3 +208,29 @@ async def test_frozen_charts_catch_up(bench: Any, waiting: Any) -> None:
         await pilot.press("p")
         await pilot.pause()
         assert any(main(app).memory.chart.columns)
+
+
+async def test_what_the_settings_allow_is_told_to_the_engine(
+    bench: Any, waiting: Any, home: Any
+) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text('device = "cpu"\nallow_pickle = true\n')
+    app = bench("full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.scripted.commands)
+        sent = app.scripted.commands[0]
+        assert (sent.device, sent.allow_pickle, sent.trust_remote_code) == ("cpu", True, False)
+
+
+async def test_a_theme_is_kept(bench: Any, waiting: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        app.theme = "nord"
+        await pilot.pause()
+    again = bench()
+    async with again.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        assert again.theme == "nord"

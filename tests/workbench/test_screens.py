@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from textual.widgets import Input
 
-from memwb.engine.plan import Plan, override
+from memwb.engine.plan import Plan, override, read_plan
 from memwb.engine.presets import load_plan, presets
 from memwb.engine.technique import techniques
 from memwb.workbench import library
+from memwb.workbench.settings import Settings
 
 SIZE = (120, 40)
 
@@ -61,7 +62,7 @@ async def test_a_folder_that_is_no_model_is_told_in_place(
 async def test_a_folder_with_a_config_can_be_chosen(
     bench: Any, waiting: Any, tmp_path: Path
 ) -> None:
-    config = library.resolve(Plan(model="tiny")).config
+    config = library.resolve(Plan(model="tiny"), Settings()).config
     assert config is not None
     (tmp_path / "config.json").write_text(json.dumps(config))
     app = bench(plan=Plan(model="tiny"))
@@ -113,14 +114,15 @@ async def test_export_writes_what_a_burst_runs(bench: Any, waiting: Any, tmp_pat
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
         await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
-        assert app.screen._script == library.script(app.session.plan)
+        assert app.screen._script == library.script(app.session.plan, Settings())
         app.screen.query_one(Input).value = str(target)
         await pilot.pause()
         launch = str(app.screen.query_one("#launch").render())
         assert launch == f"python '{target}/train.py'"
         await pilot.press("w")
         await waiting(pilot, lambda: app.screen is main(app))
-        assert (target / "train.py").read_text() == library.script(app.session.plan)
+        assert (target / "train.py").read_text() == library.script(app.session.plan, Settings())
+        assert read_plan(target / "plan.toml") == app.session.plan
         assert app.session.target == str(target)
 
 
@@ -140,7 +142,7 @@ async def test_export_never_overwrites_without_asking(
         assert file.read_text() == "mine" and "w again replaces it" in said(app)
         await pilot.press("w")
         await waiting(pilot, lambda: app.screen is main(app))
-        assert file.read_text() == library.script(app.session.plan)
+        assert file.read_text() == library.script(app.session.plan, Settings())
 
 
 async def test_export_into_a_file_says_so(bench: Any, waiting: Any, tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ async def test_export_copies(bench: Any, waiting: Any, monkeypatch: pytest.Monke
         await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
         await pilot.press("y")
         await pilot.pause()
-        assert app.clipboard == library.script(app.session.plan)
+        assert app.clipboard == library.script(app.session.plan, Settings())
 
 
 async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) -> None:

@@ -57,11 +57,11 @@ MODELS = [
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that changes with the machine, the time or the catalogue."""
     monkeypatch.setattr(library, "models", lambda: MODELS)
-    monkeypatch.setattr(library, "script", lambda plan: SCRIPT)
+    monkeypatch.setattr(library, "script", lambda plan, settings: SCRIPT)
     monkeypatch.setattr(
         library,
         "resolve",
-        lambda plan: next((m for m in MODELS if m.name == plan.model), MODELS[0]),
+        lambda plan, settings: next((m for m in MODELS if m.name == plan.model), MODELS[0]),
     )
     monkeypatch.setattr(Path, "cwd", lambda: Path("/home/user"))
 

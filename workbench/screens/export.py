@@ -19,7 +19,7 @@ from memwb.engine.plan import Plan
 from memwb.workbench import library
 from memwb.workbench.panels.line import Line
 from memwb.workbench.screens.dialog import DIALOG
-from memwb.workbench.settings import write_atomically
+from memwb.workbench.settings import Settings
 
 KEYS = (
     "[@click=screen.write][b $text-accent]w[/] write[/]   "
@@ -48,12 +48,13 @@ class ExportScreen(ModalScreen[str | None]):
         Binding("escape,q", "leave", "Leave"),
     ]
 
-    def __init__(self, plan: Plan, target: str) -> None:
+    def __init__(self, plan: Plan, settings: Settings, target: str) -> None:
         super().__init__()
         self._plan = plan
+        self._settings = settings
         self._script = ""
         self._target = target or str(Path.cwd() / "export")
-        self._asked: Path | None = None
+        self._asked = ""
 
     def compose(self) -> ComposeResult:
         """Script, folder, launch line, keys."""
@@ -71,7 +72,7 @@ class ExportScreen(ModalScreen[str | None]):
         self.query_one("#script").focus()
         self._launch()
         try:
-            self._script = await asyncio.to_thread(library.script, self._plan)
+            self._script = await asyncio.to_thread(library.script, self._plan, self._settings)
         except MemwbError as error:
             self._say(f"✗ {error}", "-bad")
             self.query_one("#text", Static).update("")
@@ -83,7 +84,7 @@ class ExportScreen(ModalScreen[str | None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Another folder, another launch line."""
         self._target = event.value.strip()
-        self._asked = None
+        self._asked = ""
         self._launch()
 
     def on_input_submitted(self) -> None:
@@ -107,30 +108,27 @@ class ExportScreen(ModalScreen[str | None]):
             self.app.copy_to_clipboard(self._script)
             self._say("Copied, where the terminal allows it (OSC 52).", "-good")
 
-    def action_write(self) -> None:
-        """Write train.py; one that is there already is asked about once."""
+    async def action_write(self) -> None:
+        """Write train.py and plan.toml; files that are there already are asked about once."""
         if not self._script:
             return
         if not self._target:
             self._say("✗ Give a folder (t).", "-bad")
             return
-        file = self._file()
-        if file.exists() and self._asked != file:
-            if file.is_file() and file.read_bytes() == self._script.encode():
-                self.dismiss(str(file.parent))
-                return
-            self._asked = file
-            self._say(f"{file} exists and differs. w again replaces it.", "-bad")
-            return
+        sure = self._asked == self._target
         try:
-            write_atomically(file, self._script.encode())
-        except OSError as error:
-            self._say(f"✗ {file} cannot be written: {error.strerror}", "-bad")
+            folder = await asyncio.to_thread(
+                library.export, self._plan, self._settings, self._target, sure
+            )
+        except MemwbError as error:
+            there = Path(self._target).expanduser() / "train.py"
+            if there.exists() and not sure:
+                self._asked = self._target
+                self._say(f"{error.what}. w again replaces it.", "-bad")
+            else:
+                self._say(f"✗ {error}", "-bad")
             return
-        self.dismiss(str(file.parent))
-
-    def _file(self) -> Path:
-        return Path(self._target).expanduser().absolute() / "train.py"
+        self.dismiss(str(folder))
 
     def _launch(self) -> None:
         place = shlex.quote(str(Path(self._target) / "train.py")) if self._target else "…"

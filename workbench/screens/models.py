@@ -20,6 +20,7 @@ from memwb.engine.plan import Plan
 from memwb.workbench import library
 from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.screens.dialog import DIALOG
+from memwb.workbench.settings import Settings
 from memwb.workbench.units import count, parameters
 
 SOURCES = {"catalogue": "catalogue", "cache": "local cache", "folder": "folder", "hub": "hub"}
@@ -44,9 +45,10 @@ class ModelScreen(ModalScreen[Plan | None]):
         Binding("pageup", "page(-1)", "Page up", priority=True, show=False),
     ]
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, settings: Settings) -> None:
         super().__init__()
         self._plan = plan
+        self._settings = settings
         self._models: list[Model] = []
 
     def compose(self) -> ComposeResult:
@@ -103,7 +105,7 @@ class ModelScreen(ModalScreen[Plan | None]):
     async def _resolve(self, name: str) -> None:
         plan = replace(self._plan, model=name)
         try:
-            await asyncio.to_thread(library.resolve, plan)
+            await asyncio.to_thread(library.resolve, plan, self._settings)
         except MemwbError as error:
             if plan.weights == "auto":
                 self._say(f"✗ {error}", "-bad")
@@ -111,7 +113,7 @@ class ModelScreen(ModalScreen[Plan | None]):
             # Weights that were asked for another model need not exist for this one.
             plan = replace(plan, weights="auto")
             try:
-                await asyncio.to_thread(library.resolve, plan)
+                await asyncio.to_thread(library.resolve, plan, self._settings)
             except MemwbError as second:
                 self._say(f"✗ {second}", "-bad")
                 return
