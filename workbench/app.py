@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.screen import Screen
+from textual.widgets import Input
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
@@ -27,8 +28,6 @@ from memwb.engine.protocol import (
 from memwb.workbench import dialogs, library, state
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.panels import texts
-from memwb.workbench.panels.plan import PlanPanel
-from memwb.workbench.panels.runs import RunsPanel
 from memwb.workbench.pump import Engine, EngineEvent, EngineGone, NotRecorded, Pump, RunOpened
 from memwb.workbench.screens.main import MainScreen
 from memwb.workbench.settings import Settings, save_session, save_setting
@@ -38,6 +37,9 @@ from memwb.workbench.trace import Trace
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.runs import Summary
+
+OWN_ACTIONS = {c.action.removeprefix("app.") for c in COMMANDS if c.action.startswith("app.")}
+OWN_ACTIONS.discard("command_palette")
 
 
 class Workbench(App[None]):
@@ -68,7 +70,7 @@ class Workbench(App[None]):
         self._live_folder = self._live_label = self._failure = ""
         self._wanted_run = False
         self._bursting = False
-        self.main = MainScreen(session, self.settings.keymap)
+        self.main = MainScreen(self, session, self.settings.keymap)
 
     # Starting
 
@@ -92,6 +94,7 @@ class Workbench(App[None]):
     def _after_first_paint(self) -> None:
         gc.enable()
         self._start_engine()
+        self.run_worker(self.main.plan_panel.prepare(), group="fields")
         self.run_worker(self._load_history(), group="history")
         self._resolve_model()
         if self._warning is not None:
@@ -156,7 +159,7 @@ class Workbench(App[None]):
         self.run_worker(self._load_history(), group="history")
 
     def on_not_recorded(self, message: NotRecorded) -> None:
-        """The burst goes on without a folder."""
+        """The burst goes on without one."""
         self.tell_error(message.error)
 
     def _ended(self, event: Ended) -> None:
@@ -198,7 +201,8 @@ class Workbench(App[None]):
 
     def keep(self, session: Session) -> None:
         """Another session: on the screen, and in its file."""
-        self.session = session
+        row = self.main.plan_panel.row
+        self.session = session = state.standing(session, row.id if row is not None else "")
         facts = texts.model_facts(self.model, self._model_error)
         self.main.show_session(session, facts)
         self.main.show_runs(self.recorded, session.shown, session.marks)
@@ -219,25 +223,17 @@ class Workbench(App[None]):
             self.model = None
             self._resolve_model()
 
-    def on_plan_panel_edited(self, message: PlanPanel.Edited) -> None:
-        """The plan was edited in its panel."""
-        self.change_plan(message.plan)
+    def fold(self, group: str) -> None:
+        """Fold a group of the plan, or unfold it."""
+        self.keep(state.folded(self.session, group))
 
-    def on_plan_panel_folded(self, message: PlanPanel.Folded) -> None:
-        """A group was folded."""
-        self.keep(state.folded(self.session, message.group))
-
-    def on_plan_panel_model_wanted(self, message: PlanPanel.ModelWanted) -> None:
-        """Enter on the model's name."""
-        self.action_model()
-
-    def on_main_screen_arranged(self, message: MainScreen.Arranged) -> None:
+    def arrange(self, layout: Session) -> None:
         """Another panel has the focus, or the screen for itself."""
-        self.keep(state.arranged(self.session, message.session))
+        self.keep(state.arranged(self.session, layout))
 
-    def on_runs_panel_chosen(self, message: RunsPanel.Chosen) -> None:
-        """One run is wanted in the charts."""
-        self.keep(state.shown(self.session, message.folder))
+    def show_run(self, folder: str) -> None:
+        """One run in the charts."""
+        self.keep(state.shown(self.session, folder))
         self._show_runs()
 
     def _resolve_model(self) -> None:
@@ -354,11 +350,17 @@ class Workbench(App[None]):
         dialogs.save_preset(self)
 
     def action_ask_quit(self) -> None:
-        """Quit; a running burst is asked about once."""
+        """Quit, with the cursor kept; a running burst is asked about once."""
+        self.keep(self.session)
         if self.engine_state in ("running", "stopping"):
             dialogs.ask_quit(self)
         else:
             self.exit()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While one types into a field of the main screen, letters are text."""
+        typing = self.screen is self.main and isinstance(self.focused, Input)
+        return not (typing and action in OWN_ACTIONS)
 
     async def on_unmount(self) -> None:
         """The engine ends with the workbench."""

@@ -23,6 +23,8 @@ class Session(msgspec.Struct, frozen=True):
     """Folders of at most two runs laid over each other, the filled one first."""
     folded: tuple[str, ...] = ()
     """Groups of the plan that are folded."""
+    row: str = ""
+    """The row of the plan that the cursor stands on."""
     tab: str = "plan"
     """The panel with the focus, and the one visible in a narrow terminal."""
     maximised: bool = False
@@ -85,6 +87,11 @@ def marked(session: Session, folder: str) -> Session:
 def arranged(session: Session, other: Session) -> Session:
     """The session with the layout of another."""
     return replace(session, tab=other.tab, maximised=other.maximised)
+
+
+def standing(session: Session, row: str) -> Session:
+    """The session with the cursor on a row of the plan."""
+    return replace(session, row=row)
 
 
 def exported(session: Session, target: str) -> Session:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from textual import events
 from textual.widgets import Input
 
 from memwb.engine.plan import Plan, override
@@ -135,7 +136,10 @@ async def test_slash_filters_and_escape_gives_all_back(bench: Any) -> None:
         everything = len(rows(app).rows)
         await pilot.press("slash")
         await pilot.pause()
-        await pilot.press(*"lora", "enter")
+        await pilot.press(*"no such thing")
+        await pilot.pause()
+        assert rows(app).rows == [] and rows(app).current is None
+        await pilot.press("ctrl+u", *"lora", "enter")
         await pilot.pause()
         assert [row.id for row in rows(app).rows if row.selectable] == [
             "group:adapters",
@@ -291,5 +295,22 @@ async def test_nothing_is_lost_on_quit(bench: Any) -> None:
         await pilot.pause()
         assert again.session == left
         assert main(again).panel == "runs"
+        assert rows(again).current.id == left.row
         await pilot.press("u")
         assert "lora" not in again.session.plan.techniques
+
+
+async def test_keys_typed_ahead_go_where_they_belong(bench: Any, waiting: Any) -> None:
+    """Every key arrives before the first is handled, as from a fast hand or a paste."""
+    app = bench("full")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        rows(app).select("value:workload.steps")
+        keys = ["enter", "6", "enter", "down", "down", "space", "1", "slash", *"sgd"]
+        for key in [*keys, "enter", "down", "space", "r"]:
+            app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await waiting(pilot, lambda: app.scripted.commands)
+        plan = app.scripted.commands[0].plan
+        assert plan["workload"]["steps"] == 6
+        assert plan["workload"]["schedule"] == "cosine"
+        assert "sgd" in plan["techniques"]

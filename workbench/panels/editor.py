@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Awaitable, Callable
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.message import Message
 from textual.widgets import Input, Static
+
+from memwb.workbench.panels.field import Field
 
 Check = Callable[[str, str], str]
 """Takes a path and a text; says what is wrong with it, or nothing."""
 
+Accept = Callable[[str, str, int], Awaitable[None]]
+"""Takes a path, a text that is right, and which row to edit next."""
+
+STEPS = {"enter": 0, "tab": 1, "down": 1, "shift+tab": -1, "up": -1}
+"""The keys that confirm a value, and which row is edited next."""
+
 
 class Editor(Vertical):
-    """One value being edited. Posts ``Accepted`` or ``Left``; it never changes the plan itself."""
+    """One value being edited; who opened it is told the text when it is right and confirmed."""
 
     DEFAULT_CSS = """
     Editor {
@@ -31,33 +36,18 @@ class Editor(Vertical):
         #note.-bad { color: $text-error; }
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Leave", show=False),
-        Binding("tab,down", "next(1)", "Next value", show=False),
-        Binding("shift+tab,up", "next(-1)", "Previous value", show=False),
-    ]
 
-    class Accepted(Message):
-        """The text is right and was confirmed; ``step`` says which row to edit next, 0 none."""
-
-        def __init__(self, path: str, text: str, step: int) -> None:
-            super().__init__()
-            self.path = path
-            self.text = text
-            self.step = step
-
-    class Left(Message):
-        """The field was left without a change."""
-
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check, accept: Accept, leave: Callable[[], None]) -> None:
         super().__init__()
         self._check = check
+        self._accept = accept
+        self._leave = leave
         self._hint = ""
         self.path = ""
 
     def compose(self) -> ComposeResult:
         """A line to type in and a line that answers."""
-        yield Input(compact=True, select_on_focus=True, classes="field")
+        yield Field(self._special)
         yield Static(id="note", markup=False)
 
     def open(self, path: str, text: str, hint: str) -> None:
@@ -66,7 +56,7 @@ class Editor(Vertical):
         field = self.query_one(Input)
         field.value = text
         self.display = True
-        field.focus()
+        self.screen.set_focus(field)
         self._answer(text)
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -74,27 +64,21 @@ class Editor(Vertical):
         event.stop()
         self._answer(event.value)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Take the value if it is right."""
-        event.stop()
-        self._accept(0)
+    async def _special(self, key: str) -> bool:
+        if key in STEPS:
+            await self._confirm(STEPS[key])
+        elif key == "escape":
+            self.display = False
+            self._leave()
+        return key in STEPS or key == "escape"
 
-    def action_next(self, step: int) -> None:
-        """Take the value and go on to the next or previous one."""
-        self._accept(step)
-
-    def action_leave(self) -> None:
-        """Close without a change."""
-        self.display = False
-        self.post_message(self.Left())
-
-    def _accept(self, step: int) -> None:
+    async def _confirm(self, step: int) -> None:
         text = self.query_one(Input).value
         if self._check(self.path, text):
             self.app.bell()
             return
         self.display = False
-        self.post_message(self.Accepted(self.path, text, step))
+        await self._accept(self.path, text, step)
 
     def _answer(self, text: str) -> None:
         wrong = self._check(self.path, text)

@@ -56,13 +56,14 @@ class Rows(ScrollView, can_focus=True):
         overflow-x: hidden;
     }
     """
+    # In order with the keys of the screen: "down, space" must not toggle the row before.
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("home,g", "edge(0)", "First", show=False),
-        Binding("end,G", "edge(-1)", "Last", show=False),
+        Binding("up,k", "move(-1)", "Up", show=False, priority=True),
+        Binding("down,j", "move(1)", "Down", show=False, priority=True),
+        Binding("pageup", "page(-1)", "Page up", show=False, priority=True),
+        Binding("pagedown", "page(1)", "Page down", show=False, priority=True),
+        Binding("home,g", "edge(0)", "First", show=False, priority=True),
+        Binding("end,G", "edge(-1)", "Last", show=False, priority=True),
     ]
 
     cursor: reactive[int] = reactive(0, always_update=True)
@@ -205,6 +206,8 @@ class Rows(ScrollView, can_focus=True):
 
     def _selectable(self, place: int, by: int) -> int:
         """The nearest row that can be chosen, looking first in the direction of the move."""
+        if not self.rows:
+            return 0
         last = len(self.rows) - 1
         place = max(0, min(place, last))
         ahead = range(place, last + 1) if by > 0 else range(place, -1, -1)

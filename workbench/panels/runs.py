@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.message import Message
 
 from memwb.workbench.panels.history_rows import history_rows
+from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.rows import Row, Rows
 
 if TYPE_CHECKING:
@@ -21,15 +21,9 @@ EMPTY = Row("", ((" no runs yet", "muted"),), (), False)
 class RunsPanel(Vertical):
     """The list of runs, newest first."""
 
-    class Chosen(Message):
-        """A run is wanted in the charts."""
-
-        def __init__(self, folder: str) -> None:
-            super().__init__()
-            self.folder = folder
-
-    def __init__(self, *, id: str) -> None:
+    def __init__(self, owner: Owner, *, id: str) -> None:
         super().__init__(id=id)
+        self._owner = owner
         self._runs: Sequence[Summary] = ()
         self._shown = ""
         self._marks: tuple[str, ...] = ()
@@ -62,7 +56,7 @@ class RunsPanel(Vertical):
     def choose(self) -> None:
         """Show the run at the cursor."""
         if self.folder:
-            self.post_message(self.Chosen(self.folder))
+            self._owner.show_run(self.folder)
 
     def on_rows_pressed(self, event: Rows.Pressed) -> None:
         """A click shows the run."""

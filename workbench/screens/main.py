@@ -10,8 +10,8 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 from textual.screen import Screen
+from textual.widgets import Input
 
 from memwb.engine.protocol import Device, Event, Samples, Started, Step, Timeline
 from memwb.workbench.commands import COMMANDS
@@ -19,6 +19,7 @@ from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.loss import LossPanel
 from memwb.workbench.panels.memory import MemoryPanel
 from memwb.workbench.panels.notice import Notice
+from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.peak import PeakPanel
 from memwb.workbench.panels.plan import PlanPanel
 from memwb.workbench.panels.runs import RunsPanel
@@ -46,24 +47,27 @@ class MainScreen(Screen[None]):
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(command.keys, command.action, command.title, id=command.id, show=False)
+            # Taken in the order in which they were typed, before the next key finds its widget:
+            # what is typed on after Enter belongs to the field that Enter opens.
+            Binding(
+                command.keys,
+                command.action,
+                command.title,
+                id=command.id,
+                show=False,
+                priority=True,
+            )
             for command in COMMANDS
             if command.id != "palette"
         ),
         Binding("escape", "back", "Back", show=False),
-        Binding("tab", "next_panel(1)", "Next panel", show=False),
-        Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False),
+        Binding("tab", "next_panel(1)", "Next panel", show=False, priority=True),
+        Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False, priority=True),
     ]
 
-    class Arranged(Message):
-        """The layout is another one."""
-
-        def __init__(self, session: Session) -> None:
-            super().__init__()
-            self.session = session
-
-    def __init__(self, session: Session, keymap: dict[str, str]) -> None:
+    def __init__(self, owner: Owner, session: Session, keymap: dict[str, str]) -> None:
         super().__init__()
+        self._owner = owner
         self._session = session
         self._keymap = keymap
         self._engine = "starting"
@@ -77,12 +81,12 @@ class MainScreen(Screen[None]):
         )
         yield Line(id="tabs")
         with Horizontal(id="body"):
-            yield PlanPanel(self._session.plan, self._session.folded, id="plan")
+            yield PlanPanel(self._owner, self._session, id="plan")
             with Vertical(id="right"):
                 yield MemoryPanel(id="memory")
                 yield LossPanel(id="loss")
                 yield PeakPanel(id="peak")
-                yield RunsPanel(id="runs")
+                yield RunsPanel(self._owner, id="runs")
         yield Notice(id="notice")
         yield Line(id="footer")
 
@@ -206,34 +210,38 @@ class MainScreen(Screen[None]):
             "loss": "#loss-chart",
             "runs": "#runs-rows",
         }
-        self.query_one(targets.get(name, f"#{name}")).focus()
+        self.set_focus(self.query_one(targets.get(name, f"#{name}")))
 
     def tell(self, kind: str, title: str, text: str = "") -> None:
         """A message above the footer."""
         self.notice.tell(kind, title, text)
 
-    def action_toggle_row(self) -> None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While one types into a field every key is the field's, escape excepted."""
+        return action == "back" or not isinstance(self.focused, Input)
+
+    async def action_toggle_row(self) -> None:
         """Space: switch what the cursor is on."""
         if self.panel == "runs":
             self.runs.choose()
         else:
-            self._in_plan().toggle_row()
+            await self._in_plan().toggle_row()
 
-    def action_edit_row(self) -> None:
+    async def action_edit_row(self) -> None:
         """Enter: edit a value, or show the run at the cursor."""
         if self.panel == "runs":
             self.runs.choose()
         else:
-            self._in_plan().edit_row()
+            await self._in_plan().edit_row()
 
     def action_fix(self) -> None:
         """Mend what is wrong with the plan."""
         if not self._in_plan().mend():
             self.app.notify("Nothing is wrong with this plan.")
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         """Narrow the plan's rows."""
-        self._in_plan().filter()
+        await self._in_plan().filter()
 
     def action_freeze(self) -> None:
         """Hold the charts, or let them go on."""
@@ -241,7 +249,7 @@ class MainScreen(Screen[None]):
 
     def action_jump(self, name: str) -> None:
         """Go to a panel."""
-        self.post_message(self.Arranged(replace(self._session, tab=name)))
+        self._owner.arrange(replace(self._session, tab=name))
 
     def action_next_panel(self, step: int) -> None:
         """The panel after this one."""
@@ -250,9 +258,8 @@ class MainScreen(Screen[None]):
     def action_maximise(self) -> None:
         """The focused panel alone, or all of them."""
         session = self._session
-        self.post_message(
-            self.Arranged(replace(session, tab=self.panel, maximised=not session.maximised))
-        )
+        layout = replace(session, tab=self.panel, maximised=not session.maximised)
+        self._owner.arrange(layout)
 
     def action_back(self) -> None:
         """Put away what is in the way, the nearest first."""
@@ -271,7 +278,7 @@ class MainScreen(Screen[None]):
     def on_descendant_focus(self) -> None:
         """The focus decides what the footer says and what a narrow terminal shows."""
         if self.panel != self._session.tab:
-            self.post_message(self.Arranged(replace(self._session, tab=self.panel)))
+            self._owner.arrange(replace(self._session, tab=self.panel))
         self.show_footer(self._engine)
 
     def _in_plan(self) -> PlanPanel:
