@@ -388,14 +388,3 @@ def _runner(app: Workbench, action: str) -> Callable[[], None]:
         app.call_later(app.run_action, name)
 
     return run
-
-
-def run_app(plan: Plan | None = None) -> int:
-    """Run the workbench until it is left, with a plan in place of the last one; the exit code."""
-    from memwb.workbench.start import open_workbench
-
-    # Nothing of what is built until the first paint is garbage; the app collects from then on.
-    gc.disable()
-    app = open_workbench(plan)
-    app.run()
-    return app.return_code or 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 from memwb.engine.errors import MemwbError
@@ -11,6 +12,13 @@ from memwb.workbench.app import Workbench
 from memwb.workbench.pump import Engine
 from memwb.workbench.settings import Settings, read_session, read_settings
 from memwb.workbench.state import Session
+
+
+def start(plan: Plan | None = None) -> None:
+    """Run the workbench until it is left, with a plan in place of the last one if it is given."""
+    # Nothing of what is built until the first paint is garbage; the app collects from then on.
+    gc.disable()
+    open_workbench(plan).run()
 
 
 def open_workbench(
