@@ -45,6 +45,13 @@ class MemoryPanel(Vertical):
         """Hold the chart still, or let it catch up."""
         self.chart.frozen = frozen
 
+    def release(self) -> bool:
+        """Take the chart's cursor away if the chart has the focus; False without one."""
+        if self.chart.cursor is None or not self.chart.has_focus:
+            return False
+        self.chart.action_release()
+        return True
+
     def empty(self, text: Content) -> None:
         """What to do first; nothing changes once there is a burst to show."""
         self.query_one("#first-steps", Static).update(text)

@@ -60,7 +60,7 @@ class MainScreen(Screen[None]):
             for command in COMMANDS
             if command.id != "palette"
         ),
-        Binding("escape", "back", "Back", show=False),
+        Binding("escape", "back", "Back", show=False, priority=True),
         Binding("tab", "next_panel(1)", "Next panel", show=False, priority=True),
         Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False, priority=True),
     ]
@@ -217,8 +217,8 @@ class MainScreen(Screen[None]):
         self.notice.tell(kind, title, text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """While one types into a field every key is the field's, escape excepted."""
-        return action == "back" or not isinstance(self.focused, Input)
+        """While one types into a field every key is the field's."""
+        return not isinstance(self.focused, Input)
 
     async def action_toggle_row(self) -> None:
         """Space: switch what the cursor is on."""
@@ -263,7 +263,7 @@ class MainScreen(Screen[None]):
 
     def action_back(self) -> None:
         """Put away what is in the way, the nearest first."""
-        if self.notice.clear() or self.plan_panel.clear_filter():
+        if self.memory.release() or self.notice.clear() or self.plan_panel.clear_filter():
             return
         if self._session.maximised:
             self.action_maximise()
