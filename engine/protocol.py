@@ -5,10 +5,23 @@ Bytes are integers, times are seconds. ``categories`` are always in the order of
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import msgspec
+
+if TYPE_CHECKING:
+    Loss = float
+else:
+    # JSON has no NaN and no infinity: both travel as null, and null is read as NaN.
+    Loss = float | None
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "temporary")
 PHASES = ("load", "forward", "loss", "backward", "optimizer")
+
+
+def _number(loss: float | None) -> float:
+    return math.nan if loss is None else loss
 
 
 class Categories(msgspec.Struct, frozen=True):
@@ -154,10 +167,13 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 
     burst: str
     step: int
-    loss: float
+    loss: Loss
     seconds: float
     tokens: int
     traced: bool
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "loss", _number(self.loss))
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
@@ -167,12 +183,15 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     outcome: str
     """done, oom, failed, stopped, or refused (nothing had run: the plan or its input is wrong)."""
     peak: Peak | None = None
-    losses: list[float] = []
+    losses: list[Loss] = []
     tokens_per_second: float | None = None
     seconds: float = 0.0
     title: str = ""
     what: str = ""
     fix: str = ""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "losses", [_number(loss) for loss in self.losses])
 
 
 class Problem(msgspec.Struct, frozen=True, tag="problem"):

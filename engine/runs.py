@@ -8,6 +8,7 @@ run that says ``running`` without a lock was interrupted.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from memwb.engine.protocol import (
     Ended,
     Event,
     Hello,
+    Loss,
     Peak,
     Problem,
     Ready,
@@ -58,14 +60,18 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     device_name: str = ""
     steps: int = 0
     peak: Peak | None = None
-    losses: list[float | None] = []
-    """One a step; None where it was no finite number (JSON has none for it)."""
+    losses: list[Loss] = []
+    """One a step; NaN where it was no finite number."""
     tokens_per_second: float | None = None
     predicted: None = None
     seconds: float = 0.0
     title: str = ""
     what: str = ""
     fix: str = ""
+
+    def __post_init__(self) -> None:
+        losses = [math.nan if loss is None else loss for loss in self.losses]
+        msgspec.structs.force_setattr(self, "losses", losses)
 
 
 class Recorder:
@@ -251,7 +257,7 @@ def _write_summary(summary: Summary) -> None:
 
 
 def _interrupted(summary: Summary) -> Summary:
-    losses: list[float | None] = []
+    losses: list[float] = []
     with contextlib.suppress(MemwbError, OSError):
         losses = [event.loss for event in read_events(summary.folder) if isinstance(event, Step)]
     return msgspec.structs.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -213,8 +214,15 @@ def test_nowhere_to_write_is_said(home: Path) -> None:
     assert runs.list_runs() == []
 
 
-def test_a_loss_that_is_no_number_is_listed() -> None:
-    """JSON has no NaN: it comes back as None, and the run is not damaged by it."""
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_is_read_as_nan(value: float) -> None:
+    """JSON has no word for it, and a run that diverges must still be told and kept."""
     recorder = runs.record(PLAN, STARTED)
-    recorder.event(Ended("1", "done", PEAK, [5.25, float("nan")], None, 1.5))
-    assert runs.find_run("1").losses == [5.25, None]
+    recorder.event(Step("1", 1, value, 0.1, 32, True))
+    recorder.event(Ended("1", "done", PEAK, [5.25, value], None, 1.5))
+    _, step, ended = runs.read_events(recorder.folder)
+    assert isinstance(step, Step)
+    assert isinstance(ended, Ended)
+    first, last = runs.find_run("1").losses
+    assert first == ended.losses[0] == 5.25
+    assert all(math.isnan(loss) for loss in (step.loss, ended.losses[1], last))

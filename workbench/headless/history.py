@@ -128,9 +128,8 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
     for name, (left, right, change) in peaks.items():
         shown = "" if change is None else delta(change)
         rows.append((f"peak {name}", size(left), size(right), shown))
-    last = [run.losses[-1] if run.losses else None for run in (a, b)]
     if a.losses and b.losses:
-        rows.append(("last loss", loss(last[0]), loss(last[1]), ""))
+        rows.append(("last loss", loss(a.losses[-1]), loss(b.losses[-1]), ""))
     rows.append(("speed", rate(a.tokens_per_second), rate(b.tokens_per_second), ""))
     print(table(rows, ("", f"run {a.run}", f"run {b.run}", "difference"), right="123"))
     return 0

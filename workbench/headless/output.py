@@ -24,9 +24,9 @@ def rate(value: float | None) -> str:
     return units.rate(value)
 
 
-def loss(value: float | None) -> str:
-    """A loss to four decimals; None is a loss that was no finite number."""
-    return "nan" if value is None else f"{value:.4f}"
+def loss(value: float) -> str:
+    """A loss to four decimals: enough to see a step move."""
+    return units.loss(value)
 
 
 def table(rows: Iterable[Sequence[object]], header: Sequence[str] = (), right: str = "") -> str:
