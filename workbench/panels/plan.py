@@ -135,6 +135,9 @@ class PlanPanel(Vertical):
     def _narrow(self, text: str) -> None:
         self.wanted = text.strip()
         self._fill()
+        found = plan_rows.best(self.rows.rows, self.wanted) if self.wanted else ""
+        if found:
+            self.rows.select(found)
 
     async def _filter_key(self, key: str) -> bool:
         """Enter and down keep the filter, escape drops it; the rows have the focus again."""

@@ -167,6 +167,16 @@ def _wrapped(row: str, text: str, style: str, width: int) -> list[Row]:
     return [Row(f"note:{row}", (("      " + line, style),), (), False) for line in lines]
 
 
+def best(rows: list[Row], wanted: str) -> str:
+    """The id of the row a filter means: one whose name begins with it, or else contains it."""
+    shown = ["".join(text for text, _ in row.left).lstrip(" ●○◐▾▸").lower() for row in rows]
+    for is_meant in (str.startswith, str.__contains__):
+        for text, row in zip(shown, rows, strict=True):
+            if row.selectable and is_meant(text, wanted.lower()):
+                return row.id
+    return ""
+
+
 def _filtered(rows: list[Row], wanted: str) -> list[Row]:
     """The rows that contain the text, with the notes and group of each."""
     kept: list[Row] = []
