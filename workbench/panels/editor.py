@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input, Static
 
@@ -15,9 +17,6 @@ Check = Callable[[str, str], str]
 
 Accept = Callable[[str, str, int], Awaitable[None]]
 """Takes a path, a text that is right, and which row to edit next."""
-
-STEPS = {"enter": 0, "tab": 1, "down": 1, "shift+tab": -1, "up": -1}
-"""The keys that confirm a value, and which row is edited next."""
 
 
 class Editor(Vertical):
@@ -37,6 +36,13 @@ class Editor(Vertical):
     }
     """
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "confirm(0)", "Take it", show=False, priority=True),
+        Binding("tab,down", "confirm(1)", "Next value", show=False, priority=True),
+        Binding("shift+tab,up", "confirm(-1)", "Previous value", show=False, priority=True),
+        Binding("escape", "leave", "Leave", show=False, priority=True),
+    ]
+
     def __init__(self, check: Check, accept: Accept, leave: Callable[[], None]) -> None:
         super().__init__()
         self._check = check
@@ -47,7 +53,7 @@ class Editor(Vertical):
 
     def compose(self) -> ComposeResult:
         """A line to type in and a line that answers."""
-        yield Field(self._special)
+        yield Field()
         yield Static(id="note", markup=False)
 
     def open(self, path: str, text: str, hint: str) -> None:
@@ -64,21 +70,20 @@ class Editor(Vertical):
         event.stop()
         self._answer(event.value)
 
-    async def _special(self, key: str) -> bool:
-        if key in STEPS:
-            await self._confirm(STEPS[key])
-        elif key == "escape":
-            self.display = False
-            self._leave()
-        return key in STEPS or key == "escape"
-
-    async def _confirm(self, step: int) -> None:
-        text = self.query_one(Input).value
-        if self._check(self.path, text):
+    async def action_confirm(self, step: int) -> None:
+        """Take the value if it is right; ``step`` says which row to edit next, 0 none."""
+        field = self.query_one(Field)
+        await field.settled()
+        if self._check(self.path, field.value):
             self.app.bell()
             return
         self.display = False
-        await self._accept(self.path, text, step)
+        await self._accept(self.path, field.value, step)
+
+    def action_leave(self) -> None:
+        """Close without a change."""
+        self.display = False
+        self._leave()
 
     def _answer(self, text: str) -> None:
         wrong = self._check(self.path, text)

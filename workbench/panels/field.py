@@ -1,34 +1,30 @@
-"""A line to type in that hands on what was typed after it was closed."""
+"""A line to type in whose closing keys wait for the letters typed before them."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
 
-from textual import events
 from textual.widgets import Input
 
-Special = Callable[[str], Awaitable[bool]]
-"""Takes a key; says whether it was one that the field's owner handles."""
+PATIENCE = 0.5
 
 
 class Field(Input):
-    """An input whose owner takes its special keys, in the order in which they were typed.
+    """An input within a panel. Its owner binds the keys that close it, with priority.
 
-    Keys that were on their way when one of them closed the field go to the new focus.
+    Keys with priority are acted on at once and in order, letters when the field gets to them;
+    so the owner awaits ``settled`` before it reads the value.
     """
 
-    def __init__(self, special: Special, *, placeholder: str = "", id: str | None = None) -> None:
+    def __init__(self, *, placeholder: str = "", id: str | None = None) -> None:
         super().__init__(
             placeholder=placeholder, compact=True, select_on_focus=True, id=id, classes="field"
         )
-        self._special = special
 
-    async def on_key(self, event: events.Key) -> None:
-        """Before the input itself sees the key."""
-        if self.screen.focused is not self:
-            event.stop()
-            event.prevent_default()
-            self.app.post_message(events.Key(event.key, event.character))
-        elif await self._special(event.key):
-            event.stop()
-            event.prevent_default()
+    async def settled(self) -> None:
+        """Until every letter that was typed so far is in the value."""
+        done = asyncio.Event()
+        self.call_later(done.set)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), PATIENCE)

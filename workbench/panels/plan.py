@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input, Static
 
@@ -12,6 +13,7 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, override, problems, toggle
 from memwb.engine.technique import techniques
 from memwb.workbench.panels import plan_rows, texts
+from memwb.workbench.panels.field import Field
 from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.state import Session
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 class PlanPanel(Vertical):
     """Shows a plan and asks for edits; the screen holds the plan itself."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,down", "leave_filter(True)", "Keep the filter", show=False, priority=True),
+        Binding("escape", "leave_filter(False)", "No filter", show=False, priority=True),
+    ]
 
     def __init__(self, owner: Owner, session: Session, *, id: str) -> None:
         super().__init__(id=id)
@@ -113,10 +120,9 @@ class PlanPanel(Vertical):
     async def prepare(self) -> None:
         """Mount the fields, which no first paint needs; then they open without a wait."""
         from memwb.workbench.panels.editor import Editor
-        from memwb.workbench.panels.field import Field
 
         if not self.query(Editor):
-            field = Field(self._filter_key, placeholder="filter techniques", id="filter")
+            field = Field(placeholder="filter techniques", id="filter")
             field.display = False
             await self.mount(Editor(self._wrong, self.accept, self.leave), field)
 
@@ -139,16 +145,21 @@ class PlanPanel(Vertical):
         if found:
             self.rows.select(found)
 
-    async def _filter_key(self, key: str) -> bool:
-        """Enter and down keep the filter, escape drops it; the rows have the focus again."""
-        if key == "escape":
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The filter's keys are for its field alone."""
+        focused = self.screen.focused
+        return action != "leave_filter" or (focused is not None and focused.id == "filter")
+
+    async def action_leave_filter(self, kept: bool) -> None:
+        """Back to the rows, narrowed or all of them."""
+        if not kept:
             self.clear_filter()
-        elif key in ("enter", "down"):
-            # The message about the last letter may still be on its way.
-            self._narrow(self.query_one("#filter", Input).value)
-            self.query_one("#filter").display = bool(self.wanted)
-            self.screen.set_focus(self.rows)
-        return key in ("escape", "enter", "down")
+            return
+        field = self.query_one("#filter", Field)
+        await field.settled()
+        self._narrow(field.value)
+        field.display = bool(self.wanted)
+        self.screen.set_focus(self.rows)
 
     def clear_filter(self) -> bool:
         """Every row again; False when nothing was filtered."""
