@@ -306,7 +306,20 @@ async def test_keys_typed_ahead_go_where_they_belong(bench: Any, waiting: Any) -
     async with app.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
         rows(app).select("value:workload.steps")
-        keys = ["enter", "6", "enter", "down", "down", "space", "escape", "1", "slash", *"sgd"]
+        keys = [
+            "enter",
+            "9",
+            "ctrl+u",
+            "6",
+            "enter",
+            "down",
+            "down",
+            "space",
+            "escape",
+            "1",
+            "slash",
+            *"sgd",
+        ]
         for key in [*keys, "enter", "down", "space", "r"]:
             app.post_message(events.Key(key, key if len(key) == 1 else None))
         await waiting(pilot, lambda: app.scripted.commands)

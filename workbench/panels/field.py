@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import ClassVar
 
+from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 PATIENCE = 0.5
@@ -17,10 +19,19 @@ class Field(Input):
     so the owner awaits ``settled`` before it reads the value.
     """
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+u", "empty", "Empty", show=False, priority=True),
+    ]
+
     def __init__(self, *, placeholder: str = "", id: str | None = None) -> None:
         super().__init__(
             placeholder=placeholder, compact=True, select_on_focus=True, id=id, classes="field"
         )
+
+    async def action_empty(self) -> None:
+        """Delete what stands left of the cursor, the letters on their way included."""
+        await self.settled()
+        self.action_delete_left_all()
 
     async def settled(self) -> None:
         """Until every letter that was typed so far is in the value."""
