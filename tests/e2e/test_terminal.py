@@ -43,13 +43,15 @@ class Terminal:
         return self._tmux("capture-pane", "-p")
 
     def keys(self, *names: str) -> None:
-        """Press keys by name, one after another."""
+        """Press keys by name, one after another, as fast as a hand would."""
         for name in names:
             self._tmux("send-keys", name)
+            time.sleep(0.15)
 
     def text(self, text: str) -> None:
         """Type a text."""
         self._tmux("send-keys", "-l", text)
+        time.sleep(0.15)
 
     def wait(self, pattern: str, seconds: float = 60) -> str:
         """The screen once it matches; fails with what it shows instead."""
