@@ -46,6 +46,9 @@ class Terminal:
         """Press keys by name, one after another."""
         for name in names:
             self._tmux("send-keys", name)
+            if name == "Escape":
+                # A terminal sends alt+key as escape and key: what follows at once would be that.
+                time.sleep(0.3)
 
     def text(self, text: str) -> None:
         """Type a text."""
