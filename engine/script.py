@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import re
 import textwrap
+from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -204,13 +206,21 @@ def _title(plan: Plan, model: Model) -> str:
     return f"Fine-tune {name}.\n\n" + textwrap.fill(f"With {chosen}.", WIDTH)
 
 
+def _versions(plan: Plan) -> list[str]:
+    """The packages that the script imports, with their versions on this machine."""
+    needed = [name for chosen in active(plan) for name in techniques()[chosen].packages]
+    found = []
+    for name in dict.fromkeys(["torch", "transformers", *needed]):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return found or ["none was there"]
+
+
 def _header(plan: Plan, model: Model, evidence: str) -> str:
     random = "random weights" if model.weights == "random" else "pretrained weights"
-    packages = sorted({name for call in active(plan) for name in techniques()[call].packages})
     lines = [
-        f"Written by memwb {VERSION}; runs without it, on torch>=2.11 and transformers>=5.17"
-        + "".join(f", {package}" for package in packages)
-        + ".",
+        f"Written by memwb {VERSION}; runs without it, on torch>=2.11 and transformers>=5.17.",
+        f"The versions beside which it was written: {', '.join(_versions(plan))}.",
         f"The model has {random}; tokens are "
         + ("those of its tokenizer." if model.tokenizer else "bytes: no tokenizer was at hand."),
         *(evidence or "Nothing was measured or predicted for this plan yet.").splitlines(),

@@ -33,6 +33,7 @@ technique = Technique(
     not_when="The base or the logits fill the memory: quantize the base, chunk the loss.",
     source="arXiv:2106.09685; peft.LoraConfig",
     params=Params,
+    packages=("peft",),
 )
 
 
