@@ -1,0 +1,1 @@
+"""Everything that needs a GPU, in sections with a time budget."""

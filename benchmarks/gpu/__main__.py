@@ -1,0 +1,70 @@
+"""``python -m benchmarks.gpu --out DIR [--sections truth,qwen] [--minutes M]``.
+
+Runs the sections one after another and writes for each a JSON file with every figure, the
+versions, the device, the date and the commit, and a table to read. A section that has used up its
+share of the time stops before its next burst, and says what it left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import qwen, truth
+
+SECTIONS = {"truth": truth, "qwen": qwen}
+PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes")
+
+
+def main() -> int:
+    """Run the sections; 0 when every burst that ran is done and every section was whole."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for what was measured")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="[%(default)s]")
+    parser.add_argument("--minutes", type=float, default=9, help="for all of them [%(default)s]")
+    parser.add_argument("--device", default="cuda", help="cpu tries the suite out [%(default)s]")
+    args = parser.parse_args()
+    names = [name for name in args.sections.split(",") if name]
+    if wrong := [name for name in names if name not in SECTIONS]:
+        parser.error(f"there is no section {wrong[0]!r}; there are {', '.join(SECTIONS)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + args.minutes * 60
+    whole = True
+    for place, name in enumerate(names):
+        share = (end - time.monotonic()) / (len(names) - place)
+        rows, left = SECTIONS[name].measure(args.device, time.monotonic() + share)
+        found = {**surroundings(), "section": name, "rows": rows, "left_out": left}
+        (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        table = SECTIONS[name].table(rows)
+        if left:
+            table += f"\n\nLeft out for want of time: {', '.join(left)}."
+        head = ", ".join(f"{key} {value}" for key, value in surroundings().items())
+        (args.out / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{table}\n")
+        print(f"{name}\n{table}\n", flush=True)
+        whole &= not left and all(row["outcome"] in row["expected"] for row in rows)
+    return 0 if whole else 1
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, date and commit: without them a figure says nothing."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"date": today, "commit": commit or "unknown", **versions}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

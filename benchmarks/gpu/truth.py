@@ -1,0 +1,75 @@
+"""Is the meter right? The traced timeline's maximum against the allocator's own peak.
+
+``torch.cuda.max_memory_allocated`` counts without tracing; the timeline is put together from the
+allocator's history. They should be equal; a difference is a defect to explain. The last burst runs
+out of memory on purpose, and the one after it must not mind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.gpu.bursts import gib, run
+from memwb.engine.plan import Plan, override, plan_from
+
+BASE = {"model": "qwen2.5-0.5b", "weights": "random", "workload": {"steps": 6}}
+PLANS: dict[str, list[str]] = {
+    "fp32": ["workload.sequence_length=512"],
+    "bf16": ["bf16=on"],
+    "bf16, foreach": ["bf16=on", "adamw.kernel=foreach"],
+    "bf16, fused": ["bf16=on", "adamw.kernel=fused"],
+    "amp_bf16": ["amp_bf16=on"],
+    "checkpointing": ["bf16=on", "activation_checkpointing=on"],
+    "chunked loss": ["bf16=on", "chunked_cross_entropy=on"],
+    "eager": ["bf16=on", "attention.implementation=eager"],
+    "accumulation": ["bf16=on", "workload.gradient_accumulation=4"],
+    "lora": ["bf16=on", "lora=on"],
+    "qlora": ["bf16=on", "lora=on", "quantize_4bit=on", "activation_checkpointing=on"],
+    "8-bit AdamW": ["bf16=on", "adamw_8bit=on"],
+    "out of memory": ["workload.batch_size=4096", "workload.steps=1"],
+    "after it": ["bf16=on", "lora=on"],
+}
+
+
+def plans() -> list[tuple[str, Plan]]:
+    """The plans by name."""
+    found = []
+    for name, overrides in PLANS.items():
+        plan = plan_from(BASE)
+        for text in overrides:
+            plan = override(plan, text)
+        found.append((name, plan))
+    return found
+
+
+def measure(device: str, end: float) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, each with the outcomes that are right for it, and what there was no time for."""
+    rows, left = run(plans(), device, end)
+    for row in rows:
+        row["expected"] = ["oom"] if row["plan"] == "out of memory" else ["done"]
+    return rows, left
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: traced maximum and allocator's peak in GiB, their difference in bytes."""
+    lines = [
+        "| plan | outcome | traced GiB | allocator GiB | difference B | reserved | device |"
+        " traced/timed step | tokens/s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        peak = row["peak"] or {}
+        traced, timed = row["traced_step_seconds"], row["timed_step_seconds"]
+        cells = [
+            row["plan"],
+            row["outcome"],
+            gib(row["traced_maximum"]),
+            gib(peak.get("allocated")),
+            str(peak["allocated"] - row["traced_maximum"]) if peak else "–",
+            gib(peak.get("reserved")),
+            gib(peak.get("device")),
+            f"{traced / timed:.2f}" if traced and timed else "–",
+            f"{row['tokens_per_second']:,.0f}" if row["tokens_per_second"] else "–",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
