@@ -23,9 +23,14 @@ class Field(Input):
         Binding("ctrl+u", "empty", "Empty", show=False, priority=True),
     ]
 
-    def __init__(self, *, placeholder: str = "", id: str | None = None) -> None:
+    def __init__(self, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:
         super().__init__(
-            placeholder=placeholder, compact=True, select_on_focus=True, id=id, classes="field"
+            value,
+            placeholder=placeholder,
+            compact=True,
+            select_on_focus=True,
+            id=id,
+            classes="field",
         )
 
     async def action_empty(self) -> None:

@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.workbench import library
+from memwb.workbench.panels.field import Field
 from memwb.workbench.panels.line import Line
 from memwb.workbench.screens.dialog import DIALOG
 from memwb.workbench.settings import Settings
@@ -42,10 +43,11 @@ class ExportScreen(ModalScreen[str | None]):
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("w", "write", "Write"),
-        Binding("y", "copy", "Copy"),
-        Binding("t", "target", "Folder"),
-        Binding("escape,q", "leave", "Leave"),
+        Binding("w", "write", "Write", priority=True),
+        Binding("y", "copy", "Copy", priority=True),
+        Binding("t", "target", "Folder", priority=True),
+        Binding("q", "leave", "Leave", priority=True),
+        Binding("escape,enter", "leave_field", "Leave", priority=True),
     ]
 
     def __init__(self, plan: Plan, settings: Settings, target: str) -> None:
@@ -62,7 +64,7 @@ class ExportScreen(ModalScreen[str | None]):
             box.border_title = "Export train.py"
             with VerticalScroll(id="script"):
                 yield Static("writing the script…", id="text")
-            yield Input(self._target, placeholder="folder", compact=True)
+            yield Field(self._target, placeholder="folder")
             yield Static(id="launch", markup=False)
             yield Static(classes="said", markup=False)
             yield Line(KEYS, id="export-keys")
@@ -83,24 +85,39 @@ class ExportScreen(ModalScreen[str | None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Another folder, another launch line."""
-        self._target = event.value.strip()
-        self._asked = ""
-        self._launch()
+        self._retarget(event.value)
 
-    def on_input_submitted(self) -> None:
-        """Back to the script."""
-        self.query_one("#script").focus()
+    def _retarget(self, text: str) -> None:
+        if text.strip() != self._target:
+            self._target = text.strip()
+            self._asked = ""
+            self._launch()
 
     def action_target(self) -> None:
         """Type another folder."""
-        self.query_one(Input).focus()
+        self.set_focus(self.query_one(Field))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While the folder is typed, letters are text."""
+        return action not in ("write", "copy", "target", "leave") or not self._typing
+
+    @property
+    def _typing(self) -> bool:
+        return isinstance(self.focused, Field)
 
     def action_leave(self) -> None:
+        """Back to the main screen."""
+        self.dismiss(None)
+
+    async def action_leave_field(self) -> None:
         """Out of the field first, then out of the screen."""
-        if isinstance(self.focused, Input):
-            self.query_one("#script").focus()
-        else:
+        if not self._typing:
             self.dismiss(None)
+            return
+        field = self.query_one(Field)
+        await field.settled()
+        self._retarget(field.value)
+        self.set_focus(self.query_one("#script"))
 
     def action_copy(self) -> None:
         """Put the script on the terminal's clipboard."""
