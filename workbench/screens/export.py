@@ -47,7 +47,8 @@ class ExportScreen(ModalScreen[str | None]):
         Binding("y", "copy", "Copy", priority=True),
         Binding("t", "target", "Folder", priority=True),
         Binding("q", "leave", "Leave", priority=True),
-        Binding("escape,enter", "leave_field", "Leave", priority=True),
+        Binding("escape", "back", "Leave", priority=True),
+        Binding("enter", "take_folder", "Take the folder", priority=True),
     ]
 
     def __init__(self, plan: Plan, settings: Settings, target: str) -> None:
@@ -99,6 +100,8 @@ class ExportScreen(ModalScreen[str | None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While the folder is typed, letters are text."""
+        if action == "take_folder":
+            return self._typing
         return action not in ("write", "copy", "target", "leave") or not self._typing
 
     @property
@@ -109,11 +112,15 @@ class ExportScreen(ModalScreen[str | None]):
         """Back to the main screen."""
         self.dismiss(None)
 
-    async def action_leave_field(self) -> None:
+    async def action_back(self) -> None:
         """Out of the field first, then out of the screen."""
-        if not self._typing:
+        if self._typing:
+            await self.action_take_folder()
+        else:
             self.dismiss(None)
-            return
+
+    async def action_take_folder(self) -> None:
+        """What was typed is the folder."""
         field = self.query_one(Field)
         await field.settled()
         self._retarget(field.value)
