@@ -32,6 +32,8 @@ def run(
 
     ``end`` is a time of ``time.monotonic``; a burst that has begun is finished.
     """
+    if time.monotonic() >= end:
+        return [], [name for name, _ in plans]
     rows: list[dict[str, Any]] = []
     waiting = list(plans)
     events: list[Event] = []
