@@ -145,18 +145,15 @@ def presets(arguments: argparse.Namespace) -> int:
     from memwb.engine.presets import presets as all_presets
 
     known = all_presets()
-    if arguments.action == "list" and arguments.name is None:
+    words = [word for word in (arguments.action, arguments.name) if word]
+    if words == ["list"]:
         return _list_presets(known, arguments.json)
-    name = arguments.name if arguments.action == "show" else None
-    if name is None:
+    name = words[-1]
+    if words == ["show"]:
         raise MemwbError(
-            f"memwb presets cannot do {arguments.action!r}"
-            if arguments.action != "show"
-            else "Which preset?",
-            nearest(arguments.action, ["list", "show"]) if arguments.action != "show" else "",
-            "memwb presets list, or memwb presets show NAME",
+            "Which preset?", "", "memwb presets show NAME; `memwb presets` lists them."
         )
-    if name not in known:
+    if name not in known or words[:-1] not in ([], ["show"]):
         raise MemwbError(
             f"There is no preset {name!r}", nearest(name, known), "See `memwb presets`."
         )
@@ -190,10 +187,8 @@ def _first_sentence(file: Path) -> str:
         if not line.startswith("#"):
             break
         words.append(line.lstrip("# "))
-    text = " ".join(words)
-    for end in (": ", ". "):
-        text = text.partition(end)[0]
-    return text.rstrip(".")
+    text = " ".join(words).removeprefix("Goal: ")
+    return text.partition(". ")[0].rstrip(".")
 
 
 def locate(arguments: argparse.Namespace) -> int:
