@@ -14,22 +14,33 @@ from msgspec import Meta
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.technique import GROUPS, Technique, group_of, module_of, techniques
 
+# Beyond these a number is a slip of the hand, and the lists that batches are drawn from would
+# fill the machine before a meter could see it.
+MOST = 2**16
+MOST_TOKENS = 2**24
+MOST_STEPS = 10**7
+
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one burst trains on and for how long."""
 
-    batch_size: Annotated[int, Meta(ge=1, description="sequences in one forward pass")] = 1
-    sequence_length: Annotated[int, Meta(ge=2, description="tokens in one sequence")] = 1024
+    batch_size: Annotated[int, Meta(ge=1, le=MOST, description="sequences in one forward pass")] = 1
+    sequence_length: Annotated[
+        int, Meta(ge=2, le=MOST_TOKENS, description="tokens in one sequence")
+    ] = 1024
     gradient_accumulation: Annotated[
-        int, Meta(ge=1, description="forward and backward passes before one optimizer step")
+        int,
+        Meta(ge=1, le=MOST, description="forward and backward passes before one optimizer step"),
     ] = 1
-    steps: Annotated[int, Meta(ge=1, description="optimizer steps")] = 8
+    steps: Annotated[int, Meta(ge=1, le=MOST_STEPS, description="optimizer steps")] = 8
     learning_rate: Annotated[float, Meta(gt=0, lt=10, description="peak learning rate")] = 2e-4
     schedule: Annotated[
         Literal["constant", "cosine", "linear"],
         Meta(description="learning rate after the warm-up"),
     ] = "constant"
-    warmup_steps: Annotated[int, Meta(ge=0, description="steps of linear warm-up")] = 0
+    warmup_steps: Annotated[
+        int, Meta(ge=0, le=MOST_STEPS, description="steps of linear warm-up")
+    ] = 0
     seed: Annotated[int, Meta(ge=0, lt=2**32, description="seed of weights, data and dropout")] = 0
     data: Annotated[
         str, Meta(min_length=1, description="builtin, or a .txt, .jsonl or .parquet file")

@@ -137,17 +137,20 @@ def read_sequences(args: argparse.Namespace, tokenizer: Any, vocabulary: int) ->
     each ended by the end-of-sequence token where the tokenizer has one. Without a tokenizer a
     token is one byte of UTF-8. Raises DataError when the data does not fill one row.
     """
+    from array import array
+
     import torch
 
     length = args.sequence_length
     wanted = args.steps * args.batch_size * args.gradient_accumulation
-    tokens: list[int] = []
+    tokens = array("q")
     for text in read_documents(args.data, args.text_field):
         if tokenizer is None:
-            tokens += [byte % vocabulary for byte in text.encode()]
+            tokens.extend(byte % vocabulary for byte in text.encode())
         else:
-            tokens += tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-            tokens += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+            tokens.extend(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+            if tokenizer.eos_token_id is not None:
+                tokens.append(tokenizer.eos_token_id)
         if len(tokens) >= wanted * length:
             break
     rows = min(wanted, len(tokens) // length)
@@ -156,7 +159,7 @@ def read_sequences(args: argparse.Namespace, tokenizer: Any, vocabulary: int) ->
             f"{args.data} holds {len(tokens)} tokens, and one sequence needs {length}: "
             "give more text or a smaller sequence length"
         )
-    sequences = torch.tensor(tokens[: rows * length]).view(rows, length)
+    sequences = torch.tensor(tokens[: rows * length], dtype=torch.int64).view(rows, length)
     if int(sequences.max()) >= vocabulary:
         raise DataError(
             f"the tokenizer makes token {int(sequences.max())}, and the model knows only "

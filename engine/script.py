@@ -220,7 +220,7 @@ def _header(plan: Plan, model: Model, evidence: str) -> str:
     random = "random weights" if model.weights == "random" else "pretrained weights"
     lines = [
         f"Written by memwb {VERSION}; runs without it, on torch>=2.11 and transformers>=5.17.",
-        f"The versions beside which it was written: {', '.join(_versions(plan))}.",
+        f"Written beside {', '.join(_versions(plan))}.",
         f"The model has {random}; tokens are "
         + ("those of its tokenizer." if model.tokenizer else "bytes: no tokenizer was at hand."),
         *(evidence or "Nothing was measured or predicted for this plan yet.").splitlines(),

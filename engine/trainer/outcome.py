@@ -49,13 +49,16 @@ def refused(burst: str, error: BaseException) -> Ended:
     if isinstance(error, SystemExit):
         what, fix = f"the script ended with {error.code}", "Check the values of the workload."
         return Ended(burst, "refused", title="The script refused its input", what=what, fix=fix)
-    return Ended(
-        burst,
-        "refused",
-        title="The model's files or the data cannot be used",
-        what=str(error),
-        fix="Check $.model and $.workload (data, text_field, sequence_length).",
-    )
+    # The script's own class: it is known by its name alone.
+    if type(error).__name__ == "DataError":
+        title, fix = "The data cannot be used", "Choose other data, or a smaller sequence_length."
+    else:
+        title = "The model cannot be loaded"
+        fix = (
+            "Check $.model: a catalogue name, a folder with config.json, or the id of a causal "
+            "language model on the hub (a gated one needs `hf auth login`)."
+        )
+    return Ended(burst, "refused", title=title, what=str(error), fix=fix)
 
 
 def killed(burst: str, code: int, peak: Peak | None) -> Ended:

@@ -54,6 +54,8 @@ def test_template_keeps_its_comments() -> None:
         ('model = "tiny"\nweights = "some"', "$.weights", ""),
         ('model = ""', "$.model", ""),
         ('model = "tiny"\n[workload]\nbatch_size = 0', "$.workload.batch_size", "≥ 1"),
+        ('model = "tiny"\n[workload]\nbatch_size = 99999999', "$.workload.batch_size", "≤ 65536"),
+        ('model = "tiny"\n[workload]\nsteps = 1e30', "$.workload.steps", ""),
         ('model = "tiny"\n[workload]\nbatch_size = "2"', "$.workload.batch_size", "int"),
         ('model = "tiny"\n[workload]\nbatchsize = 2', "$.workload.batchsize", "'batch_size'"),
         ('model = "tiny"\n[workload]\nlearning_rate = nan', "$.workload.learning_rate", ""),

@@ -68,7 +68,9 @@ def model_facts(model: Model | None, error: str = "") -> str:
         return f"✗ {error}"
     if model is None:
         return ""
-    return "random weights" if model.weights == "random" else f"pretrained, {model.source}"
+    if model.weights == "random":
+        return "random weights"
+    return "to be fetched from the hub" if model.source == "hub" else f"pretrained, {model.source}"
 
 
 def about_row(row: str, name: str) -> Content:

@@ -144,7 +144,9 @@ class ModelScreen(ModalScreen[Plan | None]):
                 "",
             )
         else:
-            self._say(f"{model.name}: pretrained weights from {model.location}.", "")
+            where = "not on this machine, to be fetched from the hub"
+            where = where if model.source == "hub" else f"pretrained weights from {model.location}"
+            self._say(f"{model.name}: {where}.", "")
 
     def _say(self, text: str, kind: str) -> None:
         said = self.query_one(".said", Static)
