@@ -153,7 +153,8 @@ class Workbench(App[None]):
         """The burst has a folder: it is in the history and in the charts from now on."""
         self._live_folder, self._live_label = message.folder, f"#{message.number}"
         session = state.shown(self.session, message.folder)
-        if self.main.has_class("-narrow") and session.tab == "plan":
+        narrow = self.main.has_class("-narrow")
+        if narrow and session.tab == "plan" and not self.main.typing:
             session = state.at(session, "memory")
         self.keep(session)
         self.run_worker(self._load_history(), group="history")

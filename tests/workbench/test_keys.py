@@ -327,3 +327,27 @@ async def test_keys_typed_ahead_go_where_they_belong(bench: Any, waiting: Any) -
         assert plan["workload"]["steps"] == 6
         assert plan["workload"]["schedule"] == "cosine"
         assert "sgd" in plan["techniques"]
+
+
+async def test_a_burst_that_starts_leaves_the_field_that_is_typed_into(
+    bench: Any, waiting: Any, play: Any
+) -> None:
+    app = bench([])
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        rows(app).select("value:workload.steps")
+        await pilot.press("r", "enter", "ctrl+u", "1")
+        app.scripted.emit(*play("full")[:-1])
+        await waiting(pilot, lambda: app.live and app.live.steps and app.session.shown)
+        await pilot.press(*"024", "enter")
+        await pilot.pause()
+        assert app.session.plan.workload.steps == 1024
+        assert app.is_running and app.focused is rows(app)
+
+
+async def test_a_burst_that_starts_is_shown_in_a_small_terminal(bench: Any, waiting: Any) -> None:
+    app = bench("full", hold=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: main(app).panel == "memory")
