@@ -100,7 +100,13 @@ class Workbench(App[None]):
         if self._warning is not None:
             self.tell_error(self._warning)
         # Changing the theme is kept from here on, not while it is being set at the start.
-        self.theme_changed_signal.subscribe(self, lambda theme: save_setting("theme", theme.name))
+        self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
+
+    def _keep_theme(self, name: str) -> None:
+        try:
+            save_setting("theme", name)
+        except MemwbError as error:
+            self.main.tell("warning", error.title, f"{error.what}\n{error.fix}")
 
     def _start_engine(self) -> None:
         self._pump = Pump(self._factory, self.post_message)
@@ -211,7 +217,8 @@ class Workbench(App[None]):
         try:
             save_session(session)
         except OSError as error:
-            self.main.tell("warning", "The session cannot be kept", str(error))
+            where = "Make it writable, or set MEMWB_HOME to another folder."
+            self.main.tell("warning", "The session cannot be kept", f"{error}\n{where}")
 
     def change_plan(self, plan: Plan) -> None:
         """Another plan; the one before can be had back with undo."""
