@@ -237,7 +237,11 @@ class Workbench(App[None]):
 
     def arrange(self, layout: Session) -> None:
         """Another panel has the focus, or the screen for itself."""
+        arrives = layout.tab == "runs" != self.session.tab
         self.keep(state.arranged(self.session, layout))
+        if arrives:
+            # Another workbench or the command line may have made runs meanwhile.
+            self.run_worker(self._look_again(), group="history")
 
     def show_run(self, folder: str) -> None:
         """One run in the charts."""
@@ -263,6 +267,10 @@ class Workbench(App[None]):
         self.main.show_runs(self.recorded, self.session.shown, self.session.marks)
         if self.live is None or not self._follows:
             await self._show()
+
+    async def _look_again(self) -> None:
+        if await asyncio.to_thread(library.runs) != self.recorded:
+            await self._load_history()
 
     def _show_runs(self) -> None:
         self.run_worker(self._show(), group="show", exclusive=True)
