@@ -368,18 +368,35 @@ class Workbench(App[None]):
     def action_ask_quit(self) -> None:
         """Quit, with the cursor kept; a running burst is asked about once."""
         self.keep(self.session)
-        if self.engine_state in ("running", "stopping"):
+        if self.busy:
             dialogs.ask_quit(self)
         else:
             self.exit()
+
+    async def action_quit(self) -> None:
+        """Textual's own key for it, ctrl+q, from whichever screen: the same question."""
+        self.action_ask_quit()
+
+    def action_help_quit(self) -> None:
+        """Ctrl+c, by which many mean to quit."""
+        self.notify("ctrl+q quits; a running burst is asked about first.")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While one types into a field of the main screen, letters are text."""
         typing = self.screen is self.main and isinstance(self.focused, Input)
         return not (typing and action in OWN_ACTIONS)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a burst runs, or has not ended yet."""
+        return self.engine_state in ("running", "stopping")
+
     async def on_unmount(self) -> None:
         """The engine ends with the workbench."""
+        await self.close_engine()
+
+    async def close_engine(self) -> None:
+        """End the engine and wait for it; a burst of it ends as stopped."""
         if self._pump is not None:
             await self._pump.close()
 
