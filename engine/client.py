@@ -34,7 +34,8 @@ LONGEST_LINE = 64 * 2**20
 class Engine:
     """An engine's process. ``command`` is anything that speaks the protocol on its stdio.
 
-    ``log`` is a file that its standard error is appended to; without one it is dropped.
+    ``log`` is a file that its standard error is appended to; without one, or where it cannot be
+    written, it is dropped.
     """
 
     def __init__(self, command: Sequence[str] | None = None, log: Path | None = None) -> None:
@@ -62,8 +63,12 @@ class Engine:
         with contextlib.ExitStack() as stack:
             errors: int | IO[bytes] = asyncio.subprocess.DEVNULL
             if self.log is not None:
-                self.log.parent.mkdir(parents=True, exist_ok=True)
-                errors = stack.enter_context(self.log.open("ab"))
+                try:
+                    self.log.parent.mkdir(parents=True, exist_ok=True)
+                    errors = stack.enter_context(self.log.open("ab"))
+                except OSError:
+                    # A burst is worth more than its narration; nobody is sent to this file then.
+                    self.log = None
             try:
                 # A session of its own: Ctrl-C in the terminal is for the client, which then asks
                 # the engine to stop.

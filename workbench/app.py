@@ -100,7 +100,13 @@ class Workbench(App[None]):
         if self._warning is not None:
             self.tell_error(self._warning)
         # Changing the theme is kept from here on, not while it is being set at the start.
-        self.theme_changed_signal.subscribe(self, lambda theme: save_setting("theme", theme.name))
+        self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
+
+    def _keep_theme(self, name: str) -> None:
+        try:
+            save_setting("theme", name)
+        except MemwbError as error:
+            self.main.tell("warning", error.title, f"{error.what}\n{error.fix}")
 
     def _start_engine(self) -> None:
         self._pump = Pump(self._factory, self.post_message)
@@ -153,7 +159,8 @@ class Workbench(App[None]):
         """The burst has a folder: it is in the history and in the charts from now on."""
         self._live_folder, self._live_label = message.folder, f"#{message.number}"
         session = state.shown(self.session, message.folder)
-        if self.main.has_class("-narrow") and session.tab == "plan":
+        narrow = self.main.has_class("-narrow")
+        if narrow and session.tab == "plan" and not self.main.typing:
             session = state.at(session, "memory")
         self.keep(session)
         self.run_worker(self._load_history(), group="history")
@@ -210,7 +217,8 @@ class Workbench(App[None]):
         try:
             save_session(session)
         except OSError as error:
-            self.main.tell("warning", "The session cannot be kept", str(error))
+            where = "Make it writable, or set MEMWB_HOME to another folder."
+            self.main.tell("warning", "The session cannot be kept", f"{error}\n{where}")
 
     def change_plan(self, plan: Plan) -> None:
         """Another plan; the one before can be had back with undo."""
@@ -229,7 +237,11 @@ class Workbench(App[None]):
 
     def arrange(self, layout: Session) -> None:
         """Another panel has the focus, or the screen for itself."""
+        arrives = layout.tab == "runs" != self.session.tab
         self.keep(state.arranged(self.session, layout))
+        if arrives:
+            # Another workbench or the command line may have made runs meanwhile.
+            self.run_worker(self._look_again(), group="history")
 
     def show_run(self, folder: str) -> None:
         """One run in the charts."""
@@ -255,6 +267,10 @@ class Workbench(App[None]):
         self.main.show_runs(self.recorded, self.session.shown, self.session.marks)
         if self.live is None or not self._follows:
             await self._show()
+
+    async def _look_again(self) -> None:
+        if await asyncio.to_thread(library.runs) != self.recorded:
+            await self._load_history()
 
     def _show_runs(self) -> None:
         self.run_worker(self._show(), group="show", exclusive=True)
@@ -352,18 +368,35 @@ class Workbench(App[None]):
     def action_ask_quit(self) -> None:
         """Quit, with the cursor kept; a running burst is asked about once."""
         self.keep(self.session)
-        if self.engine_state in ("running", "stopping"):
+        if self.busy:
             dialogs.ask_quit(self)
         else:
             self.exit()
+
+    async def action_quit(self) -> None:
+        """Textual's own key for it, ctrl+q, from whichever screen: the same question."""
+        self.action_ask_quit()
+
+    def action_help_quit(self) -> None:
+        """Ctrl+c, by which many mean to quit."""
+        self.notify("ctrl+q quits; a running burst is asked about first.")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While one types into a field of the main screen, letters are text."""
         typing = self.screen is self.main and isinstance(self.focused, Input)
         return not (typing and action in OWN_ACTIONS)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a burst runs, or has not ended yet."""
+        return self.engine_state in ("running", "stopping")
+
     async def on_unmount(self) -> None:
         """The engine ends with the workbench."""
+        await self.close_engine()
+
+    async def close_engine(self) -> None:
+        """End the engine and wait for it; a burst of it ends as stopped."""
         if self._pump is not None:
             await self._pump.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,9 @@ from memwb.workbench import library, state
 
 if TYPE_CHECKING:
     from memwb.workbench.app import Workbench
+
+PATIENCE = 4.0
+"""Seconds that a burst has to stop in before the workbench is left without waiting for it."""
 
 
 def choose_model(app: Workbench) -> None:
@@ -59,12 +64,34 @@ def ask_quit(app: Workbench) -> None:
     """Whether to leave a running burst."""
     from memwb.workbench.screens.ask import AskScreen
 
+    if isinstance(app.screen, AskScreen):
+        return
+
     def answered(sure: bool | None) -> None:
         if sure:
-            app.exit()
+            app.run_worker(_stop_and_quit(app), group="quit", exclusive=True)
 
     question = AskScreen("A burst is running", "Stop it and quit?", "quit", "stay")
     app.push_screen(question, answered)
+
+
+async def _stop_and_quit(app: Workbench) -> None:
+    """Let the burst end as stopped and be recorded so, but wait for that no longer than PATIENCE.
+
+    Closing the engine then ends the burst as stopped, too.
+    """
+    app.action_stop()
+    await _until_idle(app, PATIENCE)
+    if app.busy:
+        await app.close_engine()
+        await _until_idle(app, 1.0)
+    app.exit()
+
+
+async def _until_idle(app: Workbench, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while app.busy and time.monotonic() < end:
+        await asyncio.sleep(0.02)
 
 
 def _changing(app: Workbench) -> Callable[[Plan | None], None]:

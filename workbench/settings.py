@@ -47,14 +47,25 @@ def read_settings() -> Settings:
 
 
 def save_setting(key: str, value: str) -> None:
-    """Change one value of the settings file and leave the rest of its text as it is."""
+    """Change one value of the settings file and leave the rest of its text as it is.
+
+    Raises MemwbError if the file cannot be read or written.
+    """
     import tomlkit
+    from tomlkit.exceptions import TOMLKitError
 
     path = paths.settings_file()
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    document = tomlkit.parse(text)
-    document[key] = value
-    write_atomically(path, tomlkit.dumps(document).encode())
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        document = tomlkit.parse(text)
+        document[key] = value
+        write_atomically(path, tomlkit.dumps(document).encode())
+    except (TOMLKitError, OSError, ValueError) as error:
+        raise MemwbError(
+            f"The {key} cannot be kept",
+            f"{path}: {getattr(error, 'strerror', None) or error}",
+            "Mend or remove the file, or make its folder writable.",
+        ) from None
 
 
 def session_file() -> Path:

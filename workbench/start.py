@@ -14,11 +14,16 @@ from memwb.workbench.settings import Settings, read_session, read_settings
 from memwb.workbench.state import Session
 
 
-def start(plan: Plan | None = None) -> None:
-    """Run the workbench until it is left, with a plan in place of the last one if it is given."""
+def start(plan: Plan | None = None) -> int:
+    """Run the workbench until it is left and return its exit code.
+
+    A plan takes the place of the last one.
+    """
     # Nothing of what is built until the first paint is garbage; the app collects from then on.
     gc.disable()
-    open_workbench(plan).run()
+    app = open_workbench(plan)
+    app.run()
+    return app.return_code or 0
 
 
 def open_workbench(

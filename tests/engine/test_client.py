@@ -168,6 +168,13 @@ async def test_what_cannot_start_or_is_gone_says_so() -> None:
         engine.send(Stop())
 
 
+async def test_an_engine_starts_without_a_log_that_cannot_be_written() -> None:
+    engine = fake("", Path("/dev/null/deep/engine.log"))
+    await engine.start()
+    assert await everything(engine)
+    assert engine.log is None
+
+
 async def test_the_log_has_what_the_engine_prints(tmp_path: Path) -> None:
     log = tmp_path / "deep" / "engine.log"
     for _ in range(2):

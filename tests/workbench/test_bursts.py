@@ -8,7 +8,10 @@ import pytest
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.protocol import Problem, Start, Stop
-from memwb.engine.runs import list_runs
+from memwb.engine.runs import list_runs, record
+from memwb.workbench import dialogs
+from memwb.workbench.panels.history_rows import OUTCOME
+from memwb.workbench.screens.ask import AskScreen
 
 SIZE = (120, 40)
 
@@ -234,3 +237,68 @@ async def test_a_theme_is_kept(bench: Any, waiting: Any) -> None:
     async with again.run_test(size=SIZE) as pilot:
         await pilot.pause()
         assert again.theme == "nord"
+
+
+async def test_runs_of_another_workbench_are_found_on_the_way_to_the_list(
+    bench: Any, waiting: Any, play: Any
+) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        events = play("full")
+        recorder = record(app.session.plan, events[0])
+        await pilot.press("5")
+        await waiting(pilot, lambda: [run.outcome for run in app.recorded] == ["running"])
+        for event in events[1:]:
+            recorder.event(event)
+        await pilot.press("1", "5")
+        await waiting(pilot, lambda: [run.outcome for run in app.recorded] == ["done"])
+
+
+async def test_quitting_records_that_the_burst_was_stopped(bench: Any, waiting: Any) -> None:
+    app = bench("full", hold=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live and app.live.steps)
+        await pilot.press("q", "y")
+        await waiting(pilot, lambda: not app.is_running)
+    assert isinstance(app.scripted.commands[-1], Stop)
+    assert [run.outcome for run in list_runs()] == ["stopped"]
+
+
+async def test_quitting_does_not_wait_for_a_burst_that_does_not_stop(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialogs, "PATIENCE", 0.1)
+    app = bench("full", hold=True)
+    monkeypatch.setattr(app.scripted, "emit", lambda *events: None)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r", "q", "y")
+        await waiting(pilot, lambda: not app.is_running)
+    assert app.scripted.closed
+
+
+@pytest.mark.parametrize("before", [(), ("enter",), ("question_mark",)])
+async def test_ctrl_q_asks_as_well(bench: Any, waiting: Any, before: tuple[str, ...]) -> None:
+    app = bench("full", hold=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live and app.live.steps)
+        main(app).plan_panel.rows.select("value:workload.steps")
+        await pilot.press(*before, "ctrl+q", "ctrl+q")
+        await pilot.pause()
+        assert app.is_running and isinstance(app.screen, AskScreen)
+        await pilot.press("n")
+        await pilot.pause()
+        assert app.is_running and not isinstance(app.screen, AskScreen)
+    assert not [sent for sent in app.scripted.commands if isinstance(sent, Stop)]
+
+
+@pytest.mark.parametrize(
+    "outcome", ["done", "oom", "failed", "stopped", "running", "interrupted", "damaged"]
+)
+def test_every_outcome_has_a_sign(outcome: str) -> None:
+    assert OUTCOME[outcome]

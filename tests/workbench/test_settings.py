@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, override
 from memwb.workbench import settings, state
+from memwb.workbench.app import Workbench
 from memwb.workbench.settings import Settings
+from memwb.workbench.start import start
 from memwb.workbench.state import Session
 
 
@@ -55,3 +58,36 @@ def test_one_setting_is_changed_and_the_rest_is_left(home: Path) -> None:
     file.write_text('# mine\ndevice = "cpu"  # slow\n')
     settings.save_setting("theme", "nord")
     assert file.read_text() == '# mine\ndevice = "cpu"  # slow\ntheme = "nord"\n'
+
+
+@pytest.mark.parametrize("text", ["theme = ", "\xff"])
+async def test_a_theme_that_cannot_be_kept_is_told(bench: Any, home: Path, text: str) -> None:
+    app = bench()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause(0.1)
+        home.mkdir(exist_ok=True)
+        (home / "settings.toml").write_bytes(text.encode("latin-1"))
+        app.theme = "nord"
+        await pilot.pause()
+        assert "theme cannot be kept" in str(app.main.notice.render())
+        assert app.main.notice.has_class("-warning")
+
+
+async def test_a_theme_is_not_kept_in_a_home_that_cannot_be(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMWB_HOME", "/dev/null/home")
+    app = bench()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause(0.1)
+        app.theme = "nord"
+        await pilot.pause()
+        assert "theme cannot be kept" in str(app.main.notice.render())
+
+
+def test_a_workbench_that_breaks_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gc.disable", lambda: None)
+    monkeypatch.setattr(Workbench, "run", lambda self: setattr(self, "_return_code", 1))
+    assert start() == 1
+    monkeypatch.setattr(Workbench, "run", lambda self: self.exit())
+    assert start() == 0

@@ -27,5 +27,4 @@ def workbench(arguments: argparse.Namespace) -> int:
         plan = load_plan(arguments.plan, arguments.overrides)
     from memwb.workbench.start import start
 
-    start(plan)
-    return 0
+    return start(plan)

@@ -70,6 +70,11 @@ class Editor(Vertical):
         event.stop()
         self._answer(event.value)
 
+    def on_descendant_blur(self) -> None:
+        """Close when somebody goes elsewhere, but not when only the terminal loses the focus."""
+        if self.app.app_focus and self.screen.focused is not self.query_one(Input):
+            self.display = False
+
     async def action_confirm(self, step: int) -> None:
         """Take the value if it is right; ``step`` says which row to edit next, 0 none."""
         field = self.query_one(Field)

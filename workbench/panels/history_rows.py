@@ -17,6 +17,8 @@ OUTCOME = {
     "failed": ("✗", "error"),
     "stopped": ("■", "warning"),
     "running": ("▶", "accent"),
+    "interrupted": ("◌", "warning"),
+    "damaged": ("!", "error"),
 }
 
 

@@ -207,6 +207,10 @@ class PlanPanel(Vertical):
         width = self.rows.scrollable_content_region.width or 44
         self.rows.fill(plan_rows.plan_rows(self.plan, self.folded, self.wanted, width, self.facts))
         self._tell()
+        for editor in self.query("Editor"):
+            if editor.display:
+                # The row may stand elsewhere now, once all of this is laid out.
+                self.call_after_refresh(self._place, editor)
 
     def _tell(self) -> None:
         if self.screen.has_class("-tall"):

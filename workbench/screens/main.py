@@ -138,12 +138,19 @@ class MainScreen(Screen[None]):
         above = focused.ancestors_with_self if focused is not None else ()
         return next((node.id for node in above if node.id in PANELS), self._session.tab)
 
+    @property
+    def typing(self) -> bool:
+        """Whether somebody types into a field, or has left one open to look at another window."""
+        opened = any(editor.display for editor in self.query("Editor"))
+        return opened or isinstance(self.focused, Input)
+
     def show_session(self, session: Session, facts: str) -> None:
         """The plan and the layout as they are now."""
         self._session = session
         self.plan_panel.show(session.plan, session.folded, facts)
         self.lay_out(session)
-        if session.tab != self.panel:
+        # Letters that are being typed must never become commands.
+        if session.tab != self.panel and not self.typing:
             self.focus_panel(session.tab)
 
     def show_header(
