@@ -57,7 +57,9 @@ async def test_without_blended_colours_the_cursor_is_one_reversed_bar(
 
 def test_a_preset_is_told_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text('# Goal: hold a run\n# against another.\n#\n# Change first: it.\nmodel = "tiny"\n')
+    file.write_text(
+        '# Goal: hold a run\n# against another.\n#\n# Change first: it.\nmodel = "tiny"\n'
+    )
     assert goal(file) == "hold a run against another."
     for file in stored.presets().values():
         assert goal(file).isprintable() and not goal(file).startswith("Goal")

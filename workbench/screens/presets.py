@@ -157,4 +157,6 @@ def _contents(path: Path) -> str:
 def _row(name: str, path: Path, room: int) -> Row:
     shown = name if len(name) <= WIDEST else f"{name[: WIDEST - 1]}…"
     own = "yours" if path.parent == paths.presets_folder() else ""
-    return Row(name, ((f" {shown:<{room}}", "accent"), (goal(path), "muted")), ((f" {own} ", "value"),))
+    return Row(
+        name, ((f" {shown:<{room}}", "accent"), (goal(path), "muted")), ((f" {own} ", "value"),)
+    )
