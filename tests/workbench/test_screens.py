@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,41 @@ async def test_export_into_a_file_says_so(bench: Any, waiting: Any, tmp_path: Pa
         await pilot.press("w")
         await pilot.pause()
         assert "cannot be written" in said(app)
+
+
+async def test_export_to_a_home_folder_can_be_launched_from_its_line(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        for typed, meant in (("~/my runs", tmp_path / "my runs"), ("~nobody-here", "~nobody-here")):
+            app.screen.query_one(Input).value = typed
+            await pilot.pause()
+            launch = str(app.screen.query_one("#launch").render())
+            assert shlex.split(launch) == ["python", f"{meant}/train.py"]
+        await pilot.press("w")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert (tmp_path / "~nobody-here" / "train.py").exists()
+
+
+async def test_another_folder_takes_the_complaint_about_the_last_one_away(
+    bench: Any, waiting: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        app.screen.query_one(Input).value = str(tmp_path / "file")
+        await pilot.pause()
+        await pilot.press("w")
+        await waiting(pilot, lambda: "✗" in said(app))
+        app.screen.query_one(Input).value = str(tmp_path / "folder")
+        await waiting(pilot, lambda: not said(app))
 
 
 async def test_export_copies(bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
