@@ -38,8 +38,8 @@ ABOUT = {
     "runs": (
         "The runs",
         "Every burst that has started, newest first, each a folder with its plan, script, "
-        "events and summary. Enter shows one again. c marks the run at the cursor or takes its mark "
-        "away; as soon as two are marked they lie over each other.",
+        "events and summary. Enter shows one again. c marks the run at the cursor or takes its "
+        "mark away; as soon as two are marked they lie over each other.",
     ),
 }
 OWN_KEYS = {
