@@ -204,6 +204,29 @@ async def test_export_copies(bench: Any, waiting: Any, monkeypatch: pytest.Monke
         assert app.clipboard == library.script(app.session.plan, Settings())
 
 
+def page_of(app: Any) -> str:
+    return " ".join(str(app.screen.query_one("Page").render()).split())
+
+
+@pytest.mark.parametrize("size", [(60, 30), (80, 24), (120, 40)])
+async def test_what_is_wrapped_in_help_stays_in_its_column(
+    bench: Any, waiting: Any, size: tuple[int, int]
+) -> None:
+    app = bench()
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        main(app).plan_panel.rows.select("technique:lora")
+        await pilot.press("question_mark")
+        await waiting(pilot, lambda: app.screen is not main(app) and page_of(app))
+        page = app.screen.query_one("Page")
+        lines = str(page.render()).splitlines()
+        assert page.size.height == len(lines), "nothing is wrapped a second time"
+        keys = {line[:12].strip() for line in lines if not line.startswith(" ")}
+        params = techniques()["lora"].params.__struct_fields__
+        told = {"saves", "costs", "not when", "exactness", "source", "conflicts", "needs", "name"}
+        assert keys <= told | {"here", "Parameters", ""} | set(params)
+
+
 async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
@@ -211,7 +234,8 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
         main(app).plan_panel.rows.select("technique:lora")
         await pilot.press("question_mark")
         await waiting(pilot, lambda: app.screen is not main(app))
-        page = str(app.screen.query_one("Static").render())
+        await waiting(pilot, lambda: page_of(app))
+        page = page_of(app)
         lora = techniques()["lora"]
         for part in (
             lora.saves,
@@ -230,8 +254,9 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
 def test_every_technique_has_a_help_page(name: str) -> None:
     from memwb.workbench.screens.help import technique_help
 
-    page = technique_help(techniques()[name]).plain
-    assert techniques()[name].saves in page
+    for width in (40, 72, 200):
+        page = technique_help(techniques()[name], width).plain
+        assert techniques()[name].saves in " ".join(page.split())
 
 
 @pytest.mark.parametrize(
@@ -246,4 +271,4 @@ async def test_help_explains_the_focused_panel(
         await pilot.pause()
         await pilot.press("f1")
         await waiting(pilot, lambda: app.screen is not main(app))
-        assert word in str(app.screen.query_one("Static").render())
+        await waiting(pilot, lambda: word in page_of(app))
