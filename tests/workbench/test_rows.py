@@ -14,6 +14,7 @@ from memwb.engine import presets as stored
 from memwb.engine.plan import Plan, override
 from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.screens.presets import goal
+from memwb.workbench.units import parameters
 
 
 class Listed(App[None]):
@@ -77,3 +78,18 @@ def test_a_preset_is_readable_as_the_umask_says() -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    "count,told",
+    [
+        (2_460_096, "2.5 M"),
+        (99_960_000, "100 M"),
+        (134_515_008, "135 M"),
+        (999_499_999, "999 M"),
+        (999_885_952, "1.00 B"),
+        (1_543_714_304, "1.54 B"),
+    ],
+)
+def test_a_model_size_is_never_a_thousand_of_its_unit(count: int, told: str) -> None:
+    assert parameters(count) == told
