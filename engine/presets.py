@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,11 +100,11 @@ def _with_comments(plan: Plan, template: Path) -> str:
 def _replace(file: Path, text: str) -> None:
     """Write the whole file or nothing: a crash leaves the old one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
+    # Not tempfile's: its files are for their owner alone, and a preset is meant to be handed on.
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(name, file)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, file)
     except BaseException:
-        os.unlink(name)
+        part.unlink(missing_ok=True)
         raise

@@ -153,7 +153,7 @@ class Workbench(App[None]):
     @property
     def _follows(self) -> bool:
         """Whether the live burst is what the charts show."""
-        return not self.session.marks and self.session.shown == self._live_folder
+        return len(self.session.marks) < 2 and self.session.shown == self._live_folder
 
     def on_run_opened(self, message: RunOpened) -> None:
         """The burst has a folder: it is in the history and in the charts from now on."""

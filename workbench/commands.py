@@ -55,7 +55,8 @@ COMMANDS = (
         "c",
         "app.compare",
         "Compare runs",
-        "Mark the run at the cursor of the history; two marked runs are laid over each other.",
+        "Mark the run at the cursor of the history, or take its mark away; "
+        "two marked runs are laid over each other.",
     ),
     Command(
         "fix",

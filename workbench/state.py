@@ -73,15 +73,11 @@ def shown(session: Session, folder: str) -> Session:
 def marked(session: Session, folder: str) -> Session:
     """The session with a run marked for comparison, or no longer if it was.
 
-    With nothing marked yet, the run in the charts is the other of the pair, so that one key
-    compares; a third mark takes the place of the older.
+    One mark alone changes nothing in the charts; a third takes the place of the older.
     """
     if folder in session.marks:
         return replace(session, marks=tuple(mark for mark in session.marks if mark != folder))
-    marks = session.marks
-    if not marks and session.shown and session.shown != folder:
-        marks = (session.shown,)
-    return replace(session, marks=(*marks, folder)[-2:])
+    return replace(session, marks=(*session.marks, folder)[-2:])
 
 
 def arranged(session: Session, other: Session) -> Session:

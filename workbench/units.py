@@ -11,9 +11,10 @@ def parameters(count: int | None) -> str:
     """A model's size, as ``1.54 B`` or ``135 M``."""
     if count is None:
         return "size unknown"
-    if count >= 10**9:
+    # From where a figure would be rounded up to a thousand of the smaller unit.
+    if count >= 999_500_000:
         return f"{count / 10**9:.2f} B"
-    if count >= 10**8:
+    if count >= 99_950_000:
         return f"{count / 10**6:.0f} M"
     return f"{count / 10**6:.1f} M"
 

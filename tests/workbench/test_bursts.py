@@ -79,8 +79,8 @@ async def test_out_of_memory_says_of_what(bench: Any, waiting: Any, play: Any) -
         told = notice(app)
         ended = play("oom")[-1]
         assert ended.title in told and ended.fix in told
-        for name in ("activations", "weights", "gradients", "optimizer", "temporary"):
-            assert name in told
+        for name in ("weights", "gradients", "optimizer", "temporary"):
+            assert told.count(name) == 1, "the bytes of each are told, and told once"
         await pilot.press("r")
         await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
         assert not notice(app), "the next run works and puts the message away"
@@ -175,6 +175,9 @@ async def test_runs_are_shown_again_and_laid_over_each_other(
         await pilot.press("enter")
         await waiting(pilot, lambda: "#1" in main(again).memory.border_title)
         assert not chart.overlay
+        await pilot.press("c")
+        await waiting(pilot, lambda: len(again.session.marks) == 1)
+        assert not chart.overlay, "one mark alone compares nothing"
         await pilot.press("up", "c")
         await waiting(pilot, lambda: chart.overlay)
         assert main(again).memory.border_title.endswith("#1, outline #2")
@@ -302,3 +305,51 @@ async def test_ctrl_q_asks_as_well(bench: Any, waiting: Any, before: tuple[str, 
 )
 def test_every_outcome_has_a_sign(outcome: str) -> None:
     assert OUTCOME[outcome]
+
+
+async def test_a_frozen_chart_lets_go_for_another_run(bench: Any, waiting: Any) -> None:
+    app = bench("full", "lora")
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        for count in (1, 2):
+            await pilot.press("r")
+            await waiting(
+                pilot, lambda n=count: len(app.recorded) == n and app.recorded[0].outcome == "done"
+            )
+        panel = main(app).memory
+        second = panel.chart.canvas.columns
+        await pilot.press("p")
+        await pilot.pause()
+        assert panel.frozen and "#2" in panel.border_title
+        await pilot.press("5", "down", "enter")
+        await waiting(pilot, lambda: "#1" in panel.border_title)
+        assert not panel.frozen and panel.chart.canvas.columns != second
+        assert not main(app).loss.query_one("#loss-chart").frozen
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_c_down_c_compares_the_last_two_runs(
+    bench: Any, waiting: Any, size: tuple[int, int]
+) -> None:
+    app = bench("full", "lora")
+    async with app.run_test(size=size) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        for count in (1, 2):
+            await pilot.press("1", "r")
+            await waiting(
+                pilot, lambda n=count: len(app.recorded) == n and app.recorded[0].outcome == "done"
+            )
+        await pilot.press("5")
+        await pilot.pause()
+        latest, first = (run.folder for run in app.recorded)
+        assert main(app).runs.folder == latest
+        await pilot.press("c")
+        await pilot.pause()
+        assert app.session.marks == (latest,) and "another" in main(app).runs.border_subtitle
+        assert not main(app).memory.chart.overlay
+        await pilot.press("down", "c")
+        await waiting(pilot, lambda: main(app).memory.chart.overlay)
+        assert app.session.marks == (latest, first)
+        await pilot.press("c")
+        await waiting(pilot, lambda: not main(app).memory.chart.overlay)
+        assert app.session.marks == (latest,)

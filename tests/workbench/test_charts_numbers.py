@@ -382,3 +382,9 @@ def test_the_range_of_values() -> None:
     for values in ([5.0], [5.0, 5.0], [-3.0, 4.0], [7.31, 11.92], [0.0]):
         low, high = bounds(values)
         assert low <= min(values) and max(values) <= high and low < high
+
+
+def test_without_a_run_there_are_no_axes() -> None:
+    for lines in ((), (Line("now"),)):
+        assert picture(lines, 0, 60, 10).rows == ()
+    assert picture((), 8, 60, 10).rows, "a burst that has no loss yet has its axis"

@@ -138,7 +138,13 @@ async def test_slash_filters_and_escape_gives_all_back(bench: Any) -> None:
         await pilot.pause()
         await pilot.press(*"no such thing")
         await pilot.pause()
-        assert rows(app).rows == [] and rows(app).current is None
+        assert [text(row).strip() for row in rows(app).rows] == ["nothing matches"]
+        before = app.session.plan
+        await pilot.press("enter", "space", "enter")
+        await pilot.pause()
+        assert app.session.plan == before and app.focused is rows(app)
+        await pilot.press("slash")
+        await pilot.pause()
         await pilot.press("ctrl+u", *"lora", "enter")
         await pilot.pause()
         assert [row.id for row in rows(app).rows if row.selectable] == [
@@ -148,6 +154,16 @@ async def test_slash_filters_and_escape_gives_all_back(bench: Any) -> None:
         await pilot.press("escape")
         await pilot.pause()
         assert len(rows(app).rows) == everything
+
+
+async def test_a_filter_lands_on_what_can_be_toggled(bench: Any) -> None:
+    app = bench(plan=Plan(model="tiny"))
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("slash")
+        await pilot.pause()
+        await pilot.press(*"att", "enter", "space")
+        await pilot.pause()
+        assert "attention" in app.session.plan.techniques and app.session.folded == ()
 
 
 async def test_digits_and_tab_reach_every_panel(bench: Any) -> None:

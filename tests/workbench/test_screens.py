@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,41 @@ async def test_export_into_a_file_says_so(bench: Any, waiting: Any, tmp_path: Pa
         assert "cannot be written" in said(app)
 
 
+async def test_export_to_a_home_folder_can_be_launched_from_its_line(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        for typed, meant in (("~/my runs", tmp_path / "my runs"), ("~nobody-here", "~nobody-here")):
+            app.screen.query_one(Input).value = typed
+            await pilot.pause()
+            launch = str(app.screen.query_one("#launch").render())
+            assert shlex.split(launch) == ["python", f"{meant}/train.py"]
+        await pilot.press("w")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert (tmp_path / "~nobody-here" / "train.py").exists()
+
+
+async def test_another_folder_takes_the_complaint_about_the_last_one_away(
+    bench: Any, waiting: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        app.screen.query_one(Input).value = str(tmp_path / "file")
+        await pilot.pause()
+        await pilot.press("w")
+        await waiting(pilot, lambda: "✗" in said(app))
+        app.screen.query_one(Input).value = str(tmp_path / "folder")
+        await waiting(pilot, lambda: not said(app))
+
+
 async def test_export_copies(bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
@@ -168,6 +204,29 @@ async def test_export_copies(bench: Any, waiting: Any, monkeypatch: pytest.Monke
         assert app.clipboard == library.script(app.session.plan, Settings())
 
 
+def page_of(app: Any) -> str:
+    return " ".join(str(app.screen.query_one("Page").render()).split())
+
+
+@pytest.mark.parametrize("size", [(60, 30), (80, 24), (120, 40)])
+async def test_what_is_wrapped_in_help_stays_in_its_column(
+    bench: Any, waiting: Any, size: tuple[int, int]
+) -> None:
+    app = bench()
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        main(app).plan_panel.rows.select("technique:lora")
+        await pilot.press("question_mark")
+        await waiting(pilot, lambda: app.screen is not main(app) and page_of(app))
+        page = app.screen.query_one("Page")
+        lines = str(page.render()).splitlines()
+        assert page.size.height == len(lines), "nothing is wrapped a second time"
+        keys = {line[:12].strip() for line in lines if not line.startswith(" ")}
+        params = techniques()["lora"].params.__struct_fields__
+        told = {"saves", "costs", "not when", "exactness", "source", "conflicts", "needs", "name"}
+        assert keys <= told | {"here", "Parameters", ""} | set(params)
+
+
 async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
@@ -175,7 +234,8 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
         main(app).plan_panel.rows.select("technique:lora")
         await pilot.press("question_mark")
         await waiting(pilot, lambda: app.screen is not main(app))
-        page = str(app.screen.query_one("Static").render())
+        await waiting(pilot, lambda: page_of(app))
+        page = page_of(app)
         lora = techniques()["lora"]
         for part in (
             lora.saves,
@@ -194,8 +254,9 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
 def test_every_technique_has_a_help_page(name: str) -> None:
     from memwb.workbench.screens.help import technique_help
 
-    page = technique_help(techniques()[name]).plain
-    assert techniques()[name].saves in page
+    for width in (40, 72, 200):
+        page = technique_help(techniques()[name], width).plain
+        assert techniques()[name].saves in " ".join(page.split())
 
 
 @pytest.mark.parametrize(
@@ -210,4 +271,4 @@ async def test_help_explains_the_focused_panel(
         await pilot.pause()
         await pilot.press("f1")
         await waiting(pilot, lambda: app.screen is not main(app))
-        assert word in str(app.screen.query_one("Static").render())
+        await waiting(pilot, lambda: word in page_of(app))

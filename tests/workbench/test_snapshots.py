@@ -114,7 +114,7 @@ async def settled(pilot: Pilot[None], done: Callable[[], bool]) -> None:
         pytest.param((), (), {}, id="empty"),
         pytest.param(("full",), ("r", "2"), {"hold": True}, id="running"),
         pytest.param(("full",), ("r", "2"), {}, id="done"),
-        pytest.param(("full", "lora"), ("r", "r", "5", "j", "c", "4"), {}, id="compared"),
+        pytest.param(("full", "lora"), ("r", "r", "5", "c", "j", "c", "4"), {}, id="compared"),
         pytest.param(("full",), ("r", "4", "m"), {}, id="maximised"),
         pytest.param(("oom",), ("r",), {"device": "gpu"}, id="oom"),
         pytest.param(("failed",), ("r",), {}, id="failed"),

@@ -38,9 +38,11 @@ def test_undo_has_an_end() -> None:
     assert len(now.undo) == UNDO_DEPTH
 
 
-def test_one_mark_compares_with_the_run_that_is_shown() -> None:
+def test_a_mark_marks_the_run_it_is_put_on_and_no_other() -> None:
     start = state.shown(session(), "runs/0002")
-    assert state.marked(start, "runs/0001").marks == ("runs/0002", "runs/0001")
+    once = state.marked(start, "runs/0001")
+    assert once.marks == ("runs/0001",) and once.shown == "runs/0002"
+    assert state.marked(once, "runs/0001").marks == ()
 
 
 def test_any_two_runs_can_be_marked_and_a_third_replaces_the_older() -> None:

@@ -14,11 +14,20 @@ from textual.geometry import Region, Size
 
 from memwb.engine.protocol import Sample
 from memwb.workbench.charts import axis, legend, outline
+from memwb.workbench.charts.align import aligned
 from memwb.workbench.charts.bands import EMPTY, bounds, lettered, stack, values
 from memwb.workbench.charts.palette import HATCHES, Cell, Code, Palette
 from memwb.workbench.charts.scale import byte_top, gib
 from memwb.workbench.charts.strips import ranges
-from memwb.workbench.charts.timeline import Column, Timeline, column_of, merge, slots
+from memwb.workbench.charts.timeline import (
+    Column,
+    Slot,
+    Timeline,
+    column_of,
+    merge,
+    peaks,
+    slots,
+)
 
 NEAR = 1.6
 """The capacity is drawn to scale up to so many times the peak; beyond that it is only noted."""
@@ -76,7 +85,7 @@ class Canvas:
         self._cells = [looks.cells(codes) for codes in self._codes]
         self._outline: dict[int, dict[int, str]] = {}
         if view.other.by_step:
-            parts = [view.other.columns(slot) for slot in self.layout]
+            parts = [over(view, slot) for slot in self.layout]
             line = merge(self.layout, parts, plot)
             self._outline = outline.trace(line, self.top, self.rows)
         self._phases = axis.phases(self.columns, self.layout)
@@ -243,6 +252,15 @@ class Canvas:
         for text, role, band in parts:
             cells += [self.looks.key(band)] if role == "key" else self._text(text, role)
         return cells
+
+
+def over(view: View, slot: Slot) -> list[Column]:
+    """The other run's samples in a slot, phase over phase where both runs have the same ones."""
+    samples, onto = (side.by_step.get(slot.step, []) for side in (view.other, view.shown))
+    moved = aligned(samples, onto) if slot.step != view.shown.open else None
+    if moved is None:
+        return view.other.columns(slot)
+    return peaks(moved, slot.columns, view.shown.span(slot.step), True)
 
 
 def filled(columns: Sequence[Column]) -> list[int]:

@@ -136,7 +136,7 @@ class Picture(msgspec.Struct, frozen=True):
 
 def picture(lines: Sequence[Line], steps: int, width: int, height: int) -> Picture:
     """The lines in ``width`` × ``height`` cells: plot, value axis, step axis, last values."""
-    if width <= 0 or height <= 0:
+    if width <= 0 or height <= 0 or not (steps or any(line.points for line in lines)):
         return Picture((width, height), ())
     finite = [value for line in lines for _, value in line.points if math.isfinite(value)]
     low, high = bounds(finite)

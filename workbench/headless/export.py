@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def write(plan: Plan, model: Model, folder: Path, force: bool = False) -> Path:
 
     Raises MemwbError if they are there already (unless ``force``) or cannot be written.
     """
-    folder = folder.expanduser().absolute()
+    # Unlike Path's, this one leaves the ~ of a user there is not.
+    folder = Path(os.path.expanduser(folder)).absolute()
     texts = {
         "train.py": script(plan, model, measured(plan, model)),
         "plan.toml": plan_toml(plan),

@@ -10,6 +10,7 @@ from memwb.engine import paths
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.technique import GROUPS, Technique, group_of, parameters_of, unavailable
 from memwb.engine.technique import techniques as all_techniques
+from memwb.workbench import units
 from memwb.workbench.headless.output import print_json, table
 
 
@@ -135,9 +136,7 @@ def models(arguments: argparse.Namespace) -> int:
 
 
 def _count(parameters: int | None) -> str:
-    if parameters is None:
-        return "–"
-    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
+    return "–" if parameters is None else units.parameters(parameters)
 
 
 def presets(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ class MemoryPanel(Vertical):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._label = ""
+        self._runs: tuple[str, str] | None = None
         self._traced: tuple[int, ...] = ()
 
     def compose(self) -> ComposeResult:
@@ -61,6 +62,7 @@ class MemoryPanel(Vertical):
         if trace is None:
             return
         self._reveal()
+        self._turn_to(trace.label, over.label if over is not None else "")
         self._label = trace.label
         device = trace.device
         self.chart.capacity = device.capacity if device is not None else None
@@ -72,11 +74,12 @@ class MemoryPanel(Vertical):
             self._label = f"{trace.label}, outline {over.label}"
         self._entitle()
 
-    def take(self, event: Event) -> None:
+    def take(self, event: Event, label: str) -> None:
         """An event of the burst that is shown: only what it changes is drawn again."""
         match event:
             case Started():
                 self._reveal()
+                self._turn_to(label, "")
                 self._label = ""
                 self._traced = event.traced
                 self.chart.capacity = event.device.capacity
@@ -96,6 +99,12 @@ class MemoryPanel(Vertical):
                 # No samples come from here on: what follows is timed without any tracing.
                 if event.step + 1 > max(self._traced, default=0):
                     self._entitle(f"step {event.step} timed" if not event.traced else "timing")
+
+    def _turn_to(self, run: str, over: str) -> None:
+        """Let a frozen chart go when it would bear the name of a run that it does not show."""
+        if self._runs is not None and self._runs != (run, over):
+            self.freeze(False)
+        self._runs = (run, over)
 
     def _reveal(self) -> None:
         self.query_one("#first-steps").display = False

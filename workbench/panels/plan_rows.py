@@ -23,6 +23,9 @@ from memwb.workbench.units import name
 LABEL = 24
 """Columns a label takes, so that the values stand under each other."""
 
+NOTHING = Row("", (("  nothing matches", "muted"),), (), False)
+"""What a filter that leaves no row says."""
+
 ON, OFF, DEFAULT, ABSENT = "●", "○", "◐", "·"
 
 
@@ -43,7 +46,7 @@ def plan_rows(
             inside += technique_rows(item, plan, item.name in acting, mine, width)
         on = [item.title for item in members if item.name in acting]
         rows += _section(group.name, group.title, inside, shut, ", ".join(on))
-    return _filtered(rows, wanted) if wanted else rows
+    return (_filtered(rows, wanted) or [NOTHING]) if wanted else rows
 
 
 def technique_rows(
@@ -172,7 +175,9 @@ def best(rows: list[Row], wanted: str) -> str:
     shown = ["".join(text for text, _ in row.left).lstrip(" ●○◐▾▸").lower() for row in rows]
     for is_meant in (str.startswith, str.__contains__):
         for text, row in zip(shown, rows, strict=True):
-            if row.selectable and is_meant(text, wanted.lower()):
+            if not row.selectable or row.id.startswith("group:"):
+                continue
+            if is_meant(text, wanted.lower()):
                 return row.id
     return ""
 

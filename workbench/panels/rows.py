@@ -173,6 +173,9 @@ class Rows(ScrollView, can_focus=True):
         at_cursor = place == self.cursor and self.rows[place].selectable
         if at_cursor:
             base += self._look(self._cursor())
+        if at_cursor and self._cursor() == "cursor-plain":
+            # Reversed, each colour would be a patch of its own: the whole row has one.
+            return _strip(self.rows[place], width, base, lambda _: Style.null())
         return _strip(self.rows[place], width, base, self._look)
 
     def notify_style_update(self) -> None:
@@ -202,7 +205,9 @@ class Rows(ScrollView, can_focus=True):
     def _cursor(self) -> str:
         if not self.has_focus:
             return "cursor-blurred"
-        return "cursor-plain" if self.app.no_color else "cursor"
+        # A terminal's own sixteen colours cannot be blended: its blue may be that of the text.
+        plain = self.app.no_color or self.app.native_ansi_color
+        return "cursor-plain" if plain else "cursor"
 
     def _selectable(self, place: int, by: int) -> int:
         """The nearest row that can be chosen, looking first in the direction of the move."""
@@ -216,10 +221,11 @@ class Rows(ScrollView, can_focus=True):
 
 
 def _strip(row: Row, width: int, base: Style, style: Callable[[str], Style]) -> Strip:
-    right = [Segment(text, base + style(name)) for text, name in row.right]
+    right = [Segment(_printable(text), base + style(name)) for text, name in row.right]
     room = max(0, width - sum(cell_len(segment.text) for segment in right))
     left: list[Segment] = []
-    for text, name in row.left:
+    for words, name in row.left:
+        text = _printable(words)
         taken = cell_len(text)
         if taken > room:
             text = set_cell_size(text, max(0, room - 1)) + ("…" if room else "")
@@ -227,3 +233,10 @@ def _strip(row: Row, width: int, base: Style, style: Callable[[str], Style]) -> 
         room -= taken
         left.append(Segment(text, base + style(name)))
     return Strip([*left, Segment(" " * room, base), *right]).adjust_cell_length(width, base)
+
+
+def _printable(text: str) -> str:
+    """A row is one line: what would move the terminal's cursor becomes a space."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from memwb.engine.runs import Summary
 
 EMPTY = Row("", ((" no runs yet", "muted"),), (), False)
+SAID = ("", "A marked · c on another compares", "A filled · B outlined")
+"""What is said of so many marks."""
 
 
 class RunsPanel(Vertical):
@@ -49,9 +51,9 @@ class RunsPanel(Vertical):
         grown = len(runs) > len(self._runs)
         self._runs, self._shown, self._marks = runs, shown, marks
         self._fill()
-        if grown and runs and self.rows.size.height:
+        if grown and runs:
             self.rows.select(shown or runs[0].folder)
-        self.border_subtitle = "A filled · B outlined" if len(marks) == 2 else ""
+        self.border_subtitle = SAID[len(marks)]
 
     def choose(self) -> None:
         """Show the run at the cursor."""

@@ -147,13 +147,6 @@ def _parts(peak: Peak) -> list[Content]:
     ]
 
 
-def breakdown(parts: Categories) -> str:
-    """Bytes by category in one line, the largest first."""
-    values = {name: getattr(parts, name) for name in CATEGORIES}
-    order = sorted(values, key=lambda name: -values[name])
-    return " · ".join(f"{name} {gib(values[name])}" for name in order)
-
-
 def comparison(first: Trace, second: Trace) -> Content:
     """What differs between two runs: peak by category, speed, and the loss at its furthest."""
     rows = [("", f"A {first.label}", f"B {second.label}", "B − A")]
@@ -184,8 +177,6 @@ def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
         "stopped": "Stopped",
     }
     title = ended.title or titles.get(ended.outcome, ended.outcome)
-    if ended.outcome == "oom" and ended.peak is not None:
-        text += f"\nAt that moment: {breakdown(ended.peak.categories)}"
     kind = "warning" if ended.outcome == "stopped" else "error"
     return kind, f"{label} {title}".strip(), text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 from pathlib import Path
 from typing import ClassVar
@@ -93,6 +94,9 @@ class ExportScreen(ModalScreen[str | None]):
             self._target = text.strip()
             self._asked = ""
             self._launch()
+            if self._script:
+                # What was said was said of the other folder.
+                self._say("", "")
 
     def action_target(self) -> None:
         """Type another folder."""
@@ -145,7 +149,7 @@ class ExportScreen(ModalScreen[str | None]):
                 library.export, self._plan, self._settings, self._target, sure
             )
         except MemwbError as error:
-            there = Path(self._target).expanduser() / "train.py"
+            there = Path(os.path.expanduser(self._target)) / "train.py"
             if there.exists() and not sure:
                 self._asked = self._target
                 self._say(f"{error.what}. w again replaces it.", "-bad")
@@ -155,7 +159,9 @@ class ExportScreen(ModalScreen[str | None]):
         self.dismiss(str(folder))
 
     def _launch(self) -> None:
-        place = shlex.quote(str(Path(self._target) / "train.py")) if self._target else "…"
+        # A quoted ~ is a folder of that name.
+        file = os.path.join(os.path.expanduser(self._target), "train.py")
+        place = shlex.quote(file) if self._target else "…"
         self.query_one("#launch", Static).update(f"python {place}")
 
     def _say(self, text: str, kind: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -38,7 +41,8 @@ ABOUT = {
     "runs": (
         "The runs",
         "Every burst that has started, newest first, each a folder with its plan, script, "
-        "events and summary. Enter shows one again; c marks two to lay them over each other.",
+        "events and summary. Enter shows one again. c marks the run at the cursor or takes its "
+        "mark away; as soon as two are marked they lie over each other.",
     ),
 }
 OWN_KEYS = {
@@ -59,6 +63,22 @@ OWN_KEYS = {
     "peak": (("m", "maximise: shows the parts of the peak"),),
     "runs": (("↑ ↓", "move"), ("↵", "show"), ("c", "mark for comparison")),
 }
+
+
+KEYS = 13
+"""Columns of the keys and names at the left."""
+
+
+class Page(Static):
+    """A text that is written anew for each width, so that what is wrapped stays in its column."""
+
+    def __init__(self, write: Callable[[int], Content]) -> None:
+        super().__init__()
+        self._write = write
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Wrap it for the width there is."""
+        self.update(self._write(event.size.width))
 
 
 class HelpScreen(ModalScreen[None]):
@@ -90,26 +110,31 @@ class HelpScreen(ModalScreen[None]):
             if self._technique in known:
                 technique = known[self._technique]
                 box.border_title = technique.title
-                yield Static(technique_help(technique))
             else:
                 box.border_title = ABOUT[self._panel][0]
-                yield Static(panel_help(self._panel, self._keymap))
+            yield Page(self._page)
+
+    def _page(self, width: int) -> Content:
+        known = techniques()
+        if self._technique in known:
+            return technique_help(known[self._technique], width)
+        return panel_help(self._panel, self._keymap, width)
 
     def action_scroll_text(self, by: int) -> None:
         """A line up or down."""
         self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
 
 
-def panel_help(panel: str, keymap: dict[str, str]) -> Content:
+def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     """What a panel shows, its own keys, then those that work everywhere."""
     lines = [Content(ABOUT[panel][1]), Content(), _head("Here")]
-    lines += [_pair(key, text) for key, text in OWN_KEYS[panel]]
+    lines += [_pair(key, text, width) for key, text in OWN_KEYS[panel]]
     lines += [Content(), _head("Everywhere")]
-    lines += [_pair(shown_key(command, keymap), command.title) for command in COMMANDS]
+    lines += [_pair(shown_key(command, keymap), command.title, width) for command in COMMANDS]
     return Content("\n").join(lines)
 
 
-def technique_help(technique: Technique) -> Content:
+def technique_help(technique: Technique, width: int) -> Content:
     """The declaration of a technique as a page."""
     exact = (
         "identical losses: the suite holds it to that"
@@ -120,25 +145,28 @@ def technique_help(technique: Technique) -> Content:
             else "trains another model or takes other steps, so its losses are its own"
         )
     )
-    lines = [
-        _pair("saves", technique.saves),
-        _pair("costs", technique.costs),
-        _pair("not when", technique.not_when),
-        _pair("exactness", exact),
-        _pair("source", technique.source),
+    told = [
+        ("saves", technique.saves),
+        ("costs", technique.costs),
+        ("not when", technique.not_when),
+        ("exactness", exact),
+        ("source", technique.source),
     ]
-    lines += [_pair("conflicts", _relation(relation)) for relation in technique.conflicts]
-    lines += [_pair("needs", _relation(relation)) for relation in technique.needs]
+    told += [("conflicts", _relation(relation)) for relation in technique.conflicts]
+    told += [("needs", _relation(relation)) for relation in technique.needs]
     missing = unavailable(technique)
     if missing:
-        lines.append(_pair("here", missing))
+        told.append(("here", missing))
+    lines = [_pair(key, text, width) for key, text in told]
     fields = parameters_of(technique)
     if fields:
         lines += [Content(), _head("Parameters")]
     for field in fields:
         kind = " | ".join(map(str, field.choices)) or field.type
-        lines.append(_pair(field.name, f"{field.description} ({kind}, default {field.default})"))
-    lines += [Content(), _pair("name", f"{technique.name}, as in -o {technique.name}=on")]
+        text = f"{field.description} ({kind}, default {field.default})"
+        lines.append(_pair(field.name, text, width))
+    name = f"{technique.name}, as in -o {technique.name}=on"
+    lines += [Content(), _pair("name", name, width)]
     return Content("\n").join(lines)
 
 
@@ -150,5 +178,8 @@ def _head(text: str) -> Content:
     return Content.styled(text, "bold $text-primary")
 
 
-def _pair(key: str, text: str) -> Content:
-    return Content.assemble((f"{key:<13}", "$text-accent"), text)
+def _pair(key: str, text: str, width: int) -> Content:
+    """A key and its text, whose further lines stand under the first."""
+    lines = textwrap.wrap(text, max(16, width - KEYS), break_long_words=False) or [""]
+    rest = ("\n" + " " * KEYS).join(lines)
+    return Content.assemble((f"{key:<{KEYS - 1}} ", "$text-accent"), rest)

@@ -178,7 +178,7 @@ class MainScreen(Screen[None]):
 
     def take(self, event: Event, trace: Trace) -> None:
         """One event of the burst that is shown."""
-        self.memory.take(event)
+        self.memory.take(event, trace.label)
         if isinstance(event, Started | Step):
             self.loss.show(trace)
         if isinstance(event, Started | Samples | Timeline):

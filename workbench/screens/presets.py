@@ -13,10 +13,13 @@ from textual.widgets import Input, Static
 
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan
+from memwb.engine.plan import Plan, read_plan
 from memwb.engine.presets import load_plan, presets, save_preset
 from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.screens.dialog import DIALOG
+
+WIDEST = 34
+"""Columns that a name may take in the list; the packaged ones have room."""
 
 
 class PresetScreen(ModalScreen[Plan | None]):
@@ -40,7 +43,8 @@ class PresetScreen(ModalScreen[Plan | None]):
         with Vertical(classes="dialog") as box:
             box.border_title = "Load a preset"
             box.border_subtitle = "↵ loads it · esc leaves"
-            yield Rows([_row(name, path) for name, path in self._files.items()])
+            room = min(WIDEST, max(map(len, self._files), default=0)) + 2
+            yield Rows([_row(name, path, room) for name, path in self._files.items()])
             yield Static(classes="said", markup=False)
 
     def on_mount(self) -> None:
@@ -70,7 +74,8 @@ class PresetScreen(ModalScreen[Plan | None]):
     def _describe(self) -> None:
         row = self.query_one(Rows).current
         if row is not None and row.id in self._files:
-            self._say(comment(self._files[row.id]))
+            file = self._files[row.id]
+            self._say(comment(file) or _contents(file))
 
     def _say(self, text: str, bad: bool = False) -> None:
         said = self.query_one(".said", Static)
@@ -135,7 +140,23 @@ def comment(path: Path) -> str:
     return "\n\n".join(" ".join(part.split()) for part in "\n".join(lines).split("\n\n"))
 
 
-def _row(name: str, path: Path) -> Row:
-    first = comment(path).partition(". ")[0]
+def goal(path: Path) -> str:
+    """One line on a preset: the first paragraph of its comment, else what it holds."""
+    first = comment(path).partition("\n\n")[0].removeprefix("Goal: ").strip()
+    return " ".join(first.split()) or _contents(path)
+
+
+def _contents(path: Path) -> str:
+    try:
+        plan = read_plan(path)
+    except MemwbError as error:
+        return f"✗ {error.title}"
+    return f"{plan.model}: {' + '.join(plan.techniques) or 'plain'}"
+
+
+def _row(name: str, path: Path, room: int) -> Row:
+    shown = name if len(name) <= WIDEST else f"{name[: WIDEST - 1]}…"
     own = "yours" if path.parent == paths.presets_folder() else ""
-    return Row(name, ((f" {name:<26}", "accent"), (first, "muted")), ((f" {own} ", "value"),))
+    return Row(
+        name, ((f" {shown:<{room}}", "accent"), (goal(path), "muted")), ((f" {own} ", "value"),)
+    )

@@ -1,0 +1,60 @@
+"""Two runs over each other: phase over phase, whatever each of them took."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from memwb.engine.protocol import Sample
+from memwb.workbench.charts.align import aligned
+from memwb.workbench.charts.canvas import View, over
+from memwb.workbench.charts.timeline import Timeline, slots
+
+PHASES = ("forward", "loss", "backward", "optimizer")
+
+
+def step(*seconds: float, per: int = 40) -> list[Sample]:
+    """One step whose phases take so long; memory follows the place in the phase, not the clock."""
+    found: list[Sample] = []
+    start = 0.0
+    for number, (phase, length) in enumerate(zip(PHASES, seconds, strict=True), 1):
+        for index in range(per):
+            held = number * 1000 + index * (-1) ** number
+            found.append(Sample(start + length * index / per, 1, phase, held, held, held))
+        start += length
+    return found
+
+
+def levels(shown: list[Sample], other: list[Sample], width: int = 100) -> tuple[list[int], ...]:
+    """What a chart of both draws of each: the height of every column."""
+    view = View(Timeline(shown), Timeline(other))
+    (slot,) = slots(view.steps(), width)
+    mine, laid = view.shown.columns(slot), over(view, slot)
+    return tuple([one.allocated if one else 0 for one in part] for part in (mine, laid))
+
+
+def test_equal_runs_lie_on_each_other_whatever_they_took() -> None:
+    shown = step(1.0, 0.2, 2.0, 0.5)
+    uneven = [replace(one, time=one.time**1.3 * 7) for one in step(0.3, 0.4, 4.0, 0.1)]
+    for other in (shown, step(3.0, 0.1, 1.0, 2.0), uneven):
+        mine, laid = levels(shown, other)
+        assert mine == laid
+
+
+def test_phases_begin_together_when_runs_differ() -> None:
+    shown, other = step(1.0, 0.5, 2.0, 0.5), step(2.0, 0.1, 1.0, 3.0, per=25)
+    moved = aligned(other, shown)
+    assert moved is not None and [one.allocated for one in moved] == [o.allocated for o in other]
+    for phase in PHASES:
+        first = next(one.time for one in shown if one.phase == phase)
+        assert abs(next(one.time for one in moved if one.phase == phase) - first) < 1e-9
+    assert moved[-1].time <= shown[-1].time + 1e-9
+    assert [one.time for one in moved] == sorted(one.time for one in moved)
+
+
+def test_other_phases_are_laid_over_by_time() -> None:
+    shown = step(1.0, 0.5, 2.0, 0.5)
+    other = [one for one in step(2.0, 0.5, 1.0, 0.5) if one.phase != "loss"]
+    assert aligned(other, shown) is None
+    view = View(Timeline(shown), Timeline(other))
+    (slot,) = slots(view.steps(), 60)
+    assert over(view, slot) == view.other.columns(slot)
