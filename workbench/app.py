@@ -307,8 +307,13 @@ class Workbench(App[None]):
             self.main.notice.clear()
             self._start_engine()
             return
-        if self.engine_state in ("running", "stopping"):
-            self.notify("A burst is running; s stops it.")
+        if self.busy:
+            stopping = self.engine_state == "stopping"
+            self.notify(
+                "The burst is stopping; the next can run when it has."
+                if stopping
+                else "A burst is running; s stops it."
+            )
             return
         if self.engine_state == "starting":
             self._wanted_run = True

@@ -302,3 +302,18 @@ async def test_ctrl_q_asks_as_well(bench: Any, waiting: Any, before: tuple[str, 
 )
 def test_every_outcome_has_a_sign(outcome: str) -> None:
     assert OUTCOME[outcome]
+
+
+async def test_r_says_what_the_burst_is_at(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = bench([])
+    monkeypatch.setattr(app.scripted, "emit", lambda *events: None)
+    said: list[str] = []
+    monkeypatch.setattr(app, "notify", said.append)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r", "r", "s", "r")
+        await pilot.pause()
+    assert len(said) == 2
+    assert "running" in said[0] and "is stopping" in said[1]
