@@ -291,6 +291,12 @@ def _explain(message: str, kind: type[Any], path: str) -> tuple[str, str]:
             f"{where}.{unknown[1]}: there is no such key",
             f"{nearest(unknown[1], names)} {known}".strip(),
         )
+    enum = re.search(r"[Ii]nvalid enum value '?(.*?)'?$", reason, re.DOTALL)
+    choices = _choices(kind, inner.rstrip("`")) if enum else ()
+    if enum and choices:
+        known = f"{enum[1]!r} is none of {' | '.join(choices)}"
+        hint = nearest(enum[1], choices)
+        return f"{where}: {known}; {hint}".removesuffix("; "), "Give one of these values."
     reason = reason[0].lower() + reason[1:].replace("`", "")
     return f"{where}: {reason.replace('>=', '≥').replace('<=', '≤')}", "Give a value of that kind."
 
@@ -301,6 +307,18 @@ def _struct_at(kind: type[Any], inner: str) -> type[msgspec.Struct]:
         if part in hints and isinstance(hints[part], type):
             kind = hints[part]
     return kind
+
+
+def _choices(kind: type[Any], inner: str) -> tuple[str, ...]:
+    """The values that a choice at this path can have; none if it is no plain choice."""
+    name = inner.rpartition(".")[2]
+    info = msgspec.inspect.type_info(_struct_at(kind, inner))
+    assert isinstance(info, msgspec.inspect.StructType)
+    kinds: list[Any] = [field.type for field in info.fields if field.name == name]
+    if kinds and isinstance(kinds[0], msgspec.inspect.Metadata):
+        kinds = [kinds[0].type]
+    kinds = [one for each in kinds for one in getattr(each, "types", (each,))]
+    return tuple(str(value) for one in kinds for value in getattr(one, "values", ()))
 
 
 def _wrong(origin: str, what: str, fix: str) -> MemwbError:

@@ -11,6 +11,7 @@ from textual.app import App, SystemCommand
 from textual.screen import Screen
 from textual.widgets import Input
 
+from memwb.engine import paths
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import (
@@ -30,7 +31,7 @@ from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.panels import texts
 from memwb.workbench.pump import Engine, EngineEvent, EngineGone, NotRecorded, Pump, RunOpened
 from memwb.workbench.screens.main import MainScreen
-from memwb.workbench.settings import Settings, save_session, save_setting
+from memwb.workbench.settings import Settings, doubts, save_session, save_setting
 from memwb.workbench.state import Session
 from memwb.workbench.trace import Trace
 
@@ -99,6 +100,9 @@ class Workbench(App[None]):
         self._resolve_model()
         if self._warning is not None:
             self.tell_error(self._warning)
+        elif found := doubts(self.settings, self.available_themes):
+            title = "Not everything in the settings can act"
+            self.main.tell("warning", title, "\n".join([*found, str(paths.settings_file())]))
         # Changing the theme is kept from here on, not while it is being set at the start.
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
 
@@ -307,8 +311,13 @@ class Workbench(App[None]):
             self.main.notice.clear()
             self._start_engine()
             return
-        if self.engine_state in ("running", "stopping"):
-            self.notify("A burst is running; s stops it.")
+        if self.busy:
+            stopping = self.engine_state == "stopping"
+            self.notify(
+                "The burst is stopping; the next can run when it has."
+                if stopping
+                else "A burst is running; s stops it."
+            )
             return
         if self.engine_state == "starting":
             self._wanted_run = True

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from memwb.engine import paths
-from memwb.engine.errors import MemwbError
+from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.plan import Plan, plan_data, plan_from
+from memwb.workbench.commands import COMMANDS, keys_of
 from memwb.workbench.state import Session
+
+FIXED_KEYS = {"escape": "back", "tab": "next panel", "shift+tab": "previous panel"}
+"""Keys that no keymap gives away."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +49,28 @@ def read_settings() -> Settings:
         raise MemwbError(
             "The settings file cannot be used", f"{path}: {error}", "Mend or remove it."
         ) from None
+
+
+def doubts(settings: Settings, themes: Collection[str]) -> list[str]:
+    """What of the settings cannot act: a theme or a command that there is not, a key given twice.
+
+    ``themes`` are those that there are.
+    """
+    found = []
+    if settings.theme and settings.theme not in themes:
+        hint = nearest(settings.theme, themes)
+        found.append(f"theme: there is no {settings.theme!r}; {hint}".removesuffix("; "))
+    known = [command.id for command in COMMANDS]
+    for name in settings.keymap:
+        if name not in known:
+            hint = nearest(name, known)
+            found.append(f"keymap: there is no command {name!r}; {hint}".removesuffix("; "))
+    taken = dict(FIXED_KEYS)
+    for command in COMMANDS:
+        for key in filter(None, map(str.strip, keys_of(command, settings.keymap).split(","))):
+            if taken.setdefault(key, command.id) != command.id:
+                found.append(f"keymap: {key!r} is given to {taken[key]} and to {command.id}")
+    return found
 
 
 def save_setting(key: str, value: str) -> None:

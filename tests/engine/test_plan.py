@@ -6,6 +6,7 @@ import pytest
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import (
+    Plan,
     active,
     check,
     override,
@@ -129,3 +130,20 @@ def test_conflicts_and_needs_are_told_with_the_edit_that_mends_them() -> None:
     with pytest.raises(MemwbError, match="needs lora"):
         check(alone)
     assert problems(override(alone, problem.override)) == []
+
+
+@pytest.mark.parametrize(
+    "override_text,choices,hint",
+    [
+        ("workload.schedule=cosin", "constant | cosine | linear", "did you mean 'cosine'?"),
+        ("weights=zzz", "auto | pretrained | random", ""),
+        ("adamw.kernel=FUSED", "auto | foreach | fused | loop", "did you mean 'fused'?"),
+        ("lora.targets=mpl", "all-linear | attention | mlp", "did you mean 'mlp'?"),
+    ],
+)
+def test_a_wrong_choice_is_told_with_the_choices(
+    override_text: str, choices: str, hint: str
+) -> None:
+    with pytest.raises(MemwbError) as found:
+        override(Plan(model="tiny"), override_text)
+    assert choices in found.value.what and hint in found.value.what

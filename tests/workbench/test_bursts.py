@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.protocol import Problem, Start, Stop
+from memwb.engine.plan import Plan
+from memwb.engine.protocol import Device, Problem, Start, Stop
 from memwb.engine.runs import list_runs, record
 from memwb.workbench import dialogs
 from memwb.workbench.panels.history_rows import OUTCOME
@@ -353,3 +354,36 @@ async def test_c_down_c_compares_the_last_two_runs(
         await pilot.press("c")
         await waiting(pilot, lambda: not main(app).memory.chart.overlay)
         assert app.session.marks == (latest,)
+
+
+async def test_r_says_what_the_burst_is_at(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = bench([])
+    monkeypatch.setattr(app.scripted, "emit", lambda *events: None)
+    said: list[str] = []
+    monkeypatch.setattr(app, "notify", said.append)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r", "r", "s", "r")
+        await pilot.pause()
+    assert len(said) == 2
+    assert "running" in said[0] and "is stopping" in said[1]
+
+
+async def test_the_header_gives_up_the_device_before_anything_else(
+    bench: Any, waiting: Any
+) -> None:
+    gpu = Device(kind="cuda", name="NVIDIA GeForce RTX 4070 Ti SUPER", capacity=16 * 2**30)
+    app = bench("full", plan=Plan(model="tiny"), hold=True, device=gpu)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready" and app.model)
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live and app.live.steps)
+        assert gpu.name in header(app)
+        for width, device in ((100, "GPU 16.0 GiB"), (80, "")):
+            await pilot.resize_terminal(width, 24)
+            await pilot.pause()
+            shown = header(app)
+            assert gpu.name not in shown and device in shown
+            assert "random weights" in shown and "running · step" in shown

@@ -411,3 +411,13 @@ async def test_an_open_value_stays_on_its_row_when_the_terminal_changes(bench: A
             line = rows(app).line_of("value:workload.seed")
             assert editor.region.y == rows(app).region.y + line
             assert editor.region.right == rows(app).scrollable_content_region.right
+
+
+async def test_a_mistyped_choice_is_answered_with_the_choices(bench: Any) -> None:
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        rows(app).select("value:workload.schedule")
+        await pilot.press("enter", *"cosin")
+        await pilot.pause()
+        note = str(main(app).query_one("#note").render())
+        assert "constant | cosine | linear" in note and "did you mean 'cosine'?" in note

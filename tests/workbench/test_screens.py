@@ -14,6 +14,8 @@ from memwb.engine.plan import Plan, override, read_plan
 from memwb.engine.presets import load_plan, presets
 from memwb.engine.technique import techniques
 from memwb.workbench import library
+from memwb.workbench.screens.ask import AskScreen
+from memwb.workbench.screens.presets import SaveScreen
 from memwb.workbench.settings import Settings
 
 SIZE = (120, 40)
@@ -272,3 +274,12 @@ async def test_help_explains_the_focused_panel(
         await pilot.press("f1")
         await waiting(pilot, lambda: app.screen is not main(app))
         await waiting(pilot, lambda: word in page_of(app))
+
+
+@pytest.mark.parametrize("dialog", [SaveScreen(Plan(model="tiny")), AskScreen("", "", "", "")])
+async def test_a_dialog_fits_a_small_terminal(bench: Any, dialog: Any) -> None:
+    app = bench()
+    async with app.run_test(size=(44, 24)) as pilot:
+        app.push_screen(dialog)
+        await pilot.pause()
+        assert dialog.query_one(".dialog").region.width == 44

@@ -91,3 +91,31 @@ def test_a_workbench_that_breaks_ends_with_an_error(monkeypatch: pytest.MonkeyPa
     assert start() == 1
     monkeypatch.setattr(Workbench, "run", lambda self: self.exit())
     assert start() == 0
+
+
+def test_settings_that_cannot_act_are_named() -> None:
+    keymap = {"undo": "z,s", "udno": "y", "edit": "tab"}
+    found = settings.doubts(Settings(theme="nrod", keymap=keymap), ["nord", "dracula"])
+    assert found == [
+        "theme: there is no 'nrod'; did you mean 'nord'?",
+        "keymap: there is no command 'udno'; did you mean 'undo'?",
+        "keymap: 'tab' is given to next panel and to edit",
+        "keymap: 's' is given to stop and to undo",
+    ]
+
+
+def test_settings_that_act_are_not_doubted() -> None:
+    assert settings.doubts(Settings(), []) == []
+    swapped = {"undo": "s", "stop": "u", "run": "g,ctrl+r"}
+    assert settings.doubts(Settings(theme="nord", keymap=swapped), ["nord"]) == []
+
+
+async def test_doubts_of_the_settings_are_told_at_the_start(bench: Any, home: Path) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text('theme = "no such theme"\n[keymap]\nundo = "s"\n')
+    app = bench()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause(0.1)
+        told = str(app.main.notice.render())
+        assert "no such theme" in told and "'s' is given to" in told
+        assert app.main.notice.has_class("-warning")

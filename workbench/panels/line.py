@@ -7,7 +7,9 @@ from textual.widget import Widget
 
 
 class Line(Widget):
-    """A single line; the right part wins where both do not fit."""
+    """A single line; the right part wins where both do not fit, in its longest form that leaves
+    the left part whole, or else its shortest.
+    """
 
     DEFAULT_CSS = """
     Line {
@@ -24,20 +26,23 @@ class Line(Widget):
     def __init__(self, left: Content | str = "", right: Content | str = "", *, id: str) -> None:
         super().__init__(id=id)
         self._left = _content(left)
-        self._right = _content(right)
+        self._rights: tuple[Content, ...] = (_content(right),)
 
-    def show(self, left: Content | str, right: Content | str = "") -> None:
-        """Other contents; markup is allowed in strings."""
-        self._left, self._right = _content(left), _content(right)
+    def show(self, left: Content | str, right: Content | str = "", *shorter: Content | str) -> None:
+        """Other contents, with shorter forms of the right part; strings may hold markup."""
+        self._left = _content(left)
+        self._rights = tuple(_content(each) for each in (right, *shorter))
         self.refresh()
 
     def render(self) -> Content:
         """The line as wide as the widget."""
         width = self.content_size.width
-        room = max(0, width - self._right.cell_length - 1)
-        left = self._left.truncate(room, ellipsis=True)
-        gap = " " * max(0, width - left.cell_length - self._right.cell_length)
-        return Content.assemble(left, gap, self._right)
+        free = width - self._left.cell_length - 1
+        fitting = (each for each in self._rights if each.cell_length <= free)
+        right = next(fitting, self._rights[-1])
+        left = self._left.truncate(max(0, width - right.cell_length - 1), ellipsis=True)
+        gap = " " * max(0, width - left.cell_length - right.cell_length)
+        return Content.assemble(left, gap, right)
 
 
 def _content(text: Content | str) -> Content:

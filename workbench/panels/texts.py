@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from memwb.engine.catalog import Model
 
 MUTED = "$foreground 60%"
+STOPS = " · s stops"
 
 ENGINE = {
     "starting": ("engine starting…", "$text-warning"),
@@ -44,22 +45,28 @@ def header_left(plan: Plan, model: Model | None) -> Content:
     )
 
 
-def header_right(device: Device | None, engine: str, doing: str = "") -> Content:
-    """Where it runs and what the engine is at."""
+def header_right(device: Device | None, engine: str, doing: str = "") -> list[Content]:
+    """Where it runs and what the engine is at; then shorter forms, the device given up first."""
     words, style = ENGINE[engine]
-    parts = [Content.styled(doing or words, style)]
+    state = Content.styled(doing or words, style)
+    forms = [[state], [Content.styled((doing or words).removesuffix(STOPS), style)]]
     if device is not None:
-        parts.insert(0, Content(f"{device.name} {gib(device.capacity)}"))
-    return Content(" · ").join(parts) + " "
+        room = gib(device.capacity)
+        forms[:0] = [[Content(f"{name} {room}"), state] for name in (device.name, _kind(device))]
+    return [Content(" · ").join(parts) + " " for parts in forms]
+
+
+def _kind(device: Device) -> str:
+    return "GPU" if device.kind == "cuda" else device.kind.upper()
 
 
 def progress(trace: Trace | None) -> str:
     """How far a burst is."""
     if trace is None or trace.started is None:
-        return "starting the burst… · s stops"
+        return f"starting the burst…{STOPS}"
     if trace.loaded is None:
-        return "loading the model… · s stops"
-    return f"running · step {len(trace.steps)}/{trace.planned} · s stops"
+        return f"loading the model…{STOPS}"
+    return f"running · step {len(trace.steps)}/{trace.planned}{STOPS}"
 
 
 def model_facts(model: Model | None, error: str = "") -> str:

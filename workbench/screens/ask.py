@@ -19,7 +19,7 @@ class AskScreen(ModalScreen[bool]):
     DEFAULT_CSS = f"""
     AskScreen {{
         {DIALOG}
-        .dialog {{ width: 60; height: auto; padding: 1 2; }}
+        .dialog {{ width: 60; max-width: 100%; height: auto; padding: 1 2; }}
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [

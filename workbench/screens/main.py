@@ -77,7 +77,7 @@ class MainScreen(Screen[None]):
         # Before there is anything whose style a class could change.
         self._set_layout(self._session)
         yield Line(
-            header_left(self._session.plan, None), header_right(None, "starting"), id="header"
+            header_left(self._session.plan, None), header_right(None, "starting")[0], id="header"
         )
         yield Line(id="tabs")
         with Horizontal(id="body"):
@@ -158,7 +158,7 @@ class MainScreen(Screen[None]):
     ) -> None:
         """The line at the top."""
         self.query_one("#header", Line).show(
-            header_left(self._session.plan, model), header_right(device, engine, doing)
+            header_left(self._session.plan, model), *header_right(device, engine, doing)
         )
         self.show_footer(engine)
 

@@ -89,7 +89,7 @@ class SaveScreen(ModalScreen[str | None]):
     DEFAULT_CSS = f"""
     SaveScreen {{
         {DIALOG}
-        .dialog {{ width: 70; height: auto; padding: 1 2; }}
+        .dialog {{ width: 70; max-width: 100%; height: auto; padding: 1 2; }}
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Leave")]
