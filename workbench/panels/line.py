@@ -26,7 +26,7 @@ class Line(Widget):
     def __init__(self, left: Content | str = "", right: Content | str = "", *, id: str) -> None:
         super().__init__(id=id)
         self._left = _content(left)
-        self._rights = (_content(right),)
+        self._rights: tuple[Content, ...] = (_content(right),)
 
     def show(self, left: Content | str, right: Content | str = "", *shorter: Content | str) -> None:
         """Other contents, with shorter forms of the right part; strings may hold markup."""
