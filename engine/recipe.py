@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def parse_arguments(defaults: dict[str, Any], argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; every default is the value of the plan."""
     import argparse
+    from pathlib import Path
 
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
@@ -40,10 +41,22 @@ def parse_arguments(defaults: dict[str, Any], argv: Sequence[str] | None) -> arg
     add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model")
     args = parser.parse_args(argv)
-    counts = ("steps", "batch_size", "sequence_length", "gradient_accumulation")
-    for name in counts:
-        if getattr(args, name) < 1 + (name == "sequence_length"):
+    least = {"steps": 1, "batch_size": 1, "sequence_length": 2, "gradient_accumulation": 1}
+    for name, value in (least | {"warmup_steps": 0, "seed": 0}).items():
+        if getattr(args, name) < value:
             parser.error(f"--{name.replace('_', '-')} is too small: {getattr(args, name)}")
+    if not 0 < args.learning_rate < 10:
+        parser.error(f"--learning-rate must be between 0 and 10, not {args.learning_rate}")
+    if args.model != defaults["model"] and args.weights == "random":
+        parser.error("--model goes with --weights pretrained: random weights are of this model")
+    if args.weights == "pretrained" and not args.model:
+        parser.error("--weights pretrained needs --model: this one has no weights to download")
+    if args.output:
+        # Now, not after a night's training.
+        try:
+            Path(args.output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--output {args.output} cannot be written: {error.strerror}")
     return args
 
 
@@ -53,6 +66,8 @@ def choose_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit(f"--device {name}: torch finds no CUDA device here")
     return torch.device(name)
 
 
@@ -94,7 +109,7 @@ def read_documents(data: str, text_field: str) -> Iterator[str]:
 
 def read_text(path: Path, text_field: str) -> Iterator[str]:
     """The lines of a text file, some at a time."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         while block := "".join(lines.readlines(1 << 16)):
             yield block
 
@@ -103,7 +118,7 @@ def read_jsonl(path: Path, text_field: str) -> Iterator[str]:
     """The text of each line's record."""
     import json
 
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -146,7 +161,7 @@ def read_sequences(args: argparse.Namespace, tokenizer: Any, vocabulary: int) ->
     tokens = array("q")
     for text in read_documents(args.data, args.text_field):
         if tokenizer is None:
-            tokens.extend(byte % vocabulary for byte in text.encode())
+            tokens.extend(byte % vocabulary for byte in text.encode(errors="replace"))
         else:
             tokens.extend(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
             if tokenizer.eos_token_id is not None:
@@ -192,21 +207,27 @@ def load_model(args: argparse.Namespace, config: Any, options: dict[str, Any]) -
     device = choose_device(args.device)
     torch.manual_seed(args.seed)
     if args.weights == "pretrained":
+        if "quantization_config" in options:
+            options["device_map"] = {"": device}
         model = AutoModelForCausalLM.from_pretrained(
             args.model,
             config=config,
-            device_map={"": device},
             use_safetensors=None if args.allow_pickle else True,
             trust_remote_code=args.trust_remote_code,
             **options,
         )
+        # Quantized weights are where they belong; transformers does not let them be moved.
+        model = model if "quantization_config" in options else model.to(device)
     else:
-        options.pop("quantization_config", None)
+        settings = options.pop("quantization_config", None)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=args.trust_remote_code, **options
             )
         fill_at_random(model, device, convert)
+        if settings is not None:
+            # So that what is saved can be told from full precision when it is loaded.
+            model.config.quantization_config = settings
     model.config.use_cache = False
     return model.train()
 
@@ -324,7 +345,6 @@ def save(model: Any, tokenizer: Any, output: str, random_base: bool) -> None:
     from pathlib import Path
 
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     model.config.use_cache = True
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import platform
 import re
 import textwrap
 from importlib import metadata
@@ -206,21 +207,30 @@ def _title(plan: Plan, model: Model) -> str:
     return f"Fine-tune {name}.\n\n" + textwrap.fill(f"With {chosen}.", WIDTH)
 
 
-def _versions(plan: Plan) -> list[str]:
-    """The packages that the script imports, with their versions on this machine."""
+def _needed(plan: Plan) -> list[str]:
+    """The packages beyond torch and transformers that the script runs on."""
     needed = [name for chosen in active(plan) for name in techniques()[chosen].packages]
+    if plan.workload.data.endswith(".parquet"):
+        needed.append("pyarrow")
+    return list(dict.fromkeys(needed))
+
+
+def _versions(needed: list[str]) -> list[str]:
+    """The packages that the script imports, with their versions on this machine."""
     found = []
-    for name in dict.fromkeys(["torch", "transformers", *needed]):
+    for name in ["torch", "transformers", *needed]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found.append(f"{name} {metadata.version(name)}")
-    return found or ["none was there"]
+    return [f"Python {platform.python_version()}", *found]
 
 
 def _header(plan: Plan, model: Model, evidence: str) -> str:
+    needed = _needed(plan)
     random = "random weights" if model.weights == "random" else "pretrained weights"
     lines = [
-        f"Written by memwb {VERSION}; runs without it, on torch>=2.11 and transformers>=5.17.",
-        f"Written beside {', '.join(_versions(plan))}.",
+        f"Written by memwb {VERSION}; runs without it.",
+        f"Needs torch>=2.11, transformers>=5.17{''.join(f', {name}' for name in needed)}.",
+        *textwrap.wrap(f"Written beside {', '.join(_versions(needed))}.", WIDTH - 2),
         f"The model has {random}; tokens are "
         + ("those of its tokenizer." if model.tokenizer else "bytes: no tokenizer was at hand."),
         *(evidence or "Nothing was measured or predicted for this plan yet.").splitlines(),

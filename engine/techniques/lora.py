@@ -19,7 +19,8 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 32
     dropout: Annotated[float, Meta(ge=0, lt=1, description="dropout of the adapter's input")] = 0.0
     targets: Annotated[
-        Literal["attention", "mlp", "all-linear"] | tuple[str, ...],
+        Literal["attention", "mlp", "all-linear"]
+        | Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(min_length=1)],
         Meta(description="attention, mlp, all-linear, or a list of module names"),
     ] = "all-linear"
 
@@ -48,9 +49,23 @@ def adapt_model(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=targets if isinstance(targets, list) else linear_names(model, targets),
+        target_modules=target_names(model, targets),
     )
     return get_peft_model(model, settings)
+
+
+def target_names(model: Any, targets: str | list[str]) -> list[str]:
+    """The names of a group's modules, or those given if each of them is in the model."""
+    if not isinstance(targets, list):
+        return linear_names(model, targets)
+    names = [name for name, _ in model.named_modules()]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in names):
+            known = ", ".join(linear_names(model, "all-linear"))
+            raise ValueError(
+                f"LoRA's target {target!r} is no module of this model; there are {known}"
+            )
+    return targets
 
 
 def linear_names(model: Any, group: str) -> list[str]:

@@ -35,7 +35,7 @@ technique = Technique(
     source="arXiv:2305.14314; bitsandbytes.nn.Linear4bit",
     params=Params,
     needs=(Relation(("lora",), "4-bit weights cannot be trained themselves"),),
-    packages=("bitsandbytes",),
+    packages=("accelerate", "bitsandbytes"),
 )
 
 

@@ -28,7 +28,8 @@ def ended_by(
         return _oom(burst, error, peak, chosen)
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Ended(burst, "done", peak)
-    if not started and isinstance(error, MemwbError | ValueError | OSError | SystemExit):
+    # Before the data is read nothing but the user's own files and values can be wrong.
+    if not started and not isinstance(error, KeyboardInterrupt):
         return refused(burst, error)
     lines = str(error).strip().splitlines() or [""]
     title = f"The burst failed: {type(error).__name__}: {lines[0]}".rstrip(": ")

@@ -78,7 +78,8 @@ PATIENCE = 3.0
 def serve(protocol: int) -> int:
     """Speak the protocol on standard input and the descriptor ``protocol`` until the end.
 
-    Returns the exit code: that of the last burst, 2 if there was none and a command was wrong.
+    Returns the exit code: that of the last burst; 2 if it is done but another could not start, or
+    if there was none and a command was wrong.
     """
     return _Server(protocol).serve()
 
@@ -96,6 +97,7 @@ class _Server:
         self._input_open = True
         self._ending = False
         self._code = 0
+        self._refused = False
         self._last = 0.0
         self._signals, self._wake = os.pipe()
 
@@ -118,7 +120,7 @@ class _Server:
         finally:
             if self._child is not None:
                 self._child.kill()
-        return self._code
+        return self._code or 2 * self._refused
 
     def _listen(self) -> None:
         for end in (self._signals, self._wake):
@@ -187,6 +189,7 @@ class _Server:
             self._send(Problem("The engine is ending", "no burst can start any more"))
             return
         if self._child is not None:
+            self._refused = True
             what = f"burst {self._child.burst} runs, and there is one burst at a time"
             self._send(Problem("The engine is busy", what, "Wait for it, or stop it first."))
             return

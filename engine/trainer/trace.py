@@ -137,6 +137,11 @@ class Trace:
                 known.add(moment.storage)
                 if moment.phase in ("forward", "loss"):
                     waiting[moment.storage] = moment.change
+        # Cut off in the midst of a forward pass (out of memory): what it holds was kept for the
+        # backward pass that never came.
+        if self.phase in ("forward", "loss"):
+            for storage in waiting:
+                self._labels.setdefault(storage, ACTIVATIONS)
 
 
 def downsample(rows: Sequence[Row], limit: int = 400) -> list[Row]:

@@ -75,6 +75,20 @@ def test_categories_hold_from_birth() -> None:
     assert top is not None and (top.total, top.phase) == (404, "optimizer")
 
 
+def test_a_forward_pass_cut_short_holds_activations() -> None:
+    """Out of memory in forward: what it still holds was kept for backward."""
+    trace = Trace()
+    trace.mark(0.0, 1, "forward")
+    trace.change(0.1, 1, 50)
+    trace.change(0.2, 2, 7)
+    trace.free(0.3, 2)
+    trace.mark(0.4, 1, "loss")
+    trace.change(0.5, 3, 4)
+    rows = [by_name(row) for row in trace.settle()]
+    assert rows[2] == {"activations": 50, "temporary": 7}
+    assert rows[-1] == {"activations": 54}
+
+
 def test_each_micro_batch_has_its_own_activations() -> None:
     trace = Trace()
     for micro in (0, 10):

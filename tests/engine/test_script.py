@@ -237,6 +237,8 @@ def test_pretrained_folder_with_its_tokenizer(checkpoint: Path, tmp_path: Path) 
         (["lora=on"], True),
         (["lora=on"], False),
         (["lora=on", "quantize_4bit=on", "bf16=on"], True),
+        (["lora=on", "quantize_4bit=on", "bf16=on"], False),
+        (["lora=on", "quantize_4bit=on"], False),
     ],
     ids=lambda value: str(value),
 )
