@@ -224,7 +224,10 @@ def _argument(*names: str, **settings: Any) -> Argument:
 
 
 def _speed(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a speed: 0 or more")
     return value

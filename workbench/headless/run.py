@@ -104,12 +104,13 @@ def narration(event: Event, steps: int) -> str:
         case Ready():
             return f"engine ready: {event.device.kind}, {event.device.name}"
         case Started():
-            return (
-                f"{event.model}: {event.parameters:,} parameters, {event.weights} weights, "
-                f"{event.steps} steps on {event.device.kind}"
-            )
+            steps = event.steps
+            return f"{event.model}: {event.weights} weights, {steps} steps on {event.device.kind}"
         case Loaded():
-            return f"loaded in {event.seconds:.1f} s: {size(event.weights)} of weights"
+            return (
+                f"loaded in {event.seconds:.1f} s: {event.parameters:,} parameters, "
+                f"{event.trainable:,} trainable, {size(event.weights)} of weights"
+            )
         case Step():
             traced = "  traced" if event.traced else ""
             return (
