@@ -28,8 +28,10 @@ def ended_by(
         return _oom(burst, error, peak, chosen)
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Ended(burst, "done", peak)
-    # Before the data is read nothing but the user's own files and values can be wrong.
-    if not started and not isinstance(error, KeyboardInterrupt):
+    # Before the data is read it is the user's own files and values that can be wrong (of which
+    # libraries complain in classes of their own), unless the script itself is.
+    faults = ImportError | SyntaxError | NameError | AttributeError
+    if not started and not isinstance(error, faults):
         return refused(burst, error)
     lines = str(error).strip().splitlines() or [""]
     title = f"The burst failed: {type(error).__name__}: {lines[0]}".rstrip(": ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,15 @@ def test_an_interrupt_stops_with_what_is_known(tmp_path: Path) -> None:
     ended = end(run_text(tmp_path, script_with(body)))
     assert ended.outcome == "stopped"
     assert len(ended.losses) == 1 and ended.peak is not None
+
+
+def test_a_config_that_no_model_can_have_is_refused(tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 7, "vocab_size": 300}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    events = run({"model": str(tmp_path), "weights": "random"}, steps=1)
+    ended = end(events)
+    assert (ended.outcome, ended.title) == ("refused", "The model cannot be loaded")
+    assert not [e for e in events if isinstance(e, Started)]
 
 
 def test_a_script_that_is_no_script_fails(tmp_path: Path) -> None:
