@@ -13,7 +13,7 @@ from textual.app import App, ComposeResult
 from memwb.engine import presets as stored
 from memwb.engine.plan import Plan, override
 from memwb.workbench.panels.rows import Row, Rows
-from memwb.workbench.screens.presets import goal
+from memwb.workbench.preset_texts import goal
 from memwb.workbench.units import parameters
 
 

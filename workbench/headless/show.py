@@ -168,8 +168,10 @@ def presets(arguments: argparse.Namespace) -> int:
 
 
 def _list_presets(known: dict[str, Path], as_json: bool) -> int:
+    from memwb.workbench.preset_texts import goal
+
     found = [
-        {"name": name, "file": str(file), "goal": _first_sentence(file)}
+        {"name": name, "file": str(file), "goal": goal(file).partition(". ")[0].rstrip(".")}
         for name, file in known.items()
     ]
     if as_json:
@@ -177,17 +179,6 @@ def _list_presets(known: dict[str, Path], as_json: bool) -> int:
     else:
         print(table([(preset["name"], preset["goal"]) for preset in found]))
     return 0
-
-
-def _first_sentence(file: Path) -> str:
-    """Of the comment at the top of a preset."""
-    words: list[str] = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        if not line.startswith("#"):
-            break
-        words.append(line.lstrip("# "))
-    text = " ".join(words).removeprefix("Goal: ")
-    return text.partition(". ")[0].rstrip(".")
 
 
 def locate(arguments: argparse.Namespace) -> int:

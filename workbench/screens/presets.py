@@ -13,9 +13,10 @@ from textual.widgets import Input, Static
 
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, read_plan
+from memwb.engine.plan import Plan
 from memwb.engine.presets import load_plan, presets, save_preset
 from memwb.workbench.panels.rows import Row, Rows
+from memwb.workbench.preset_texts import comment, contents, goal
 from memwb.workbench.screens.dialog import DIALOG
 
 WIDEST = 34
@@ -75,7 +76,7 @@ class PresetScreen(ModalScreen[Plan | None]):
         row = self.query_one(Rows).current
         if row is not None and row.id in self._files:
             file = self._files[row.id]
-            self._say(comment(file) or _contents(file))
+            self._say(comment(file) or contents(file))
 
     def _say(self, text: str, bad: bool = False) -> None:
         said = self.query_one(".said", Static)
@@ -124,34 +125,6 @@ class SaveScreen(ModalScreen[str | None]):
             self.dismiss(str(save_preset(name, self._plan)))
         except MemwbError as error:
             said.update(f"✗ {error}")
-
-
-def comment(path: Path) -> str:
-    """The comment at the head of a preset's file."""
-    lines: list[str] = []
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if not line.startswith("#"):
-                break
-            lines.append(line.removeprefix("#").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        return f"{path} cannot be read: {error}"
-    # Lines of one paragraph flow together: the screen has its own width.
-    return "\n\n".join(" ".join(part.split()) for part in "\n".join(lines).split("\n\n"))
-
-
-def goal(path: Path) -> str:
-    """One line on a preset: the first paragraph of its comment, else what it holds."""
-    first = comment(path).partition("\n\n")[0].removeprefix("Goal: ").strip()
-    return " ".join(first.split()) or _contents(path)
-
-
-def _contents(path: Path) -> str:
-    try:
-        plan = read_plan(path)
-    except MemwbError as error:
-        return f"✗ {error.title}"
-    return f"{plan.model}: {' + '.join(plan.techniques) or 'plain'}"
 
 
 def _row(name: str, path: Path, room: int) -> Row:
