@@ -195,9 +195,9 @@ def problems(plan: Plan, config: Mapping[str, Any] | None = None) -> list[Proble
     for name, params in plan.techniques.items():
         found += _problems_of(known[name], plan)
         refuse = getattr(module_of(name), "refuse", None)
-        if config and refuse and (refusal := refuse(params, config)):
+        if refuse and (refusal := refuse(params, plan, config or {})):
             reason, mend = refusal
-            found.append(Problem(f"$.techniques.{name}", reason, "Change it.", mend))
+            found.append(Problem(f"$.techniques.{name}", reason, _how(mend), mend))
     return found
 
 
@@ -226,6 +226,11 @@ def read_plan(path: Path) -> Plan:
     except (OSError, ValueError) as error:
         raise MemwbError(f"{path} cannot be read", str(error), "A plan is a TOML file.") from None
     return parse_plan(text, str(path))
+
+
+def _how(mend: str) -> str:
+    name, _, value = mend.partition("=")
+    return f"Turn {name} {value}." if value in ("on", "off") else f"Set {name} to {value}."
 
 
 def _problems_of(technique: Technique, plan: Plan) -> list[Problem]:

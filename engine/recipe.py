@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from array import array
     from pathlib import Path
 
     import torch
@@ -145,42 +146,34 @@ def read_parquet(path: Path, text_field: str) -> Iterator[str]:
         yield from (text for text in rows.column(0).to_pylist() if isinstance(text, str))
 
 
-def read_sequences(args: argparse.Namespace, tokenizer: Any, vocabulary: int) -> torch.Tensor:
-    """Token ids packed into rows without padding: int64, (rows, sequence length).
+def read_tokens(args: argparse.Namespace, tokenizer: Any, vocabulary: int) -> list[array[int]]:
+    """The documents as token ids, in their order: as many as the training will use.
 
-    As many rows as the training will use, or as the data has. Documents follow one another,
-    each ended by the end-of-sequence token where the tokenizer has one. Without a tokenizer a
-    token is one byte of UTF-8. Raises DataError when the data does not fill one row.
+    Each is ended by the end-of-sequence token where the tokenizer has one. Without a tokenizer
+    a token is one byte of UTF-8. Raises DataError when tokenizer and model do not go together.
     """
     from array import array
 
-    import torch
-
-    length = args.sequence_length
-    wanted = args.steps * args.batch_size * args.gradient_accumulation
-    tokens = array("q")
+    wanted = args.steps * args.batch_size * args.gradient_accumulation * args.sequence_length
+    documents: list[array[int]] = []
+    known = 0
     for text in read_documents(args.data, args.text_field):
         if tokenizer is None:
-            tokens.extend(byte % vocabulary for byte in text.encode(errors="replace"))
+            tokens = array("q", (byte % vocabulary for byte in text.encode(errors="replace")))
         else:
-            tokens.extend(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-            if tokenizer.eos_token_id is not None:
-                tokens.append(tokenizer.eos_token_id)
-        if len(tokens) >= wanted * length:
+            ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+            tokens = array("q", [*ids, *end])
+        if tokens and max(tokens) >= vocabulary:
+            raise DataError(
+                f"the tokenizer makes token {max(tokens)}, and the model knows only "
+                f"{vocabulary}: they do not belong together"
+            )
+        documents.append(tokens)
+        known += len(tokens)
+        if known >= wanted:
             break
-    rows = min(wanted, len(tokens) // length)
-    if rows == 0:
-        raise DataError(
-            f"{args.data} holds {len(tokens)} tokens, and one sequence needs {length}: "
-            "give more text or a smaller sequence length"
-        )
-    sequences = torch.tensor(tokens[: rows * length], dtype=torch.int64).view(rows, length)
-    if int(sequences.max()) >= vocabulary:
-        raise DataError(
-            f"the tokenizer makes token {int(sequences.max())}, and the model knows only "
-            f"{vocabulary}: they do not belong together"
-        )
-    return sequences
+    return documents
 
 
 def load_config(args: argparse.Namespace, config: dict[str, Any]) -> Any:
@@ -290,10 +283,14 @@ def build_schedule(args: argparse.Namespace, optimizer: Any) -> Any:
     )
 
 
-def batches(args: argparse.Namespace, sequences: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches without end, the rows shuffled anew for each pass over the data.
+def shuffled(
+    args: argparse.Namespace,
+    rows: Sequence[Any],
+    collate: Callable[[list[Any]], dict[str, torch.Tensor]],
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches without end on the device, the rows shuffled anew for each pass over the data.
 
-    Labels are the inputs: the model shifts them itself.
+    ``collate`` makes a batch of as many rows as it is given.
     """
     import torch
 
@@ -302,10 +299,10 @@ def batches(args: argparse.Namespace, sequences: torch.Tensor) -> Iterator[dict[
     order: list[int] = []
     while True:
         while len(order) < args.batch_size:
-            order += torch.randperm(len(sequences), generator=generator).tolist()
-        rows = sequences[order[: args.batch_size]].to(device)
+            order += torch.randperm(len(rows), generator=generator).tolist()
+        batch = collate([rows[index] for index in order[: args.batch_size]])
         order = order[args.batch_size :]
-        yield {"input_ids": rows, "labels": rows}
+        yield {name: value.to(device) for name, value in batch.items()}
 
 
 def train(
@@ -333,7 +330,7 @@ def train(
             total += value.item()
         optimizer.step()
         schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         yield step, total
 
 

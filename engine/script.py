@@ -119,16 +119,20 @@ def _pieces(calls: list[Call]) -> list[Piece]:
         stage: [(_module(call), stage) for call in calls if call.stage == stage] for stage in STAGES
     }
     wanted = [
-        *_recipe("parse_arguments", "load_config", "load_tokenizer", "read_sequences"),
+        *_recipe("parse_arguments", "load_config", "load_tokenizer", "read_tokens"),
+        *_recipe("choose_device"),
+        *hooks["batches"],
         *hooks["configure"],
         *_recipe("load_model"),
         *hooks["adapt_model"],
         *hooks["patch_model"],
         *hooks["shard_model"],
         *hooks["build_optimizer"],
-        *_recipe("build_schedule", "choose_device", "batches"),
+        *hooks["patch_optimizer"],
+        *_recipe("build_schedule"),
         *(hooks["loss"] or _recipe("loss")),
-        *_recipe("train", "save"),
+        *(hooks["train"] or _recipe("train")),
+        *_recipe("save"),
     ]
     return gather(wanted, {(_module(call), call.stage): call.name for call in calls})
 
@@ -147,18 +151,21 @@ def _main(calls: list[Call]) -> str:
         "config = load_config(args, CONFIG)",
         "tokenizer = load_tokenizer(args)",
         "vocabulary = config.get_text_config().vocab_size",
-        "sequences = read_sequences(args, tokenizer, vocabulary)",
+        "documents = read_tokens(args, tokenizer, vocabulary)",
+        _call(_replacing("batches", calls), "args, documents", "stream = "),
         "options: dict[str, Any] = {}",
     ]
     lines += [_call(call, "options", "options = ") for call in calls if call.stage == "configure"]
     lines.append("model = load_model(args, config, options)")
     for stage in ("adapt_model", "patch_model", "shard_model"):
         lines += [_call(call, "model", "model = ") for call in calls if call.stage == stage]
-    optimizer = next(call for call in calls if call.stage == "build_optimizer")
+    optimizer = _replacing("build_optimizer", calls)
     lines.append(_call(optimizer, "model, args.learning_rate", "optimizer = "))
+    patches = [call for call in calls if call.stage == "patch_optimizer"]
+    lines += [_call(call, "model, optimizer", "optimizer = ") for call in patches]
     lines.append("schedule = build_schedule(args, optimizer)")
-    lines.append("stream = batches(args, sequences)")
-    lines.append(f"steps = train(args, model, optimizer, schedule, stream, {_loss(calls)})")
+    training = f"args, model, optimizer, schedule, stream, {_loss(calls)}"
+    lines.append(_call(_replacing("train", calls), training, "steps = "))
     lines += [
         "for step, value in steps:",
         '    print(f"step {step}  loss {value:.6f}", flush=True)',
@@ -172,6 +179,11 @@ def _main(calls: list[Call]) -> str:
         '    """Build the model stage by stage, train it, print one line a step."""\n'
         f"    {body}"
     )
+
+
+def _replacing(stage: str, calls: list[Call]) -> Call:
+    """The technique's hook of a stage, or else the recipe's own function."""
+    return next((call for call in calls if call.stage == stage), Call(stage, "", stage, {}))
 
 
 def _loss(calls: list[Call]) -> str:

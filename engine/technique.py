@@ -1,10 +1,17 @@
 """What a technique declares, the groups they come in, and how their files are found.
 
 A technique is one module in ``engine/techniques``: a ``Technique`` named ``technique`` and,
-beside it, plain functions named after the stages they act on. It may also have a function
-``refuse(params, config)``: the reason why it does not fit a model of that config and the override
-that mends it, or None. The declaration feeds the toggle in the workbench, the command line, the
-check of a plan, the script and the tests.
+beside it, plain functions named after the stages they act on. Three more functions may stand
+there, all of them free of torch:
+
+- ``refuse(params, plan, config)``: why it does not fit the rest of the plan, or a model of that
+  config (empty while the model is unknown), with the override that mends it; or None;
+- ``unavailable(params, device)``: why these parameters cannot run on that device (None while it
+  is unknown), or an empty string;
+- ``effects(params, facts)``: what it does to the bytes of a category (see arithmetic.py).
+
+The declaration feeds the toggle in the workbench, the command line, the check of a plan, the
+script and the tests.
 """
 
 from __future__ import annotations
@@ -17,6 +24,8 @@ from typing import Any, get_args
 
 import msgspec
 
+from memwb.engine.protocol import Device
+
 STAGES = (
     "configure",
     "load_model",
@@ -25,16 +34,17 @@ STAGES = (
     "shard_model",
     "loss",
     "build_optimizer",
+    "patch_optimizer",
     "batches",
     "train",
 )
 """The fixed order in which a script is built.
 
-Hooks of ``loss`` and ``build_optimizer`` take the place of the recipe's own function; hooks of
-the other stages are applied one after another, in the order of the groups.
+Hooks of the stages in ``REPLACING`` take the place of the recipe's own function; hooks of the
+other stages are applied one after another, in the order of the groups.
 """
 
-REPLACING = ("loss", "build_optimizer")
+REPLACING = ("loss", "build_optimizer", "batches", "train")
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -53,8 +63,12 @@ GROUPS = (
     Group("quantization", "Quantized base", exclusive=True),
     Group("adapters", "Adapters", exclusive=True),
     Group("activations", "Activations"),
+    Group("compile", "Compile"),
+    Group("sequence", "Sequences", exclusive=True, default="concatenation"),
     Group("loss", "Loss", exclusive=True),
     Group("optimizer", "Optimizer", exclusive=True, default="adamw"),
+    Group("step", "Optimizer step"),
+    Group("zeroing", "Gradients between steps", exclusive=True, default="set_to_none"),
 )
 
 
@@ -144,10 +158,16 @@ def parameters_of(technique: Technique) -> tuple[Parameter, ...]:
     )
 
 
-def unavailable(technique: Technique) -> str:
-    """Why this machine cannot run the technique, or an empty string. Imports nothing heavy."""
+def unavailable(technique: Technique, params: Any = None, device: Device | None = None) -> str:
+    """Why this machine cannot run the technique, or an empty string. Imports nothing heavy.
+
+    With its parameters (else the defaults) and the device, where these decide.
+    """
     missing = [name for name in technique.packages if importlib.util.find_spec(name) is None]
-    return f"needs {' and '.join(missing)}: pip install {' '.join(missing)}" if missing else ""
+    if missing:
+        return f"needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+    reason = getattr(module_of(technique.name), "unavailable", None)
+    return str(reason(params or technique.params(), device)) if reason else ""
 
 
 def _inner(info: Any) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from memwb.engine.technique import Technique
+
+if TYPE_CHECKING:
+    from memwb.engine.plan import Plan
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +37,7 @@ technique = Technique(
 )
 
 
-def refuse(params: Params, config: Mapping[str, Any]) -> tuple[str, str] | None:
+def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
     """Why the choice does not fit a model, and the override that mends it."""
     if params.implementation == "sdpa" and config.get("attn_logit_softcapping"):
         reason = "this model caps its attention scores, which sdpa cannot do"

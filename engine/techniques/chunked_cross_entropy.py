@@ -55,7 +55,8 @@ def loss(
             logits = softcap * torch.tanh(logits / softcap)
         return functional.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="sum")
 
-    hidden = base.get_decoder()(input_ids=batch["input_ids"]).last_hidden_state
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    hidden = base.get_decoder()(**inputs).last_hidden_state
     labels = functional.pad(batch["labels"], (0, 1), value=-100)[:, 1:]
     total = hidden.new_zeros((), dtype=torch.float32)
     chunks = zip(

@@ -22,6 +22,7 @@ import msgspec
 import torch
 
 from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan, active, check, plan_from
 from memwb.engine.protocol import (
     Device,
     Ended,
@@ -66,12 +67,11 @@ def run_plan(start: Start, emit: Emit) -> Ended:
     Nothing is raised: whatever goes wrong is in the Ended that is emitted last and returned.
     """
     from memwb.engine import catalog, script
-    from memwb.engine.plan import active, check, plan_from
 
     try:
         plan = check(plan_from(start.plan))
-        _check_packages(list(plan.techniques))
         device = device_for(start.device)
+        _check_available(plan, device)
         allowed = {
             "allow_pickle": start.allow_pickle,
             "trust_remote_code": start.trust_remote_code,
@@ -152,7 +152,7 @@ class _Run:
     def run(self, argv: Sequence[str]) -> Ended:
         """Load the file, run its main, and say how it went."""
         module = _load(self._path)
-        for name in ("read_sequences", "build_optimizer", "loss", "train"):
+        for name in ("batches", "build_optimizer", "loss", "train"):
             setattr(module, name, getattr(self, f"_{name}")(getattr(module, name)))
         # Garbage in cycles would be collected at moments that depend on the process's past:
         # it is collected at fixed ones instead, so that a burst measures the same anywhere.
@@ -180,9 +180,9 @@ class _Run:
     def _clock(self) -> float:
         return time.perf_counter() - self._origin
 
-    def _read_sequences(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def read_sequences(*args: Any, **kwargs: Any) -> Any:
-            sequences = original(*args, **kwargs)
+    def _batches(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def batches(*args: Any, **kwargs: Any) -> Any:
+            stream = original(*args, **kwargs)
             self.started = True
             about = self._about
             steps = about.steps or TRACED
@@ -198,9 +198,9 @@ class _Run:
                     script=self._path.read_text(encoding="utf-8"),
                 )
             )
-            return sequences
+            return stream
 
-        return read_sequences
+        return batches
 
     def _build_optimizer(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def build_optimizer(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -302,14 +302,14 @@ def _device_of(argv: Sequence[str]) -> Device:
     return device_for(wanted.partition(":")[0])
 
 
-def _check_packages(names: Sequence[str]) -> None:
+def _check_available(plan: Plan, device: Device) -> None:
     from memwb.engine.technique import techniques, unavailable
 
-    for name in names:
-        reason = unavailable(techniques()[name])
+    for name, params in plan.techniques.items():
+        reason = unavailable(techniques()[name], params, device)
         if reason:
             raise MemwbError(
                 "A technique cannot run on this machine",
                 f"$.techniques.{name}: {reason}",
-                f"Install it, or turn {name} off (-o {name}=off).",
+                f"Mend that, or turn {name} off (-o {name}=off).",
             )

@@ -59,7 +59,7 @@ def script_with(body: str) -> str:
     return f"""
 import torch
 
-def read_sequences():
+def batches():
     return torch.ones(4)
 
 def build_optimizer(model):
@@ -77,7 +77,7 @@ def train(model, optimizer, batch):
         yield step, value.item()
 
 def main(argv=None):
-    batch = read_sequences()
+    batch = batches()
     model = torch.nn.Linear(4, 4)
     for step, value in train(model, build_optimizer(model), batch):
         pass

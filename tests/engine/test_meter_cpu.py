@@ -39,7 +39,7 @@ CPU = About(device=Device("cpu", "test", 1), tokens=32)
 SCRIPT = """
 import torch
 
-def read_sequences():
+def batches():
     return torch.ones(4, 8, dtype=DTYPE)
 
 def load_model():
@@ -66,7 +66,7 @@ def train(model, optimizer, batch):
         yield step, total
 
 def main(argv=None):
-    batch = read_sequences()
+    batch = batches()
     model = load_model()
     optimizer = build_optimizer(model)
     for step, value in train(model, optimizer, batch):

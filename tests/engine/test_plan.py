@@ -117,8 +117,11 @@ def test_toggling_keeps_one_of_an_exclusive_group() -> None:
 
 
 def test_groups_left_empty_have_a_default() -> None:
-    assert list(active(parse_plan(PLAN))) == ["fp32", "lora", "adamw"]
-    assert list(active(toggle(parse_plan(PLAN), "sgd", True))) == ["fp32", "lora", "sgd"]
+    assert list(active(parse_plan(PLAN))) == [
+        "fp32", "lora", "concatenation", "adamw", "set_to_none",
+    ]  # fmt: skip
+    assert "sgd" in active(toggle(parse_plan(PLAN), "sgd", True))
+    assert "adamw" not in active(toggle(parse_plan(PLAN), "sgd", True))
 
 
 def test_conflicts_and_needs_are_told_with_the_edit_that_mends_them() -> None:
