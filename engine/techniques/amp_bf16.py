@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from memwb.engine.technique import Technique
+from memwb.engine.arithmetic import Effect, Facts, precision_effects
+from memwb.engine.technique import Params, Technique
+
+COMPUTE_BYTES = 2
 
 technique = Technique(
     name="amp_bf16",
@@ -33,3 +36,8 @@ def patch_model(model: Any) -> Any:
         autocast = torch.autocast(base.device.type, dtype=torch.bfloat16)
         module.forward = autocast(module.forward)
     return model
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Nothing off weights and gradients: the masters are fp32."""
+    return precision_effects(facts)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from memwb.engine.technique import Technique
+from memwb.engine.arithmetic import Effect, Facts, precision_effects
+from memwb.engine.technique import Params, Technique
+
+WEIGHT_BYTES = 2
+COMPUTE_BYTES = 2
 
 technique = Technique(
     name="bf16",
@@ -22,3 +26,8 @@ def configure(options: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     return {**options, "dtype": torch.bfloat16}
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Half of weights and gradients."""
+    return precision_effects(facts)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memwb.engine.technique import Technique
+from memwb.engine.arithmetic import Effect, Facts, precision_effects
+from memwb.engine.technique import Params, Technique
 
 technique = Technique(
     name="fp32",
@@ -23,3 +24,8 @@ def configure(options: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     return {**options, "dtype": torch.float32}
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """The reference itself."""
+    return precision_effects(facts)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.shapes import Shape, Weight
 from memwb.engine.technique import Technique
 
 
@@ -86,3 +87,24 @@ def linear_names(model: Any, group: str) -> list[str]:
     }
     parts = {"attention": ("attn", "attention"), "mlp": ("mlp",), "all-linear": ("",)}[group]
     return sorted(name for name in names if any(part in name for part in parts))
+
+
+TRAINED_BYTES = 4
+"""peft keeps adapters in fp32 whatever the base's precision."""
+
+
+def trained(params: Params, shape: Shape) -> tuple[Weight, ...]:
+    """The two matrices beside each target: rank x inputs and outputs x rank."""
+    parts = {"attention": ("attn",), "mlp": ("mlp",), "all-linear": ("",)}
+    found: list[Weight] = []
+    for weight in shape.weights:
+        path = weight.name.removesuffix(".weight")
+        if isinstance(params.targets, str):
+            meant = any(part in path for part in parts[params.targets])
+        else:
+            meant = any(f".{path}".endswith(f".{target}") for target in params.targets)
+        if weight.kind == "linear" and meant:
+            outputs, inputs = weight.shape[:: -1 if weight.transposed else 1]
+            for name, size in (("A", (params.rank, inputs)), ("B", (outputs, params.rank))):
+                found.append(Weight(f"{path}.lora_{name}.weight", size, "linear", weight.count))
+    return tuple(found)
