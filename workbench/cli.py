@@ -104,9 +104,21 @@ def commands() -> tuple[Command, ...]:
         Command(
             "techniques",
             "headless.show:techniques",
-            "list what can be toggled, or tell one in full",
-            "memwb techniques\nmemwb techniques lora",
-            (_argument("name", nargs="?", metavar="NAME"), json),
+            "list what can be toggled, or explain one with its arithmetic in bytes",
+            "memwb techniques\nmemwb techniques lora qwen2.5-7b-full\n"
+            "memwb techniques adamw_8bit -o model=qwen2.5-1.5b -o bf16=on",
+            (
+                _argument("name", nargs="?", metavar="NAME"),
+                _argument(
+                    "plan",
+                    nargs="?",
+                    metavar="PLAN",
+                    help="the plan to reckon for: a preset's name, or a plan's TOML file "
+                    "(default: the model tiny)",
+                ),
+                override,
+                json,
+            ),
         ),
         Command(
             "models", "headless.show:models", "list the models", "memwb models --json", (json,)

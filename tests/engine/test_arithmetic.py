@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,8 +178,17 @@ def figure(plan: Plan, effect: Effect, root: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the models' folders are made."""
+    from memwb.engine.trainer.server import PRELOADED
+
+    for name in PRELOADED:
+        importlib.import_module(name)
+    # A burst collects garbage several times: without all that was imported it takes an eighth.
+    gc.collect()
+    gc.freeze()
+    yield tmp_path_factory.mktemp("models")
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)

@@ -8,14 +8,18 @@ from typing import Any
 
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.explain import Explanation
+from memwb.engine.plan import Plan, override
+from memwb.engine.presets import load_plan
 from memwb.engine.technique import GROUPS, Technique, group_of, parameters_of, unavailable
 from memwb.engine.technique import techniques as all_techniques
 from memwb.workbench import units
+from memwb.workbench.explained import sections
 from memwb.workbench.headless.output import print_json, table
 
 
 def techniques(arguments: argparse.Namespace) -> int:
-    """List the techniques by group, or tell one in full."""
+    """List the techniques by group, or explain one, with its arithmetic for a plan."""
     known = all_techniques()
     if arguments.name is not None and arguments.name not in known:
         raise MemwbError(
@@ -23,14 +27,21 @@ def techniques(arguments: argparse.Namespace) -> int:
             nearest(arguments.name, known),
             "See `memwb techniques`.",
         )
-    chosen = [known[arguments.name]] if arguments.name else list(known.values())
-    if arguments.json:
-        found = [_technique_data(technique) for technique in chosen]
-        print_json(found[0] if arguments.name else found)
-    elif arguments.name:
-        print(_technique_text(chosen[0]))
+    if arguments.name:
+        explanation = _explanation(arguments.name, _plan(arguments))
+        if arguments.json:
+            print_json(_technique_data(known[arguments.name], explanation))
+        else:
+            print(_technique_text(explanation))
+    elif arguments.overrides:
+        raise MemwbError(
+            "There is no technique to explain", "-o came without one", "memwb techniques NAME -o …"
+        )
+    elif arguments.json:
+        print_json([_technique_data(technique, None) for technique in known.values()])
     else:
-        print("\n\n".join(_group_text(group.title, group.name, chosen) for group in GROUPS))
+        texts = (_group_text(group.title, group.name, list(known.values())) for group in GROUPS)
+        print("\n\n".join(texts))
     return 0
 
 
@@ -50,59 +61,54 @@ def _group_text(title: str, name: str, known: list[Technique]) -> str:
     return f"{title}{note}\n" + table(rows)
 
 
-def _technique_text(technique: Technique) -> str:
-    rows: list[tuple[str, str]] = [
-        ("saves", technique.saves),
-        ("costs", technique.costs),
-        ("not when", technique.not_when),
-        ("losses", _exactness(technique)),
-        *(("conflicts", f"{', '.join(c.names)}: {c.reason}") for c in technique.conflicts),
-        *(("needs", f"{' or '.join(need.names)}: {need.reason}") for need in technique.needs),
-        ("source", technique.source),
-        ("available", unavailable(technique) or "yes"),
-    ]
-    lines = [f"{technique.title} ({technique.name}, {group_of(technique.group).title})"]
-    lines.append(table(rows))
-    parameters = parameters_of(technique)
-    if parameters:
-        lines += ["", f"Parameters (-o {technique.name}.NAME=VALUE)"]
-        lines.append(
-            table(
-                [
-                    (
-                        f"  {parameter.name}",
-                        " | ".join(map(str, parameter.choices)) or parameter.type,
-                        f"[{parameter.default}]",
-                        parameter.description,
-                    )
-                    for parameter in parameters
-                ]
-            )
-        )
+def _explanation(name: str, plan: Plan) -> Explanation:
+    """The technique on this plan's model, as far as it is on this machine."""
+    from memwb.engine.catalog import resolve
+    from memwb.engine.explain import explain
+
+    # Nothing is loaded here: what a model's file may run is asked about when a burst starts.
+    model = resolve(plan.model, plan.weights, allow_pickle=True, trust_remote_code=True)
+    return explain(name, plan, model.config)
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    """The plan to reckon for, tiny's unless one is named; not checked: nothing will run."""
+    plan = load_plan(arguments.plan) if arguments.plan else Plan(model="tiny")
+    for text in arguments.overrides:
+        plan = override(plan, text)
+    return plan
+
+
+def _technique_text(explanation: Explanation) -> str:
+    told = sections(explanation)
+    width = max(len(label) for section in told for label, _ in section.rows)
+    lines = [f"{explanation.title} ({explanation.name}, {explanation.group})"]
+    for section in told:
+        lines += ["", section.title] if section.title else []
+        lines.append(table([(f"  {label}".ljust(width + 2), text) for label, text in section.rows]))
     return "\n".join(lines)
 
 
-def _exactness(technique: Technique) -> str:
-    if technique.exact:
-        return "identical to those without it"
-    if technique.tolerance is not None:
-        return f"within {technique.tolerance:g} (relative) of those without it"
-    return "its own: it trains another model or takes other steps"
-
-
-def _technique_data(technique: Technique) -> dict[str, Any]:
+def _technique_data(technique: Technique, explanation: Explanation | None) -> dict[str, Any]:
     fields = {
         name: getattr(technique, name)
         for name in technique.__struct_fields__
         if name not in ("params", "packages")
     }
     lack = unavailable(technique)
-    return {
+    found = {
         **fields,
         "parameters": parameters_of(technique),
         "available": not lack,
         "unavailable": lack,
     }
+    if explanation is not None:
+        found["arithmetic"] = {
+            "setting": explanation.setting,
+            "effects": explanation.effects,
+            "unknown": explanation.unknown,
+        }
+    return found
 
 
 def models(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -19,7 +20,12 @@ from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.state import Session
 
 if TYPE_CHECKING:
+    from memwb.engine.explain import Explanation
+    from memwb.engine.protocol import Device
     from memwb.workbench.panels.editor import Editor
+
+Config = Mapping[str, Any] | None
+"""The content of the model's config.json; None while it is not known."""
 
 
 class PlanPanel(Vertical):
@@ -36,6 +42,7 @@ class PlanPanel(Vertical):
         self.plan = session.plan
         self.folded = session.folded
         self.facts = ""
+        self.config: Config = None
         self.wanted = ""
         self._first = session.row
 
@@ -58,9 +65,9 @@ class PlanPanel(Vertical):
         """The row at the cursor."""
         return self.rows.current
 
-    def show(self, plan: Plan, folded: tuple[str, ...], facts: str) -> None:
-        """Another plan, other folds, other facts about the model."""
-        self.plan, self.folded, self.facts = plan, folded, facts
+    def show(self, plan: Plan, folded: tuple[str, ...], facts: str, config: Config = None) -> None:
+        """Another plan, other folds, other facts about the model and its config."""
+        self.plan, self.folded, self.facts, self.config = plan, folded, facts, config
         self._fill()
         found = problems(plan)
         self.border_subtitle = f"✗ {len(found)} to mend" if found else ""
@@ -75,6 +82,13 @@ class PlanPanel(Vertical):
         if kind == "technique":
             return rest
         return rest.split(".")[1] if rest.startswith("techniques.") else ""
+
+    def explained(self, device: Device | None = None) -> Explanation | None:
+        """The technique at the cursor explained for this plan; None where there is none."""
+        from memwb.engine.explain import explain
+
+        name = self.technique_at_cursor()
+        return explain(name, self.plan, self.config, device) if name else None
 
     async def toggle_row(self) -> None:
         """What the space bar does at the cursor."""
@@ -216,7 +230,7 @@ class PlanPanel(Vertical):
         if self.screen.has_class("-tall"):
             row = self.row
             about = self.query_one("#about", Static)
-            about.update(texts.about_row(row.id if row else "", self.technique_at_cursor()))
+            about.update(texts.about_row(row.id if row else "", self.explained()))
 
     def _toggle(self, name: str) -> None:
         on = name in self.plan.techniques

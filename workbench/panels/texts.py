@@ -10,12 +10,14 @@ from memwb.engine.plan import Plan, active
 from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
 from memwb.engine.technique import techniques
 from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.explained import change
 from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
 from memwb.workbench.units import delta, gib, loss, name, parameters, rate
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
+    from memwb.engine.explain import Explanation
 
 MUTED = "$foreground 60%"
 STOPS = " · s stops"
@@ -80,18 +82,24 @@ def model_facts(model: Model | None, error: str = "") -> str:
     return "to be fetched from the hub" if model.source == "hub" else f"pretrained, {model.source}"
 
 
-def about_row(row: str, name: str) -> Content:
-    """A few words on a row of the plan: a technique, or the value under the cursor."""
+def about_row(row: str, explanation: Explanation | None) -> Content:
+    """A few words on a row of the plan: a technique, or the value under the cursor.
+
+    Under either the technique's first effect on the plan's bytes, as it changes with its values.
+    """
     lines: list[Content] = []
     field = plan_rows.field(row.removeprefix("value:")) if row.startswith("value:") else None
     if field is not None:
         kind = " | ".join(map(str, field.choices)) or field.type
         lines.append(Content.assemble((field.name.replace("_", " "), "bold"), f"  {kind}"))
         lines.append(Content.styled(field.description, MUTED))
-    elif name:
-        technique = techniques()[name]
+    elif explanation is not None:
+        technique = techniques()[explanation.name]
         for label, text in (("saves", technique.saves), ("costs", technique.costs)):
             lines.append(Content.assemble((f"{label}  ", "$text-accent"), text))
+    for effect in explanation.effects[:1] if explanation is not None else ():
+        label = f"{effect.category}  "
+        lines.append(Content.assemble((label, "$text-accent"), change(effect)))
     return Content("\n").join(lines)
 
 

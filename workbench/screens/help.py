@@ -14,8 +14,9 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from memwb.engine.technique import Relation, Technique, parameters_of, techniques, unavailable
+from memwb.engine.explain import Explanation
 from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.explained import sections
 from memwb.workbench.screens.dialog import DIALOG
 
 ABOUT = {
@@ -96,28 +97,25 @@ class HelpScreen(ModalScreen[None]):
         Binding("up,k", "scroll_text(-1)", "Up", show=False),
     ]
 
-    def __init__(self, panel: str, technique: str, keymap: dict[str, str]) -> None:
+    def __init__(
+        self, panel: str, keymap: dict[str, str], explanation: Explanation | None = None
+    ) -> None:
         super().__init__()
         self._panel = panel
-        self._technique = technique
         self._keymap = keymap
+        self._explanation = explanation
 
     def compose(self) -> ComposeResult:
         """The page."""
-        known = techniques()
+        told = self._explanation
         with VerticalScroll(classes="dialog") as box:
             box.border_subtitle = "esc closes"
-            if self._technique in known:
-                technique = known[self._technique]
-                box.border_title = technique.title
-            else:
-                box.border_title = ABOUT[self._panel][0]
+            box.border_title = told.title if told else ABOUT[self._panel][0]
             yield Page(self._page)
 
     def _page(self, width: int) -> Content:
-        known = techniques()
-        if self._technique in known:
-            return technique_help(known[self._technique], width)
+        if self._explanation is not None:
+            return technique_help(self._explanation, width)
         return panel_help(self._panel, self._keymap, width)
 
     def action_scroll_text(self, by: int) -> None:
@@ -134,44 +132,14 @@ def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     return Content("\n").join(lines)
 
 
-def technique_help(technique: Technique, width: int) -> Content:
-    """The declaration of a technique as a page."""
-    exact = (
-        "identical losses: the suite holds it to that"
-        if technique.exact
-        else (
-            f"losses within {technique.tolerance:g} of the plain run"
-            if technique.tolerance is not None
-            else "trains another model or takes other steps, so its losses are its own"
-        )
-    )
-    told = [
-        ("saves", technique.saves),
-        ("costs", technique.costs),
-        ("not when", technique.not_when),
-        ("exactness", exact),
-        ("source", technique.source),
-    ]
-    told += [("conflicts", _relation(relation)) for relation in technique.conflicts]
-    told += [("needs", _relation(relation)) for relation in technique.needs]
-    missing = unavailable(technique)
-    if missing:
-        told.append(("here", missing))
-    lines = [_pair(key, text, width) for key, text in told]
-    fields = parameters_of(technique)
-    if fields:
-        lines += [Content(), _head("Parameters")]
-    for field in fields:
-        kind = " | ".join(map(str, field.choices)) or field.type
-        text = f"{field.description} ({kind}, default {field.default})"
-        lines.append(_pair(field.name, text, width))
-    name = f"{technique.name}, as in -o {technique.name}=on"
-    lines += [Content(), _pair("name", name, width)]
+def technique_help(explanation: Explanation, width: int) -> Content:
+    """The explanation of a technique as a page."""
+    lines: list[Content] = []
+    for section in sections(explanation):
+        if section.title:
+            lines += [Content(), _head(section.title)]
+        lines += [_pair(label, text, width) for label, text in section.rows]
     return Content("\n").join(lines)
-
-
-def _relation(relation: Relation) -> str:
-    return f"{' or '.join(relation.names)}: {relation.reason}"
 
 
 def _head(text: str) -> Content:

@@ -21,7 +21,7 @@ from memwb.workbench.panels.memory import MemoryPanel
 from memwb.workbench.panels.notice import Notice
 from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.peak import PeakPanel
-from memwb.workbench.panels.plan import PlanPanel
+from memwb.workbench.panels.plan import Config, PlanPanel
 from memwb.workbench.panels.runs import RunsPanel
 from memwb.workbench.panels.texts import footer, header_left, header_right, tabs
 from memwb.workbench.state import Session
@@ -71,6 +71,7 @@ class MainScreen(Screen[None]):
         self._session = session
         self._keymap = keymap
         self._engine = "starting"
+        self._device: Device | None = None
 
     def compose(self) -> ComposeResult:
         """Header, panels, notice, footer."""
@@ -144,10 +145,10 @@ class MainScreen(Screen[None]):
         opened = any(editor.display for editor in self.query("Editor"))
         return opened or isinstance(self.focused, Input)
 
-    def show_session(self, session: Session, facts: str) -> None:
-        """The plan and the layout as they are now."""
+    def show_session(self, session: Session, facts: str, config: Config = None) -> None:
+        """The plan and the layout as they are now; the model's config as far as it is known."""
         self._session = session
-        self.plan_panel.show(session.plan, session.folded, facts)
+        self.plan_panel.show(session.plan, session.folded, facts, config)
         self.lay_out(session)
         # Letters that are being typed must never become commands.
         if session.tab != self.panel and not self.typing:
@@ -157,6 +158,7 @@ class MainScreen(Screen[None]):
         self, model: Model | None, device: Device | None, engine: str, doing: str
     ) -> None:
         """The line at the top."""
+        self._device = device
         self.query_one("#header", Line).show(
             header_left(self._session.plan, model), *header_right(device, engine, doing)
         )
@@ -279,8 +281,8 @@ class MainScreen(Screen[None]):
         """Explain the technique at the cursor, or the focused panel."""
         from memwb.workbench.screens.help import HelpScreen
 
-        name = self.plan_panel.technique_at_cursor() if self.panel == "plan" else ""
-        self.app.push_screen(HelpScreen(self.panel, name, self._keymap))
+        told = self.plan_panel.explained(self._device) if self.panel == "plan" else None
+        self.app.push_screen(HelpScreen(self.panel, self._keymap, told))
 
     def on_descendant_focus(self) -> None:
         """The focus decides what the footer says and what a narrow terminal shows."""
