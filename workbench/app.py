@@ -216,9 +216,8 @@ class Workbench(App[None]):
         self.session = session = state.standing(session, row.id if row is not None else "")
         facts = texts.model_facts(self.model, self._model_error)
         # A model that is still being looked for must not be reckoned as the one before.
-        known = self.model is not None and self.model.name == session.plan.model
-        config = self.model.config if self.model is not None and known else None
-        self.main.show_session(session, facts, config)
+        model = self.model if self.model and self.model.name == session.plan.model else None
+        self.main.show_session(session, facts, model.config if model else None)
         self.main.show_runs(self.recorded, session.shown, session.marks)
         self._set_engine(self.engine_state)
         try:

@@ -261,6 +261,20 @@ def test_a_technique_in_full(name: str, capsys: Out) -> None:
         assert parameter["name"] in text
 
 
+def test_a_technique_is_reckoned_for_a_plan(capsys: Out) -> None:
+    words = ["techniques", "bf16", "tiny-lora", "-o", "model=gpt2", "-o", "lora.rank=4"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "gpt2" in text and "477 MiB → " in text
+    assert main([*words, "--json"]) == 0
+    found = document(capsys)["arithmetic"]
+    assert found["setting"].startswith("gpt2, ") and found["setting"].endswith("bf16, lora")
+    weights = found["effects"][0]
+    assert weights["before"] - weights["after"] == 2 * 124_439_808
+    assert main(["techniques", "-o", "lora=on"]) == 2
+    assert main(["techniques", "bf16", "no-such-plan"]) == 2
+
+
 def test_presets_are_shown_as_they_stand(capsys: Out) -> None:
     assert main(["presets", "show", "tiny-demo"]) == 0
     text = capsys.readouterr().out

@@ -225,8 +225,10 @@ async def test_what_is_wrapped_in_help_stays_in_its_column(
         assert page.size.height == len(lines), "nothing is wrapped a second time"
         keys = {line[:12].strip() for line in lines if not line.startswith(" ")}
         params = techniques()["lora"].params.__struct_fields__
-        told = {"saves", "costs", "not when", "exactness", "source", "conflicts", "needs", "name"}
-        assert keys <= told | {"here", "Parameters", ""} | set(params)
+        told = {"saves", "costs", "not when", "losses", "conflicts", "needs", "in this plan"}
+        told |= {"source", "available", "switch", "weights", "gradients", "optimizer"}
+        titles = {"Parameters (", "Bytes by ari", ""}
+        assert keys <= told | titles | set(params)
 
 
 async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) -> None:
@@ -253,12 +255,33 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
 
 
 @pytest.mark.parametrize("name", sorted(techniques()))
-def test_every_technique_has_a_help_page(name: str) -> None:
+def test_help_and_the_command_line_show_the_same_text(name: str, capsys: Any) -> None:
+    from memwb.engine.catalog import resolve
+    from memwb.engine.explain import explain
+    from memwb.workbench.cli import main as command_line
     from memwb.workbench.screens.help import technique_help
 
+    told = explain(name, Plan(model="tiny"), resolve("tiny").config)
+    assert command_line(["techniques", name]) == 0
+    printed = capsys.readouterr().out.split()
     for width in (40, 72, 200):
-        page = technique_help(techniques()[name], width).plain
-        assert techniques()[name].saves in " ".join(page.split())
+        page = technique_help(told, width).plain
+        assert printed[printed.index("saves") :] == page.split()
+
+
+async def test_help_and_the_plan_follow_the_values_at_the_cursor(bench: Any, waiting: Any) -> None:
+    app = bench(plan=override(Plan(model="tiny"), "bf16=on"))
+    async with app.run_test(size=(120, 50)) as pilot:
+        await waiting(pilot, lambda: main(app).plan_panel.config)
+        main(app).plan_panel.rows.select("technique:bf16")
+        about = main(app).plan_panel.query_one("#about")
+        await waiting(pilot, lambda: "weights  9.38 MiB → 4.69 MiB" in str(about.render()))
+        app.change_plan(override(app.session.plan, "lora=on"))
+        await waiting(pilot, lambda: "weights  9.38 MiB → 4.69 MiB" not in str(about.render()))
+        await pilot.press("question_mark")
+        await waiting(pilot, lambda: app.screen is not main(app) and page_of(app))
+        assert "tiny, 1 × 1,024 tokens, bf16, lora" in page_of(app)
+        assert "in adapters" in page_of(app)
 
 
 @pytest.mark.parametrize(
