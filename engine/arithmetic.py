@@ -2,8 +2,12 @@
 
 Each technique's file may have ``effects(params, facts)``: a list of ``Effect``, the bytes of a
 category without and with it for the facts of a plan. Help texts show them; the tests hold them
-against what a burst measures. Bytes are those of tensors that grow with the model: not counted are
-buffers (rotary frequencies, masks) and an optimizer's counters of steps, 4 bytes a tensor.
+against what a burst measures, to the byte. Of each category is told:
+
+- weights: all parameters and what reads them (scales); a model's buffers are not in it;
+- gradients: the most there are at once;
+- optimizer: its state after a step, counters of steps and shared maps included;
+- activations, temporary: only the part that the technique changes, the rest being the same.
 
 Facts come from what these files say beside their declaration:
 
@@ -20,6 +24,7 @@ from typing import Any
 import msgspec
 
 from memwb.engine.plan import Plan, Workload, active
+from memwb.engine.protocol import Device
 from memwb.engine.shapes import Shape, Weight, shape_of
 from memwb.engine.technique import module_of, techniques
 
@@ -35,6 +40,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of one activation: 2 under autocast."""
     trained: tuple[Weight, ...]
     """The tensors that get gradients: all, or the adapters."""
+    device: str = ""
+    """cuda or cpu; empty while it is not known."""
     trained_bytes: int = 4
     """Bytes of one value of them: 4 in adapters, else that of a weight. So have gradients."""
 
@@ -65,9 +72,11 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """The reckoning in words and numbers: ``2 moments x 4 B x 1.54 B weights``."""
     each: bool = False
     """True when it is said of each decoder layer, not of the whole category."""
+    phase: str = ""
+    """The phase of a step that it is said of, where not of the step: forward, optimizer."""
 
 
-def facts_of(plan: Plan, config: Mapping[str, Any]) -> Facts | None:
+def facts_of(plan: Plan, config: Mapping[str, Any], device: Device | None = None) -> Facts | None:
     """The facts of a plan whose model has this config.json; None for a family not known."""
     shape = shape_of(config)
     if shape is None:
@@ -88,6 +97,7 @@ def facts_of(plan: Plan, config: Mapping[str, Any]) -> Facts | None:
         weight_bytes=weight_bytes,
         compute_bytes=compute_bytes,
         trained=trained,
+        device=device.kind if device else "",
         trained_bytes=trained_bytes or weight_bytes,
     )
 

@@ -63,7 +63,7 @@ def explain(
     )
     if rows:
         sections.append(Section(f"Parameters (-o {name}.NAME=VALUE)", rows))
-    effects, setting, unknown = _arithmetic(name, chosen, config, params)
+    effects, setting, unknown = _arithmetic(name, chosen, config, params, device)
     return Explanation(
         name=name,
         title=technique.title,
@@ -109,7 +109,11 @@ def _facts(
 
 
 def _arithmetic(
-    name: str, plan: Plan, config: Mapping[str, Any] | None, params: msgspec.Struct
+    name: str,
+    plan: Plan,
+    config: Mapping[str, Any] | None,
+    params: msgspec.Struct,
+    device: Device | None,
 ) -> tuple[tuple[Effect, ...], str, str]:
     """The effects, what they are reckoned for, and why there are none where there are none."""
     if not hasattr(module_of(name), "effects"):
@@ -122,7 +126,7 @@ def _arithmetic(
     setting = ", ".join([plan.model, batch, *acting])
     if not config:
         return (), setting, "the model's config.json is not on this machine"
-    facts = facts_of(plan, config)
+    facts = facts_of(plan, config, device)
     if facts is None:
         kind = config.get("model_type", "this")
         return (), setting, f"the tensors of a {kind} model are not known without loading it"
