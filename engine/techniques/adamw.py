@@ -71,17 +71,14 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
             formula=f"{count} + 4 B of step counter × {tensors(facts)} tensors",
         )
     ]
-    largest = max((weight.size for weight in facts.trained), default=0) * facts.weight_bytes
+    # The loop's hang on the order of the tensors: twice the largest, and the one before it.
     scratch = {
-        # One root of a second moment, then the quotient beside it: sqrt(v) / correction.
-        "loop": (2 * largest, "2 × the largest trained tensor, one after another"),
         "foreach": (facts.weight_bytes * facts.trainable, "a root of every second moment at once"),
         "fused": (0, "none: one kernel reads and writes each value once"),
     }
     if params.kernel in scratch:
         size, how = scratch[params.kernel]
-        loop = scratch["loop"][0]
-        found.append(Effect(category="temporary", before=loop, after=size, formula=how, each=True))
+        found.append(Effect(category="temporary", before=0, after=size, formula=how, each=True))
     return found
 
 

@@ -61,7 +61,7 @@ def build_optimizer(
         for weight in decoder_layers(model).parameters()
         if weight.requires_grad and weight.ndim == 2 and min(weight.shape) > rank
     }
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [weight for weight in trained if weight not in projected]},
         {
             "params": [weight for weight in trained if weight in projected],

@@ -67,16 +67,17 @@ def patch_optimizer(model: Any, optimizer: Any) -> Any:
 
 
 def effects(params: Any, facts: Facts) -> list[Effect]:
-    """One gradient at a time, the largest at most; a tied embedding's is built all along."""
-    sizes = sorted(weight.size for weight in facts.trained) or [0]
+    """One gradient at a time, the largest at most."""
+    after = max((weight.size for weight in facts.trained), default=0)
     tied = facts.shape.tied and any(weight.kind == "embedding" for weight in facts.trained)
-    after = sizes[-1] + (sizes[-2] if tied and len(sizes) > 1 else 0)
-    what = "the tied embedding's and the largest other's" if tied else "the largest tensor's"
+    # Autograd keeps the head's share until the embedding's comes, at the end of backward.
+    waits = "; the tied head's share, as large, waits for the embedding's" if tied else ""
     return [
         Effect(
             category="gradients",
             before=facts.weight_bytes * facts.trainable,
             after=facts.weight_bytes * after,
-            formula=f"{what} gradient: {facts.weight_bytes} B × {after:,} values",
+            formula=f"the largest tensor's gradient: {facts.weight_bytes} B × {after:,} values"
+            + waits,
         )
     ]

@@ -176,15 +176,20 @@ def test_every_optimizer_learns(name: str, tmp_path: Path, families: dict[str, A
 
 
 def test_the_kernels_of_adamw_differ_in_temporaries(
-    tmp_path: Path, families: dict[str, Any]
+    tmp_path: Path, families: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = facts_of(families["llama"], "fp32")
-    # Beside them: the batch, its labels being the same tensor, as 2 × 32 numbers of 8 bytes.
-    batch = 2 * 32 * 8
+    monkeypatch.setattr(cpu, "downsample", list)
     for kernel in ("loop", "foreach", "fused"):
         events = burst(tmp_path, families["llama"], plan_of("adamw=on", f"adamw.kernel={kernel}"))
-        scratch = effect("adamw", facts, "temporary", kernel=kernel)
-        assert held(events, "temporary", "optimizer") == scratch.after + batch, kernel
+        inside = [s.categories for s in timeline(events) if s.phase == "optimizer"]
+        sizes = [found.temporary for found in inside if found is not None]
+        made = max(sizes) - min(sizes)
+        if kernel == "loop":
+            largest = 4 * max(weight.size for weight in facts.trained)
+            assert 2 * largest <= made <= 3 * largest
+        else:
+            assert made == effect("adamw", facts, "temporary", kernel=kernel).after, kernel
 
 
 SAME = [name for name in OPTIMIZERS if name != "bf16_stochastic_rounding"]
@@ -277,8 +282,8 @@ def test_twins_take_the_same_steps(
     own = [weight for weight in model.parameters() if weight.requires_grad]
     assert len(twins) == len(own) and not {*twins} & {*own}
     assert all(weight.grad is None for weight in own)
-    assert sorted(float(t.double().sum()) for t in twins) == sorted(
-        float(w.double().sum()) for w in own
+    assert sorted(float(t.detach().double().sum()) for t in twins) == sorted(
+        float(w.detach().double().sum()) for w in own
     )
 
 
