@@ -143,8 +143,16 @@ PLAIN: dict[str, str] = {}
 """The first loss of the plain plan in each mode."""
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+# Adapters are the same in fp32 and over a 4-bit base: for most optimizers one of the two is enough.
+CASES = [
+    (name, mode)
+    for name in OPTIMIZERS
+    for mode in MODES
+    if mode != "lora" or name in ("adamw", "galore", "bf16_stochastic_rounding")
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), CASES)
 def test_states_are_the_bytes_of_the_arithmetic(
     name: str, mode: str, tmp_path: Path, families: dict[str, Any]
 ) -> None:
@@ -167,7 +175,7 @@ def test_states_are_the_bytes_of_the_arithmetic(
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_learns(name: str, tmp_path: Path, families: dict[str, Any]) -> None:
     """One batch again and again: after 12 steps its loss has fallen."""
-    rate = {"sgd": 0.5, "lion_8bit": 3e-4}.get(name, 2e-3)
+    rate = {"sgd": 0.5, "lion_8bit": 3e-4, "adafactor": 0.1}.get(name, 2e-3)
     data = tmp_path / "text.txt"
     data.write_text("memory is what training runs out of " * 2)
     plan = plan_of(f"{name}=on", *needed(name), f"data={data}", steps=12, learning_rate=rate)
