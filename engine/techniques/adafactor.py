@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
+from memwb.engine.techniques.adamw import adamw_states, tensors
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,3 +36,20 @@ def build_optimizer(model: Any, learning_rate: float, *, weight_decay: float) ->
 
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return torch.optim.Adafactor(weights, lr=learning_rate, weight_decay=weight_decay)
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """One row and one column for each matrix, a whole moment for each vector."""
+    values = sum(
+        weight.count * (sum(weight.shape) if len(weight.shape) == 2 else weight.size)
+        for weight in facts.trained
+    )
+    return [
+        Effect(
+            category="optimizer",
+            before=adamw_states(facts),
+            after=values * facts.weight_bytes + 4 * tensors(facts),
+            formula=f"rows + columns of each matrix: {values:,} values × {facts.weight_bytes} B"
+            f" + 4 B of step counter × {tensors(facts)} tensors",
+        )
+    ]

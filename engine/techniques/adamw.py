@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
 
 
@@ -56,3 +57,36 @@ def build_optimizer(
         weight_decay=weight_decay,
         **kernels.get(kernel, {}),
     )
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Two moments in the weight's precision; what one step makes beside them, by kernel."""
+    states = adamw_states(facts)
+    count = f"2 moments × {facts.weight_bytes} B × {facts.trainable:,} trained values"
+    found = [
+        Effect(
+            category="optimizer",
+            before=states,
+            after=states,
+            formula=f"{count} + 4 B of step counter × {tensors(facts)} tensors",
+        )
+    ]
+    # The loop's hang on the order of the tensors: twice the largest, and the one before it.
+    scratch = {
+        "foreach": (facts.weight_bytes * facts.trainable, "a root of every second moment at once"),
+        "fused": (0, "none: one kernel reads and writes each value once"),
+    }
+    if params.kernel in scratch:
+        size, how = scratch[params.kernel]
+        found.append(Effect(category="temporary", before=0, after=size, formula=how, each=True))
+    return found
+
+
+def adamw_states(facts: Facts) -> int:
+    """Bytes of torch's AdamW: two moments like the weights, an fp32 step counter per tensor."""
+    return 2 * facts.weight_bytes * facts.trainable + 4 * tensors(facts)
+
+
+def tensors(facts: Facts) -> int:
+    """How many tensors are trained."""
+    return sum(weight.count for weight in facts.trained)

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
+from memwb.engine.techniques.adamw import adamw_states
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +30,8 @@ technique = Technique(
     source="arXiv:2110.02861; bitsandbytes.optim.AdamW8bit",
     params=Params,
     packages=("bitsandbytes",),
+    # Other steps are taken: a moment is rounded to one of 256 values of its block, and how far the
+    # loss may part from AdamW's hangs on the gradients of every step. No curve is owed.
 )
 
 
@@ -40,4 +44,40 @@ def build_optimizer(
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return bitsandbytes.optim.AdamW8bit(
         weights, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay
+    )
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Two moments of 1 byte, their scales, and two shared maps."""
+    return [
+        Effect(
+            category="optimizer",
+            before=adamw_states(facts),
+            after=blockwise_states(facts, moments=2),
+            formula=blockwise_formula(facts, moments=2),
+        )
+    ]
+
+
+def blockwise_states(facts: Facts, moments: int) -> int:
+    """Bytes of bitsandbytes' 8-bit states, maps included (both are made even if one is used).
+
+    A tensor under 4096 values keeps its moments in fp32.
+    """
+    each = (
+        weight.count
+        * moments
+        * (4 * weight.size if weight.size < 4096 else weight.size + 4 * -(-weight.size // 256))
+        for weight in facts.trained
+    )
+    return sum(each) + 2 * 256 * 4
+
+
+def blockwise_formula(facts: Facts, moments: int) -> str:
+    """The reckoning of ``blockwise_states`` in words."""
+    large = sum(w.count * w.size for w in facts.trained if w.size >= 4096)
+    small = facts.trainable - large
+    return (
+        f"{moments} × 1 B × {large:,} values + an fp32 scale per 256 + {moments} × 4 B × {small:,}"
+        " values of tensors under 4096 + 2 maps of 256 fp32 values"
     )

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
+from memwb.engine.techniques.adamw import adamw_states
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,3 +39,17 @@ def build_optimizer(
 
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return torch.optim.SGD(weights, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Nothing, or one momentum like the weights."""
+    after = facts.weight_bytes * facts.trainable if params.momentum else 0
+    formula = f"{facts.weight_bytes} B × {facts.trainable:,} trained values"
+    return [
+        Effect(
+            category="optimizer",
+            before=adamw_states(facts),
+            after=after,
+            formula=f"1 momentum × {formula}" if params.momentum else "no state without momentum",
+        )
+    ]

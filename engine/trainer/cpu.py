@@ -60,6 +60,10 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if any(hasattr(kind, "__tensor_flatten__") for kind in types):
+            # Tensors that wrap others: their own code goes first, with the mode still on, so that
+            # the inner tensors are seen.
+            return NotImplemented
         if func.namespace in _COMPILED:
             out = func(*args, **(kwargs or {}))
         else:

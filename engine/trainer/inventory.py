@@ -63,7 +63,13 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[torch.Tensor]:
 
 def _walk(value: Any, depth: int, seen: set[int]) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
-        yield value
+        # A subclass that wraps tensors has none of its own bytes (torchao's 4-bit states).
+        flatten = getattr(value, "__tensor_flatten__", None)
+        if flatten is None:
+            yield value
+        else:
+            for name in flatten()[0]:
+                yield from _walk(getattr(value, name), depth, seen)
         return
     if value is None or isinstance(value, _OPAQUE) or depth == 0 or id(value) in seen:
         return

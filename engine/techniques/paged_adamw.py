@@ -1,0 +1,59 @@
+"""AdamW with fp32 states in paged memory: what does not fit the GPU stays on the host."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from memwb.engine.arithmetic import Effect, Facts
+from memwb.engine.technique import Technique
+from memwb.engine.techniques.adamw import adamw_states
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of paged AdamW."""
+
+    weight_decay: Annotated[float, Meta(ge=0, description="decoupled weight decay")] = 0.0
+    beta1: Annotated[float, Meta(ge=0, lt=1, description="decay of the first moment")] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1, description="decay of the second moment")] = 0.999
+
+
+technique = Technique(
+    name="paged_adamw",
+    title="paged AdamW",
+    group="optimizer",
+    saves="Out-of-memory at a spike: states of tensors over 100,000 values move to the host then.",
+    costs="Transfers while memory is short; states in fp32 (8 B a value) for bf16 weights too.",
+    not_when="States fit beside the peak; on a CPU nothing is paged, and unpaged AdamW acts.",
+    source="arXiv:2305.14314; bitsandbytes.optim.PagedAdamW",
+    params=Params,
+    packages=("bitsandbytes",),
+    # In fp32 the formula is AdamW's, in bf16 its states are rounded less than torch's: other steps.
+    # How far they lead from AdamW's hangs on the gradients of every step: no curve is owed.
+)
+
+
+def build_optimizer(
+    model: Any, learning_rate: float, *, weight_decay: float, beta1: float, beta2: float
+) -> Any:
+    """bitsandbytes' paged AdamW; a CPU has nothing to page from: there the unpaged one acts."""
+    import bitsandbytes
+
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    on_cpu = all(weight.device.type == "cpu" for weight in weights)
+    kind = bitsandbytes.optim.AdamW32bit if on_cpu else bitsandbytes.optim.PagedAdamW32bit
+    return kind(weights, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay)
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Two fp32 moments, wherever they are paged to."""
+    return [
+        Effect(
+            category="optimizer",
+            before=adamw_states(facts),
+            after=8 * facts.trainable,
+            formula=f"2 moments × 4 B × {facts.trainable:,} values, on the GPU or paged out",
+        )
+    ]
