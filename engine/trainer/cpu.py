@@ -4,7 +4,9 @@ A dispatch mode sees the outputs of every operator (also in backward and in the 
 counts each storage once, by identity, from its first sight until a finalizer says it is gone.
 Sizes are the storages' own ``nbytes``, nothing is rounded. Operators whose kernels are written
 in Python (bitsandbytes' on a CPU) are looked into, and so is the work of thread pools
-(transformers loads pretrained weights in one).
+(transformers loads pretrained weights in one). Code that torch.compile made runs with the mode
+on; the buffers that inductor's code allocates past the dispatcher are seen where it asks for
+them.
 
 Not seen: scratch memory inside a compiled kernel that never becomes a tensor (a matrix library's
 packing buffers), and Python's own objects. They are in the resident memory, which is given as
@@ -53,14 +55,28 @@ class _Storage(weakref.ref[torch.UntypedStorage]):
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Hands every operator's outputs to ``see``."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, see: Callable[[torch.Tensor], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._see = see
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Let torch.compile compile: under any other mode it runs the plain code instead.
+
+        While it compiles the mode is off; what it has compiled runs with the mode on.
+        """
+        return True
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func.namespace in _COMPILED:
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            # Python code around other operators: a random state kept, a subgraph.
+            with self:
+                out = func.dispatch(torch._C.DispatchKey.CPU, *args, **(kwargs or {}))
+        elif func.namespace in _COMPILED:
             out = func(*args, **(kwargs or {}))
         else:
             # The kernel may be Python code that allocates tensors of its own: run it with the
@@ -100,6 +116,33 @@ def _watch_thread_pools(see: Callable[[torch.Tensor], None]) -> Callable[[], Non
     return restore
 
 
+class _Inductor:
+    """Shows the buffers of inductor's code to the meter that is recording, if one is.
+
+    A compiled module looks the allocating function up once, when it is loaded, and stays loaded
+    for the process's life. So the function is replaced once and for all.
+    """
+
+    see: Callable[[torch.Tensor], None] | None = None
+    _original: Callable[..., torch.Tensor] | None = None
+
+    @classmethod
+    def watch(cls, see: Callable[[torch.Tensor], None]) -> None:
+        """Hand every buffer to ``see`` from now on."""
+        cls.see = see
+        if cls._original is None:
+            cls._original = torch._C._dynamo.guards._empty_strided_cpu
+            torch._C._dynamo.guards._empty_strided_cpu = cls._empty
+
+    @classmethod
+    def _empty(cls, *args: Any) -> torch.Tensor:
+        assert cls._original is not None
+        made = cls._original(*args)
+        if cls.see is not None:
+            cls.see(made)
+        return made
+
+
 class CpuMeter:
     """See the module. ``reserved`` is ``allocated``: a CPU has no caching pool."""
 
@@ -121,6 +164,7 @@ class CpuMeter:
     def start(self) -> None:
         """Begin to record."""
         self._unwatch = _watch_thread_pools(self._see)
+        _Inductor.watch(self._see)
         self._mode = _Mode(self._see)
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         self.mark(0, "load")
@@ -157,6 +201,7 @@ class CpuMeter:
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode = None
             self._unwatch()
+            _Inductor.see = None
             self._alive.clear()
 
     def finish_step(self) -> None:
