@@ -40,7 +40,8 @@ from memwb.engine.trainer.trace import (
 
 # Operators of these namespaces have compiled kernels: nothing in them could be looked into.
 _COMPILED = frozenset(("aten", "prim", "prims", "profiler", "inductor", "c10d"))
-_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+_CPU_KEY = torch._C.DispatchKey.CPU
+_CPU = torch._C.DispatchKeySet(_CPU_KEY)
 
 
 class _Storage(weakref.ref[torch.UntypedStorage]):
@@ -75,7 +76,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(func, torch._ops.HigherOrderOperator):
             # Python code around other operators: a random state kept, a subgraph.
             with self:
-                out = func.dispatch(torch._C.DispatchKey.CPU, *args, **(kwargs or {}))
+                out = func.dispatch(_CPU_KEY, *args, **(kwargs or {}))  # type: ignore[no-untyped-call]
         elif func.namespace in _COMPILED:
             out = func(*args, **(kwargs or {}))
         else:
@@ -116,31 +117,30 @@ def _watch_thread_pools(see: Callable[[torch.Tensor], None]) -> Callable[[], Non
     return restore
 
 
-class _Inductor:
-    """Shows the buffers of inductor's code to the meter that is recording, if one is.
+_watching: list[Callable[[torch.Tensor], None]] = []
+"""Who sees the buffers of inductor's code: the meter that is recording, if one is."""
+
+
+def _watch_inductor(see: Callable[[torch.Tensor], None]) -> None:
+    """Hand the buffers that inductor's code allocates, past every mode, to ``see``.
 
     A compiled module looks the allocating function up once, when it is loaded, and stays loaded
     for the process's life. So the function is replaced once and for all.
     """
+    guards: Any = torch._C._dynamo.guards
+    original: Any = guards._empty_strided_cpu
+    _watching[:] = [see]
+    if hasattr(original, "watched"):
+        return
 
-    see: Callable[[torch.Tensor], None] | None = None
-    _original: Callable[..., torch.Tensor] | None = None
-
-    @classmethod
-    def watch(cls, see: Callable[[torch.Tensor], None]) -> None:
-        """Hand every buffer to ``see`` from now on."""
-        cls.see = see
-        if cls._original is None:
-            cls._original = torch._C._dynamo.guards._empty_strided_cpu
-            torch._C._dynamo.guards._empty_strided_cpu = cls._empty
-
-    @classmethod
-    def _empty(cls, *args: Any) -> torch.Tensor:
-        assert cls._original is not None
-        made = cls._original(*args)
-        if cls.see is not None:
-            cls.see(made)
+    def empty_strided(*args: Any) -> torch.Tensor:
+        made: torch.Tensor = original(*args)
+        for watcher in _watching:
+            watcher(made)
         return made
+
+    empty_strided.watched = True  # type: ignore[attr-defined]
+    guards._empty_strided_cpu = empty_strided
 
 
 class CpuMeter:
@@ -164,7 +164,7 @@ class CpuMeter:
     def start(self) -> None:
         """Begin to record."""
         self._unwatch = _watch_thread_pools(self._see)
-        _Inductor.watch(self._see)
+        _watch_inductor(self._see)
         self._mode = _Mode(self._see)
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         self.mark(0, "load")
@@ -201,7 +201,7 @@ class CpuMeter:
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode = None
             self._unwatch()
-            _Inductor.see = None
+            _watching.clear()
             self._alive.clear()
 
     def finish_step(self) -> None:
