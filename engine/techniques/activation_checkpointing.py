@@ -40,6 +40,8 @@ technique = Technique(
     not_when="Weights, optimizer or the logits are the peak: activations are not what fills it.",
     source="arXiv:1604.06174; torch.utils.checkpoint; arXiv:2205.05198 (selective)",
     params=Params,
+    # Mode budget too computes what the plain run computes; what torch_compile, which it needs,
+    # rounds otherwise is torch_compile's.
     exact=True,
 )
 
@@ -66,7 +68,7 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
             return reason, "activation_checkpointing.every=1"
     elif params.budget != Params().budget:
         reason = f"budget has no meaning for mode {params.mode}"
-        return reason, "activation_checkpointing.mode=budget"
+        return reason, f"activation_checkpointing.budget={Params().budget}"
     return None
 
 
