@@ -1,19 +1,34 @@
-"""Keep only the inputs of decoder layers and compute the rest again in backward."""
+"""Keep only the inputs of layers, or a few results inside them, and compute the rest again."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from memwb.engine.technique import Technique
 
+if TYPE_CHECKING:
+    from memwb.engine.plan import Plan
+
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of activation checkpointing."""
 
+    mode: Annotated[
+        Literal["layer", "submodule", "selective", "budget"],
+        Meta(
+            description="layer keeps its input; submodule those of attention and MLP; selective "
+            "matrix products and attention; budget lets the compiler choose"
+        ),
+    ] = "layer"
     every: Annotated[int, Meta(ge=1, description="checkpoint every n-th decoder layer")] = 1
+    budget: Annotated[
+        float,
+        Meta(ge=0, le=1, description="mode budget: share of the activations that may be kept"),
+    ] = 0.5
 
 
 technique = Technique(
@@ -21,22 +36,71 @@ technique = Technique(
     title="activation checkpointing",
     group="activations",
     saves="The activations inside each checkpointed layer: one hidden state a layer remains.",
-    costs="A second forward pass of those layers: about 20 to 30 % of the time.",
+    costs="A second forward pass of those layers, 20 to 30 % of the time; selective far less.",
     not_when="Weights, optimizer or the logits are the peak: activations are not what fills it.",
-    source="arXiv:1604.06174; torch.utils.checkpoint",
+    source="arXiv:1604.06174; torch.utils.checkpoint; arXiv:2205.05198 (selective)",
     params=Params,
+    # Mode budget too computes what the plain run computes; what torch_compile, which it needs,
+    # rounds otherwise is torch_compile's.
     exact=True,
 )
 
+# Products of matrices with weights, and attention in one kernel. Not batched products: those
+# are the scores of attention that is written out, which grow with the square of the length.
+KEPT_OPERATORS = (
+    "aten.mm.default",
+    "aten.addmm.default",
+    "aten._scaled_dot_product_flash_attention.default",
+    "aten._scaled_dot_product_efficient_attention.default",
+    "aten._scaled_dot_product_cudnn_attention.default",
+    "aten._scaled_dot_product_flash_attention_for_cpu.default",
+    "flash_attn._flash_attn_forward.default",
+)
 
-def patch_model(model: Any, *, every: int) -> Any:
-    """Wrap every n-th decoder layer in torch's non-reentrant checkpoint."""
+
+def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why parameters do not go together, or with the plan, and the override that mends it."""
+    if params.mode == "budget":
+        if "torch_compile" not in plan.techniques:
+            return "mode budget is kept by the compiler: it needs torch_compile", "torch_compile=on"
+        if params.every != 1:
+            reason = "every has no meaning for mode budget: the compiler weighs single operators"
+            return reason, "activation_checkpointing.every=1"
+    elif params.budget != Params().budget:
+        reason = f"budget has no meaning for mode {params.mode}"
+        return reason, f"activation_checkpointing.budget={Params().budget}"
+    return None
+
+
+def patch_model(model: Any, *, mode: str, every: int, budget: float) -> Any:
+    """Wrap layers, or their attention and MLP, in torch's non-reentrant checkpoint."""
     from functools import partial
 
-    from torch.utils.checkpoint import checkpoint
+    from torch._functorch import config as functorch_config
+    from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
     from memwb.engine.recipe import decoder_layers
 
+    if mode == "budget":
+        functorch_config.activation_memory_budget = budget
+        return model
+    options: dict[str, Any] = {"use_reentrant": False}
+    if mode == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, keep_products)
     for layer in decoder_layers(model)[every - 1 :: every]:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        for module in large_parts(layer) if mode == "submodule" else [layer]:
+            module.forward = partial(checkpoint, module.forward, **options)
     return model
+
+
+def large_parts(layer: Any) -> list[Any]:
+    """Attention and MLP of a decoder layer, whatever their names: the parts that have parts."""
+    return [part for part in layer.children() if any(True for _ in part.children())]
+
+
+def keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Any:
+    """What selective checkpointing keeps: results that are dear to compute for their size."""
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    kept = str(operator) in KEPT_OPERATORS
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE

@@ -4,7 +4,9 @@ A dispatch mode sees the outputs of every operator (also in backward and in the 
 counts each storage once, by identity, from its first sight until a finalizer says it is gone.
 Sizes are the storages' own ``nbytes``, nothing is rounded. Operators whose kernels are written
 in Python (bitsandbytes' on a CPU) are looked into, and so is the work of thread pools
-(transformers loads pretrained weights in one).
+(transformers loads pretrained weights in one). Code that torch.compile made runs with the mode
+on; the buffers that inductor's code allocates past the dispatcher are seen where it asks for
+them.
 
 Not seen: scratch memory inside a compiled kernel that never becomes a tensor (a matrix library's
 packing buffers), and Python's own objects. They are in the resident memory, which is given as
@@ -38,7 +40,8 @@ from memwb.engine.trainer.trace import (
 
 # Operators of these namespaces have compiled kernels: nothing in them could be looked into.
 _COMPILED = frozenset(("aten", "prim", "prims", "profiler", "inductor", "c10d"))
-_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+_CPU_KEY = torch._C.DispatchKey.CPU
+_CPU = torch._C.DispatchKeySet(_CPU_KEY)
 
 
 class _Storage(weakref.ref[torch.UntypedStorage]):
@@ -53,9 +56,19 @@ class _Storage(weakref.ref[torch.UntypedStorage]):
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Hands every operator's outputs to ``see``."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, see: Callable[[torch.Tensor], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._see = see
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Let torch.compile compile: under any other mode it runs the plain code instead.
+
+        While it compiles the mode is off; what it has compiled runs with the mode on.
+        """
+        return True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -64,7 +77,11 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # Tensors that wrap others: their own code goes first, with the mode still on, so that
             # the inner tensors are seen.
             return NotImplemented
-        if func.namespace in _COMPILED:
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            # Python code around other operators: a random state kept, a subgraph.
+            with self:
+                out = func.dispatch(_CPU_KEY, *args, **(kwargs or {}))  # type: ignore[no-untyped-call]
+        elif func.namespace in _COMPILED:
             out = func(*args, **(kwargs or {}))
         else:
             # The kernel may be Python code that allocates tensors of its own: run it with the
@@ -104,6 +121,32 @@ def _watch_thread_pools(see: Callable[[torch.Tensor], None]) -> Callable[[], Non
     return restore
 
 
+_watching: list[Callable[[torch.Tensor], None]] = []
+"""Who sees the buffers of inductor's code: the meter that is recording, if one is."""
+
+
+def _watch_inductor(see: Callable[[torch.Tensor], None]) -> None:
+    """Hand the buffers that inductor's code allocates, past every mode, to ``see``.
+
+    A compiled module looks the allocating function up once, when it is loaded, and stays loaded
+    for the process's life. So the function is replaced once and for all.
+    """
+    guards: Any = torch._C._dynamo.guards
+    original: Any = guards._empty_strided_cpu
+    _watching[:] = [see]
+    if hasattr(original, "watched"):
+        return
+
+    def empty_strided(*args: Any) -> torch.Tensor:
+        made: torch.Tensor = original(*args)
+        for watcher in _watching:
+            watcher(made)
+        return made
+
+    empty_strided.watched = True  # type: ignore[attr-defined]
+    guards._empty_strided_cpu = empty_strided
+
+
 class CpuMeter:
     """See the module. ``reserved`` is ``allocated``: a CPU has no caching pool."""
 
@@ -125,6 +168,7 @@ class CpuMeter:
     def start(self) -> None:
         """Begin to record."""
         self._unwatch = _watch_thread_pools(self._see)
+        _watch_inductor(self._see)
         self._mode = _Mode(self._see)
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         self.mark(0, "load")
@@ -161,6 +205,7 @@ class CpuMeter:
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode = None
             self._unwatch()
+            _watching.clear()
             self._alive.clear()
 
     def finish_step(self) -> None:
