@@ -33,7 +33,7 @@ def save_adapters(args: argparse.Namespace, model: Any, tokenizer: Any) -> str:
     model.save_pretrained(folder, save_embedding_layers=False)
     load = "AutoPeftModelForCausalLM.from_pretrained loads them with their base"
     if args.weights == "random":
-        model.unload().save_pretrained(folder / "base")
+        unloaded(model).save_pretrained(folder / "base")
         load += (
             f" {folder / 'base'}\n(peft keeps its absolute path: once moved, load base first, "
             "then PeftModel.from_pretrained(base, folder))"
@@ -41,6 +41,14 @@ def save_adapters(args: argparse.Namespace, model: Any, tokenizer: Any) -> str:
     elif getattr(base.config, "quantization_config", None) is not None:
         load += ";\ngive it the quantization_config of this script for the same logits"
     return f"saved adapters to {folder}: {load}"
+
+
+def unloaded(model: Any) -> Any:
+    """The base without its adapters."""
+    base = model.get_base_model()
+    # With these marks peft would not even take IA3's factors away.
+    base.is_loaded_in_4bit = base.is_loaded_in_8bit = False
+    return model.unload()
 
 
 def merged(model: Any) -> Any:
@@ -56,7 +64,7 @@ def merged(model: Any) -> Any:
         return model.merge_and_unload()
     settings, adapters = model.peft_config["default"], get_peft_model_state_dict(model)
     settings.inference_mode = False
-    expanded = get_peft_model(expand(model.unload()), settings)
+    expanded = get_peft_model(expand(unloaded(model)), settings)
     set_peft_model_state_dict(expanded, adapters)
     return expanded.merge_and_unload()
 
@@ -89,6 +97,6 @@ def expand(model: Any) -> Any:
     model.config.dtype = dtype
     # Nothing of it is quantized any more, and it must not be loaded as if it were.
     del model.config.quantization_config
-    model.is_loaded_in_4bit = model.is_loaded_in_8bit = model.is_quantized = False
+    model.is_quantized = False
     model.hf_quantizer = None
     return model
