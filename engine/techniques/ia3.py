@@ -92,6 +92,10 @@ def save(args: argparse.Namespace, model: Any, tokenizer: Any) -> str:
     return save_adapters(args, model, tokenizer)
 
 
+TRAINED_BYTES = 4
+"""peft keeps the factors in fp32 whatever the base's precision."""
+
+
 def trained(params: Params, shape: Shape) -> tuple[Weight, ...]:
     """The tensors that get gradients: (outputs, 1) for keys and values, (1, inputs) inside."""
     from memwb.engine.techniques.lora import linears

@@ -179,9 +179,12 @@ def adapt_model(
     adapted = get_peft_model(model, settings)
     settings.init_lora_weights = True
     if initialization in MOVED:
-        # Kept on the host: what is saved is the difference, beside the base as it was.
+        # Kept on the host (or on meta): what is saved is the difference to them.
         state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        adapted.start = {name: weight.to("cpu", copy=True) for name, weight in state.items()}
+        adapted.start = {
+            name: weight.clone() if weight.is_meta else weight.to("cpu", copy=True)
+            for name, weight in state.items()
+        }
     return adapted
 
 
@@ -275,6 +278,10 @@ def linears(shape: Shape) -> dict[str, Linear]:
     return found
 
 
+TRAINED_BYTES = 4
+"""peft keeps adapters in fp32 whatever the base's precision."""
+
+
 def trained(params: Params, shape: Shape) -> tuple[Weight, ...]:
     """The tensors that get gradients: A (rank, inputs) and B (outputs, rank) beside each target."""
     found = targeted(params, shape)
@@ -316,20 +323,20 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
 
 
 def adapter_effects(adapters: tuple[Weight, ...], facts: Facts) -> list[Effect]:
-    """What adapters add to the weights and leave of the gradients: fp32, whatever the base is."""
-    base = facts.shape.parameters
+    """What adapters add to the weights, and what they leave of the gradients."""
+    base, width = facts.shape.parameters, facts.weight_bytes
     count = sum(weight.size * weight.count for weight in adapters)
     return [
         Effect(
             category="weights",
-            before=base * facts.weight_bytes,
-            after=base * facts.weight_bytes + 4 * count,
-            formula=f"+ 4 B x {count:,} values of adapters",
+            before=base * width,
+            after=base * width + TRAINED_BYTES * count,
+            formula=f"{TRAINED_BYTES} B × {count:,} in adapters beside {width} B × {base:,}",
         ),
         Effect(
             category="gradients",
-            before=base * facts.weight_bytes,
-            after=4 * count,
-            formula=f"4 B x {count:,} of adapters, not {facts.weight_bytes} B x {base:,}",
+            before=base * width,
+            after=TRAINED_BYTES * count,
+            formula=f"{TRAINED_BYTES} B × {count:,} in adapters, not {width} B × {base:,}",
         ),
     ]

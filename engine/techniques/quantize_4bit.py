@@ -127,10 +127,12 @@ def base_effect(facts: Facts, quantized: int, upcast: bool, each: str) -> Effect
     """The weights before, and with the linear ones taking ``quantized`` bytes."""
     base = facts.shape.parameters
     inside = sum(w.size * w.count for w in facts.shape.weights if w.kind == "linear")
+    adapters = 0 if facts.trained == facts.shape.weights else 4 * facts.trainable
     size = 4 if upcast else facts.weight_bytes
     return Effect(
         category="weights",
-        before=base * facts.weight_bytes,
-        after=quantized + (base - inside) * size,
-        formula=f"{each} x {inside:,} linear weights + {size} B x {base - inside:,} others",
+        before=base * facts.weight_bytes + adapters,
+        after=quantized + (base - inside) * size + adapters,
+        formula=f"{each} × {inside:,} linear weights, {size} B × {base - inside:,} others"
+        + (f", 4 B × {facts.trainable:,} in adapters" if adapters else ""),
     )
