@@ -110,16 +110,17 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
     """Bytes of the base: half a byte a linear weight, its scales, and what is not quantized.
 
     Blocks of 64 weights have a scale: fp32, or one byte with another fp32 scale for 256 of them
-    and the fp32 offset. Each weight has its table of 16 fp32 values; the table of 256 for the
-    scales is one for all.
+    and the fp32 offset. Each tensor has its table of 16 fp32 values, and one of 256 for scales
+    of one byte: on small tensors these tables outweigh what double quantization saves.
     """
     linear = [weight for weight in facts.shape.weights if weight.kind == "linear"]
     after = 0
     for weight in linear:
         blocks = -(-weight.size // 64)
-        scales = blocks + 4 * -(-blocks // 256) + 4 if params.double_quant else 4 * blocks
+        scales = 4 * blocks
+        if params.double_quant:
+            scales = blocks + 4 * -(-blocks // 256) + 4 + 4 * 256
         after += weight.count * (-(-weight.size // 2) + scales + 4 * 16)
-    after += 4 * 256 if params.double_quant and linear else 0
     return [base_effect(facts, after, params.upcast, "0.5 B and scales")]
 
 
