@@ -93,7 +93,7 @@ def test_text_is_formatted_linted_and_free_of_memwb(
 def test_main_reads_top_to_bottom_in_about_thirty_lines(families: dict[str, Any]) -> None:
     text = script(plan_of(*STACKS[2]), model_of(families["llama"]))
     main = text[text.index("def main(") : text.index("if __name__")].strip()
-    assert len(main.splitlines()) <= 32
+    assert len(main.splitlines()) <= 36
 
 
 def test_hostile_values_stay_data(families: dict[str, Any], tmp_path: Path) -> None:
