@@ -72,6 +72,7 @@ TIED = (
     "vaultgemma", "xglm", "zamba", "zamba2",
 )  # fmt: skip
 HEADS = ("lm_head", "embed_out", "output_layer")
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 CONV1D = ("gpt2", "gpt-sw3", "openai-gpt")
 
 
@@ -89,7 +90,8 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
         return "orthogonal adapters need an even rank", f"lora.rank={params.rank + 1}"
     if start == "olora" and config.get("model_type") in CONV1D:
         return "olora cannot read this family's transposed weights", _mend("pissa")
-    return _wrong_head(params, config) or _wrong_target(params, config)
+    wrong = _wrong_head(params, config) or _wrong_target(params, config)
+    return wrong or _too_wide(params, config)
 
 
 def _mend(initialization: str) -> str:
@@ -106,7 +108,7 @@ def _wrong_head(params: Params, config: Mapping[str, Any]) -> tuple[str, str] | 
     if params.output_layer:
         return reason, "lora.output_layer=false"
     named = [] if isinstance(params.targets, str) else params.targets
-    rest = [name for name in named if name not in HEADS]
+    rest = [n for n in named if n.rpartition(".")[2] not in (*HEADS, *EMBEDDINGS)]
     if len(rest) < len(named):
         return reason, _retarget(rest)
     return None
@@ -132,6 +134,18 @@ def _wrong_target(params: Params, config: Mapping[str, Any]) -> tuple[str, str] 
         + (hint or f"there are {', '.join(sorted(last))}"),
         _retarget([*rest, *meant]),
     )
+
+
+def _too_wide(params: Params, config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """A matrix has no more directions to move than its shorter side."""
+    shape = shape_of(config) if config and params.initialization in MOVED else None
+    if shape is None:
+        return None
+    least = min(min(one.inputs, one.outputs) for one in targeted(params, shape).values())
+    if params.rank <= least:
+        return None
+    reason = f"{params.initialization} takes the rank from each matrix; one has only {least} rows"
+    return reason, f"lora.rank={least}"
 
 
 def _retarget(names: list[str]) -> str:
@@ -179,6 +193,8 @@ def adapt_model(
     adapted = get_peft_model(model, settings)
     settings.init_lora_weights = True
     if initialization in MOVED:
+        if any(len(w) < rank for n, w in adapted.named_parameters() if "lora_A" in n):
+            raise ValueError(f"LoRA's rank {rank} is more than one of the targets has rows")
         # Kept on the host (or on meta): what is saved is the difference to them.
         state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         adapted.start = {
@@ -252,9 +268,11 @@ def subtract_start(model: Any) -> None:
     settings.r *= 2
     for name, weight in model.named_parameters():
         first = model.start.get(name.replace(".default", ""))
-        if first is not None and "lora_A" in name:
+        if first is None:
+            continue
+        if "lora_A" in name or "lora_embedding_A" in name:
             weight.data = torch.cat([weight.data, first.to(weight)])
-        elif first is not None and "lora_B" in name:
+        elif "lora_B" in name or "lora_embedding_B" in name:
             weight.data = torch.cat([weight.data, -first.to(weight)], dim=1)
 
 

@@ -141,17 +141,18 @@ TIED = ["qwen2", "gemma2", "gemma3", "gpt2", "gpt_bigcode"]
 def test_an_adapter_of_a_tied_output_layer_is_refused_and_mended(
     families: dict[str, dict[str, Any]],
 ) -> None:
-    asked = ["lora.output_layer=true", 'lora.targets=["lm_head"]', 'lora.targets=["q", "lm_head"]']
+    asked = ["lora.output_layer=true", 'lora.targets=["lm_head"]']
+    both = 'lora.targets=["q_proj", "lm_head", "model.embed_tokens"]'
     for family, config in families.items():
         assert lora.tied(config) == (family in TIED)
-        for text in asked[:2]:
+        for text in asked:
             found = problems(plan_of(text), config)
             assert bool(found) == (family in TIED)
             if found:
                 assert "tied" in found[0].reason
                 assert not problems(override(plan_of(text), found[0].override), config)
-    [problem, *_] = problems(plan_of(asked[2]), families["qwen2"])
-    assert problem.override == 'lora.targets=["q"]'
+    [problem, *_] = problems(plan_of(both), families["qwen2"])
+    assert problem.override == 'lora.targets=["q_proj"]'
     assert not lora.tied({"model_type": "gpt2", "tie_word_embeddings": False})
     assert lora.tied({"model_type": "x", "text_config": {"tie_word_embeddings": True}})
 
@@ -201,6 +202,23 @@ def test_olora_is_refused_for_transposed_weights(families: dict[str, dict[str, A
     plan = plan_of("lora.initialization=olora")
     refused = [name for name, config in families.items() if problems(plan, config)]
     assert refused == ["gpt2"]
+
+
+def test_more_directions_than_a_matrix_has_are_refused(
+    families: dict[str, dict[str, Any]],
+) -> None:
+    plan = plan_of("lora.initialization=pissa", "lora.rank=40")
+    [problem] = problems(plan, families["llama"])
+    assert problem.override == "lora.rank=32"
+    assert not problems(override(plan, problem.override), families["llama"])
+    # Of a family that is not known, it is seen when the model is there.
+    module = types.ModuleType("train")
+    small = plan_of("lora.initialization=pissa", "lora.rank=32")
+    exec(compile(script(small, random_model(families["llama"])), "t", "exec"), module.__dict__)
+    adapt = module.adapt_model_lora
+    module.adapt_model_lora = lambda model, **given: adapt(model, **given | {"rank": 40})
+    with pytest.raises(ValueError, match="rank 40 is more than"):
+        module.main([])
 
 
 def test_wrong_targets_are_refused_before_anything_starts(
