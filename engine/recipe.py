@@ -39,6 +39,13 @@ def parse_arguments(defaults: dict[str, Any], argv: Sequence[str] | None) -> arg
     add("--seed", type=int, default=defaults["seed"], help="[%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
     add("--output", default="", help="folder for the trained model; nothing is saved without")
+    add(
+        "--merge",
+        action=argparse.BooleanOptionalAction,
+        default=defaults["merge"],
+        help="save one model with the adapters added into its weights, in the precision it "
+        "computed in: a quantized base is expanded, since quantizing again would lose updates",
+    )
     add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model")
     args = parser.parse_args(argv)
@@ -52,6 +59,8 @@ def parse_arguments(defaults: dict[str, Any], argv: Sequence[str] | None) -> arg
         parser.error("--model goes with --weights pretrained: random weights are of this model")
     if args.weights == "pretrained" and not args.model:
         parser.error("--weights pretrained needs --model: this one has no weights to download")
+    if args.merge and not defaults["adapters"]:
+        parser.error("--merge goes with adapters: this plan trains the model's own weights")
     if args.output:
         # Now, not after a night's training.
         try:
@@ -334,22 +343,10 @@ def train(
         yield step, total
 
 
-def save(model: Any, tokenizer: Any, output: str, random_base: bool) -> None:
-    """Write what was trained so that ``from_pretrained`` loads it: adapters, or the model.
-
-    Adapters of a random base need that very base: it is written beside them.
-    """
-    from pathlib import Path
-
-    folder = Path(output)
-    model.config.use_cache = True
+def save(args: argparse.Namespace, model: Any, tokenizer: Any) -> str:
+    """Write the trained model so that ``from_pretrained`` loads it; say how to load it."""
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    if hasattr(model, "peft_config") and random_base:
-        base = folder / "base"
-        for settings in model.peft_config.values():
-            settings.base_model_name_or_path = str(base.resolve())
-        model.save_pretrained(folder)
-        model.unload().save_pretrained(base)
-    else:
-        model.save_pretrained(folder)
+        tokenizer.save_pretrained(args.output)
+    model.config.use_cache = True
+    model.save_pretrained(args.output)
+    return f"saved the model to {args.output}: AutoModelForCausalLM.from_pretrained loads it"

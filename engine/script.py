@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from memwb.engine.catalog import Model
+from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, active, check, plan_toml
 from memwb.engine.stitch import Piece, gather, import_block
 from memwb.engine.technique import REPLACING, STAGES, hooks_of, module_of, techniques
@@ -38,13 +39,20 @@ class Call(msgspec.Struct, frozen=True):
     arguments: dict[str, Any]
 
 
-def script(plan: Plan, model: Model, evidence: str = "") -> str:
+def script(plan: Plan, model: Model, evidence: str = "", merge: bool = False) -> str:
     """The text of train.py for a plan and the model it resolves to.
 
-    ``evidence`` goes into the header as comment lines: what was measured or predicted. Raises
-    MemwbError if the plan's techniques do not go together or do not fit the model.
+    ``evidence`` goes into the header as comment lines: what was measured or predicted; ``merge``
+    is what --merge is by default. Raises MemwbError if the plan's techniques do not go together
+    or do not fit the model, or if there is nothing to merge.
     """
     check(plan, model.config)
+    if merge and not adapters_of(plan):
+        raise MemwbError(
+            "There is nothing to merge",
+            "the plan trains the model's own weights, no adapters beside them",
+            "Leave --merge out, or turn adapters on (-o lora=on).",
+        )
     calls = _calls(plan)
     pieces = _pieces(calls)
     imports = [statement for piece in pieces for statement in piece.imports]
@@ -55,7 +63,7 @@ def script(plan: Plan, model: Model, evidence: str = "") -> str:
         f'#!/usr/bin/env python3\n"""{_title(plan, model)}\n"""',
         _header(plan, model, evidence),
         "from __future__ import annotations\n\n" + import_block(imports),
-        f"DEFAULTS = {literal(_defaults(plan, model))}",
+        f"DEFAULTS = {literal(_defaults(plan, model, merge))}",
     ]
     config = (model.config or {}) if model.weights == "random" else {}
     what = "The architecture: the content of a config.json." if config else "As pretrained."
@@ -132,7 +140,7 @@ def _pieces(calls: list[Call]) -> list[Piece]:
         *_recipe("build_schedule"),
         *(hooks["loss"] or _recipe("loss")),
         *(hooks["train"] or _recipe("train")),
-        *_recipe("save"),
+        *(hooks["save"] or _recipe("save")),
     ]
     return gather(wanted, {(_module(call), call.stage): call.name for call in calls})
 
@@ -171,8 +179,8 @@ def _main(calls: list[Call]) -> str:
         '    print(f"step {step}  loss {value:.6f}", flush=True)',
     ]
     lines += ["if args.output:"]
-    lines += ['    save(model, tokenizer, args.output, random_base=args.weights == "random")']
-    lines += ['    print(f"saved to {args.output}")']
+    save = _call(_replacing("save", calls), "args, model, tokenizer", "")
+    lines += [f"    print({save})"]
     body = "\n".join(lines).replace("\n", "\n    ")
     return (
         "def main(argv: Sequence[str] | None = None) -> None:\n"
@@ -206,10 +214,16 @@ def _keywords(arguments: dict[str, Any]) -> str:
     return ", ".join(f"{key}={_flat(value)}" for key, value in arguments.items())
 
 
-def _defaults(plan: Plan, model: Model) -> dict[str, Any]:
+def _defaults(plan: Plan, model: Model, merge: bool) -> dict[str, Any]:
     work = msgspec.to_builtins(plan.workload)
     source = {"model": model.location, "weights": model.weights, "tokenizer": model.tokenizer}
-    return {**source, **work}
+    return {**source, **work, "adapters": adapters_of(plan), "merge": merge}
+
+
+def adapters_of(plan: Plan) -> str:
+    """The technique that trains adapters beside the model; empty where the model is trained."""
+    known = techniques()
+    return next((name for name in active(plan) if known[name].group == "adapters"), "")
 
 
 def _title(plan: Plan, model: Model) -> str:

@@ -37,6 +37,7 @@ STAGES = (
     "patch_optimizer",
     "batches",
     "train",
+    "save",
 )
 """The fixed order in which a script is built.
 
@@ -44,7 +45,7 @@ Hooks of the stages in ``REPLACING`` take the place of the recipe's own function
 other stages are applied one after another, in the order of the groups.
 """
 
-REPLACING = ("loss", "build_optimizer", "batches", "train")
+REPLACING = ("loss", "build_optimizer", "batches", "train", "save")
 
 
 class Group(msgspec.Struct, frozen=True):

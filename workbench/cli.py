@@ -91,12 +91,20 @@ def commands() -> tuple[Command, ...]:
             "export",
             "headless.export:export",
             "write the plan's train.py, which runs without memwb",
-            "memwb export lora out\nmemwb export plan.toml out -o model=qwen2.5-0.5b --force",
+            "memwb export lora out\nmemwb export plan.toml out -o model=qwen2.5-0.5b --force\n"
+            "memwb export qlora out --merge",
             (
                 plan,
                 _argument("directory", metavar="DIR", help="the folder to write into"),
                 override,
                 _argument("--force", action="store_true", help="overwrite what is there"),
+                _argument(
+                    "-m",
+                    "--merge",
+                    action="store_true",
+                    help="let train.py save one model with the adapters in its weights (a "
+                    "quantized base is expanded for that); else it saves the adapters",
+                ),
                 *trust,
                 json,
             ),

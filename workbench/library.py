@@ -66,20 +66,20 @@ def why_not(plan: Plan) -> MemwbError | None:
     return None
 
 
-def script(plan: Plan, settings: Settings) -> str:
+def script(plan: Plan, settings: Settings, merge: bool = False) -> str:
     """The text of the plan's train.py, with what was measured of it. Raises MemwbError."""
     from memwb.engine.script import script as text
     from memwb.workbench.headless.export import measured
 
     model = resolve(plan, settings)
-    return text(plan, model, measured(plan, model))
+    return text(plan, model, measured(plan, model), merge)
 
 
-def export(plan: Plan, settings: Settings, folder: str, replace: bool) -> Path:
+def export(plan: Plan, settings: Settings, folder: str, replace: bool, merge: bool = False) -> Path:
     """Write the script and the plan into a folder and return it. Raises MemwbError."""
     from memwb.workbench.headless.export import write
 
-    return write(plan, resolve(plan, settings), Path(folder), replace)
+    return write(plan, resolve(plan, settings), Path(folder), replace, merge)
 
 
 def first_plan(preset: str, model: str) -> Plan:

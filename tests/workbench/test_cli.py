@@ -221,6 +221,17 @@ def test_export_writes_the_script_and_refuses_to_overwrite(tmp_path: Path, capsy
     assert (folder / "train.py").read_text() == script
 
 
+def test_export_can_have_the_script_merge(tmp_path: Path, capsys: Out) -> None:
+    assert main(["export", "tiny-demo", str(tmp_path), "-o", "lora=on", "--merge"]) == 0
+    assert '"merge": True' in (tmp_path / "train.py").read_text()
+    assert main(["export", "tiny-demo", str(tmp_path), "-o", "lora=on", "--force"]) == 0
+    assert '"merge": False' in (tmp_path / "train.py").read_text()
+    capsys.readouterr()
+    assert main(["export", "tiny-demo", str(tmp_path / "other"), "-m"]) == 2
+    assert "There is nothing to merge" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 def test_an_exported_script_tells_what_its_plan_measured(
     bursts: Callable[[str], None], tmp_path: Path, capsys: Out
 ) -> None:

@@ -129,6 +129,26 @@ async def test_export_writes_what_a_burst_runs(bench: Any, waiting: Any, tmp_pat
         assert app.session.target == str(target)
 
 
+async def test_export_merges_adapters_if_asked(bench: Any, waiting: Any, tmp_path: Path) -> None:
+    app = bench(plan=override(Plan(model="tiny"), "lora=on"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: "def main" in app.screen._script)
+        assert '"merge": False' in app.screen._script
+        app.screen._retarget(str(tmp_path / "out"))
+        await pilot.press("m")
+        await waiting(pilot, lambda: "one model" in said(app))
+        await pilot.press("w")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert '"merge": True' in (tmp_path / "out" / "train.py").read_text()
+    app = bench(plan=Plan(model="tiny"))
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("e")
+        await waiting(pilot, lambda: "def main" in app.screen._script)
+        await pilot.press("m")
+        await waiting(pilot, lambda: "no adapters to merge" in said(app))
+
+
 async def test_export_never_overwrites_without_asking(
     bench: Any, waiting: Any, tmp_path: Path
 ) -> None:

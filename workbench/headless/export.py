@@ -21,7 +21,7 @@ def export(arguments: argparse.Namespace) -> int:
     """Write train.py and plan.toml; standard output tells the files and the command to start."""
     plan = check_data(load_plan(arguments.plan, arguments.overrides))
     model = resolve(plan.model, plan.weights, arguments.allow_pickle, arguments.trust_remote_code)
-    folder = write(plan, model, Path(arguments.directory), arguments.force)
+    folder = write(plan, model, Path(arguments.directory), arguments.force, arguments.merge)
     launch = f"python {shlex.quote(str(folder / 'train.py'))}"
     if arguments.json:
         files = [str(folder / name) for name in ("train.py", "plan.toml")]
@@ -32,15 +32,16 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write(plan: Plan, model: Model, folder: Path, force: bool = False) -> Path:
+def write(plan: Plan, model: Model, folder: Path, force: bool = False, merge: bool = False) -> Path:
     """Write the plan's script and the plan into a folder; returns its absolute path.
 
-    Raises MemwbError if they are there already (unless ``force``) or cannot be written.
+    With ``merge`` the script saves one model, its adapters added into the weights. Raises
+    MemwbError if they are there already (unless ``force``) or cannot be written.
     """
     # Unlike Path's, this one leaves the ~ of a user there is not.
     folder = Path(os.path.expanduser(folder)).absolute()
     texts = {
-        "train.py": script(plan, model, measured(plan, model)),
+        "train.py": script(plan, model, measured(plan, model), merge),
         "plan.toml": plan_toml(plan),
     }
     there = [name for name in texts if (folder / name).exists()]

@@ -27,6 +27,7 @@ KEYS = (
     "[@click=screen.write][b $text-accent]w[/] write[/]   "
     "[@click=screen.copy][b $text-accent]y[/] copy[/]   "
     "[@click=screen.target][b $text-accent]t[/] change the folder[/]   "
+    "[@click=screen.merge][b $text-accent]m[/] merge adapters[/]   "
     "[@click=screen.dismiss][b $text-accent]esc[/] leave[/]"
 )
 
@@ -47,6 +48,7 @@ class ExportScreen(ModalScreen[str | None]):
         Binding("w", "write", "Write", priority=True),
         Binding("y", "copy", "Copy", priority=True),
         Binding("t", "target", "Folder", priority=True),
+        Binding("m", "merge", "Merge adapters", priority=True),
         Binding("q", "leave", "Leave", priority=True),
         Binding("escape", "back", "Leave", priority=True),
         Binding("enter", "take_folder", "Take the folder", priority=True),
@@ -59,6 +61,7 @@ class ExportScreen(ModalScreen[str | None]):
         self._script = ""
         self._target = target or str(Path.cwd() / "export")
         self._asked = ""
+        self._merge = False
 
     def compose(self) -> ComposeResult:
         """Script, folder, launch line, keys."""
@@ -75,8 +78,13 @@ class ExportScreen(ModalScreen[str | None]):
         """The script is put together in a thread: a model's folder may be slow to read."""
         self.query_one("#script").focus()
         self._launch()
+        await self._write_script()
+
+    async def _write_script(self) -> None:
         try:
-            self._script = await asyncio.to_thread(library.script, self._plan, self._settings)
+            self._script = await asyncio.to_thread(
+                library.script, self._plan, self._settings, self._merge
+            )
         except MemwbError as error:
             self._say(f"✗ {error}", "-bad")
             self.query_one("#text", Static).update("")
@@ -106,7 +114,7 @@ class ExportScreen(ModalScreen[str | None]):
         """While the folder is typed, letters are text."""
         if action == "take_folder":
             return self._typing
-        return action not in ("write", "copy", "target", "leave") or not self._typing
+        return action not in ("write", "copy", "target", "merge", "leave") or not self._typing
 
     @property
     def _typing(self) -> bool:
@@ -130,6 +138,18 @@ class ExportScreen(ModalScreen[str | None]):
         self._retarget(field.value)
         self.set_focus(self.query_one("#script"))
 
+    async def action_merge(self) -> None:
+        """Let the script save adapters, or one model that they are added into."""
+        from memwb.engine.script import adapters_of
+
+        if not adapters_of(self._plan):
+            self._say("✗ There are no adapters to merge: the plan trains the model itself.", "-bad")
+            return
+        self._merge = not self._merge
+        await self._write_script()
+        what = "one model, its adapters added in" if self._merge else "the adapters"
+        self._say(f"With --output, train.py saves {what}.", "-good")
+
     def action_copy(self) -> None:
         """Put the script on the terminal's clipboard."""
         if self._script:
@@ -146,7 +166,7 @@ class ExportScreen(ModalScreen[str | None]):
         sure = self._asked == self._target
         try:
             folder = await asyncio.to_thread(
-                library.export, self._plan, self._settings, self._target, sure
+                library.export, self._plan, self._settings, self._target, sure, self._merge
             )
         except MemwbError as error:
             there = Path(os.path.expanduser(self._target)) / "train.py"
