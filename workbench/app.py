@@ -127,6 +127,7 @@ class Workbench(App[None]):
                 self._set_engine("starting")
             case Ready():
                 self.device = event.device
+                self.main.plan_panel.meet(event.device)
                 self._set_engine("ready")
                 self.main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
                 if self._wanted_run:
@@ -215,7 +216,7 @@ class Workbench(App[None]):
         row = self.main.plan_panel.row
         self.session = session = state.standing(session, row.id if row is not None else "")
         facts = texts.model_facts(self.model, self._model_error)
-        self.main.show_session(session, facts)
+        self.main.show_session(session, facts, self.device)
         self.main.show_runs(self.recorded, session.shown, session.marks)
         self._set_engine(self.engine_state)
         try:

@@ -105,8 +105,12 @@ def commands() -> tuple[Command, ...]:
             "techniques",
             "headless.show:techniques",
             "list what can be toggled, or tell one in full",
-            "memwb techniques\nmemwb techniques lora",
-            (_argument("name", nargs="?", metavar="NAME"), json),
+            "memwb techniques\nmemwb techniques attention --device cuda",
+            (
+                _argument("name", nargs="?", metavar="NAME"),
+                _argument("--device", choices=["auto", "cpu", "cuda"], default="auto"),
+                json,
+            ),
         ),
         Command(
             "models", "headless.show:models", "list the models", "memwb models --json", (json,)

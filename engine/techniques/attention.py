@@ -65,14 +65,17 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
     """Why the choice does not fit the plan or a model, and the override that mends it."""
     chosen, kernel = params.implementation, params.backend
     if chosen != "sdpa" and kernel != "auto":
-        return f"the kernels are sdpa's, and the implementation is {chosen}", "attention.backend=auto"
+        return (
+            f"the kernels are sdpa's, and the implementation is {chosen}",
+            "attention.backend=auto",
+        )
     half = any(name in plan.techniques for name in HALF)
     if chosen == "flash_attention_2" and not half:
         return "flash_attention_2 computes in bf16 or fp16 only", "bf16=on"
     # sdpa's flash kernel takes fp32 on a CPU; where it does not, tf32 is the plan of a GPU.
-    if chosen == "sdpa" and not half:
-        if kernel == "cudnn" or (kernel == "flash" and "tf32" in plan.techniques):
-            return f"sdpa's {kernel} kernel computes in bf16 or fp16 on CUDA devices", "bf16=on"
+    narrow = ("cudnn", "flash") if "tf32" in plan.techniques else ("cudnn",)
+    if chosen == "sdpa" and kernel in narrow and not half:
+        return f"sdpa's {kernel} kernel computes in bf16 or fp16 on CUDA devices", "bf16=on"
     if chosen == "sdpa" and config.get("attn_logit_softcapping"):
         reason = "this model caps its attention scores, which sdpa cannot do"
         return reason, "attention.implementation=eager"

@@ -93,11 +93,24 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
     return [kept_log_probabilities(facts)]
 
 
-def kept_log_probabilities(facts: Facts) -> Effect:
-    """The plain loss keeps one fp32 value for each token and each word, the chunked ones none."""
+def kept_log_probabilities(facts: Facts, kept: int = 0) -> Effect:
+    """The plain loss keeps one fp32 value for each token and each word; this one ``kept`` bytes.
+
+    The hidden states are kept by either, but by the plain loss only if the head is trained.
+    """
+    formula = f"4 B x {facts.tokens:,} tokens x {facts.shape.vocabulary:,} words"
+    if not head_trained(facts):
+        kept += facts.weight_bytes * facts.tokens * facts.shape.hidden
+        formula += "; the hidden states of all tokens instead"
     return Effect(
         category="activations",
         before=4 * facts.tokens * facts.shape.vocabulary,
-        after=0,
-        formula=f"4 B x {facts.tokens:,} tokens x {facts.shape.vocabulary:,} words",
+        after=kept,
+        formula=formula,
     )
+
+
+def head_trained(facts: Facts) -> bool:
+    """Whether the output head, or the embedding it shares, gets a gradient."""
+    kind = "embedding" if facts.shape.tied else "head"
+    return any(weight.kind == kind for weight in facts.trained)

@@ -92,7 +92,7 @@ async def test_what_is_not_installed_is_named(bench: Any, monkeypatch: pytest.Mo
     from memwb.workbench.panels import plan_rows
 
     monkeypatch.setattr(
-        plan_rows, "unavailable", lambda t: "needs bitsandbytes" if t.packages else ""
+        plan_rows, "unavailable", lambda t, *_: "needs bitsandbytes" if t.packages else ""
     )
     app = bench()
     async with app.run_test(size=SIZE) as pilot:

@@ -8,9 +8,18 @@ from typing import Any
 
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError, nearest
-from memwb.engine.technique import GROUPS, Technique, group_of, parameters_of, unavailable
+from memwb.engine.protocol import Device
+from memwb.engine.technique import (
+    GROUPS,
+    Technique,
+    closed,
+    group_of,
+    parameters_of,
+    unavailable,
+)
 from memwb.engine.technique import techniques as all_techniques
 from memwb.workbench import units
+from memwb.workbench.headless.devices import assumed
 from memwb.workbench.headless.output import print_json, table
 
 
@@ -24,21 +33,28 @@ def techniques(arguments: argparse.Namespace) -> int:
             "See `memwb techniques`.",
         )
     chosen = [known[arguments.name]] if arguments.name else list(known.values())
+    device = assumed(arguments.device)
     if arguments.json:
-        found = [_technique_data(technique) for technique in chosen]
+        found = [_technique_data(technique, device) for technique in chosen]
         print_json(found[0] if arguments.name else found)
     elif arguments.name:
-        print(_technique_text(chosen[0]))
+        print(_technique_text(chosen[0], device))
     else:
-        print("\n\n".join(_group_text(group.title, group.name, chosen) for group in GROUPS))
+        groups = (_group_text(group.title, group.name, chosen, device) for group in GROUPS)
+        print("\n\n".join((*groups, _assumption(device))))
     return 0
 
 
-def _group_text(title: str, name: str, known: list[Technique]) -> str:
+def _assumption(device: Device) -> str:
+    other = "cuda" if device.kind == "cpu" else "cpu"
+    return f"Told for {device.name} ({device.kind}); --device {other} asks for another."
+
+
+def _group_text(title: str, name: str, known: list[Technique], device: Device) -> str:
     rows = []
     for technique in known:
         if technique.group == name:
-            lack = unavailable(technique)
+            lack = unavailable(technique, None, device)
             rows += [
                 (f"  {technique.name}", f"saves  {technique.saves}"),
                 ("", f"costs  {technique.costs}"),
@@ -50,7 +66,7 @@ def _group_text(title: str, name: str, known: list[Technique]) -> str:
     return f"{title}{note}\n" + table(rows)
 
 
-def _technique_text(technique: Technique) -> str:
+def _technique_text(technique: Technique, device: Device) -> str:
     rows: list[tuple[str, str]] = [
         ("saves", technique.saves),
         ("costs", technique.costs),
@@ -59,7 +75,7 @@ def _technique_text(technique: Technique) -> str:
         *(("conflicts", f"{', '.join(c.names)}: {c.reason}") for c in technique.conflicts),
         *(("needs", f"{' or '.join(need.names)}: {need.reason}") for need in technique.needs),
         ("source", technique.source),
-        ("available", unavailable(technique) or "yes"),
+        ("available", f"{unavailable(technique, None, device) or 'yes'} ({device.kind})"),
     ]
     lines = [f"{technique.title} ({technique.name}, {group_of(technique.group).title})"]
     lines.append(table(rows))
@@ -79,6 +95,9 @@ def _technique_text(technique: Technique) -> str:
                 ]
             )
         )
+    for parameter in parameters:
+        reasons = closed(technique, parameter, None, device)
+        lines += [f"  {choice} not on {device.kind}: {why}" for choice, why in reasons.items()]
     return "\n".join(lines)
 
 
@@ -90,18 +109,19 @@ def _exactness(technique: Technique) -> str:
     return "its own: it trains another model or takes other steps"
 
 
-def _technique_data(technique: Technique) -> dict[str, Any]:
+def _technique_data(technique: Technique, device: Device) -> dict[str, Any]:
     fields = {
         name: getattr(technique, name)
         for name in technique.__struct_fields__
         if name not in ("params", "packages")
     }
-    lack = unavailable(technique)
+    lack = unavailable(technique, None, device)
     return {
         **fields,
         "parameters": parameters_of(technique),
         "available": not lack,
         "unavailable": lack,
+        "device": device.kind,
     }
 
 

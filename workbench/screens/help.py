@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from memwb.engine.protocol import Device
 from memwb.engine.technique import Relation, Technique, parameters_of, techniques, unavailable
 from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.screens.dialog import DIALOG
@@ -96,11 +97,14 @@ class HelpScreen(ModalScreen[None]):
         Binding("up,k", "scroll_text(-1)", "Up", show=False),
     ]
 
-    def __init__(self, panel: str, technique: str, keymap: dict[str, str]) -> None:
+    def __init__(
+        self, panel: str, technique: str, keymap: dict[str, str], device: Device | None = None
+    ) -> None:
         super().__init__()
         self._panel = panel
         self._technique = technique
         self._keymap = keymap
+        self._device = device
 
     def compose(self) -> ComposeResult:
         """The page."""
@@ -117,7 +121,7 @@ class HelpScreen(ModalScreen[None]):
     def _page(self, width: int) -> Content:
         known = techniques()
         if self._technique in known:
-            return technique_help(known[self._technique], width)
+            return technique_help(known[self._technique], width, self._device)
         return panel_help(self._panel, self._keymap, width)
 
     def action_scroll_text(self, by: int) -> None:
@@ -134,7 +138,7 @@ def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     return Content("\n").join(lines)
 
 
-def technique_help(technique: Technique, width: int) -> Content:
+def technique_help(technique: Technique, width: int, device: Device | None = None) -> Content:
     """The declaration of a technique as a page."""
     exact = (
         "identical losses: the suite holds it to that"
@@ -154,7 +158,7 @@ def technique_help(technique: Technique, width: int) -> Content:
     ]
     told += [("conflicts", _relation(relation)) for relation in technique.conflicts]
     told += [("needs", _relation(relation)) for relation in technique.needs]
-    missing = unavailable(technique)
+    missing = unavailable(technique, None, device)
     if missing:
         told.append(("here", missing))
     lines = [_pair(key, text, width) for key, text in told]

@@ -144,10 +144,10 @@ class MainScreen(Screen[None]):
         opened = any(editor.display for editor in self.query("Editor"))
         return opened or isinstance(self.focused, Input)
 
-    def show_session(self, session: Session, facts: str) -> None:
+    def show_session(self, session: Session, facts: str, device: Device | None) -> None:
         """The plan and the layout as they are now."""
         self._session = session
-        self.plan_panel.show(session.plan, session.folded, facts)
+        self.plan_panel.show(session.plan, session.folded, facts, device)
         self.lay_out(session)
         # Letters that are being typed must never become commands.
         if session.tab != self.panel and not self.typing:
@@ -280,7 +280,7 @@ class MainScreen(Screen[None]):
         from memwb.workbench.screens.help import HelpScreen
 
         name = self.plan_panel.technique_at_cursor() if self.panel == "plan" else ""
-        self.app.push_screen(HelpScreen(self.panel, name, self._keymap))
+        self.app.push_screen(HelpScreen(self.panel, name, self._keymap, self.plan_panel.device))
 
     def on_descendant_focus(self) -> None:
         """The focus decides what the footer says and what a narrow terminal shows."""
