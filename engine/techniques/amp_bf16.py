@@ -15,7 +15,7 @@ technique = Technique(
     group="precision",
     saves="About half of the activations against fp32, and the time of the matrix products.",
     costs="A bf16 copy of each weight while a step runs, on top of the fp32 weights.",
-    not_when="Weights and optimizer fill the memory: both stay in fp32.",
+    not_when="Weights and optimizer fill the memory, or tokens are few: the copies outweigh.",
     source="https://docs.pytorch.org/docs/stable/amp.html",
     # One product rounds both factors and its result, by 2^-8 at most each (8 significant bits).
     # A token's loss is the difference of two terms made of logits: 2 x 3 x 2^-8. What training

@@ -17,12 +17,11 @@ technique = Technique(
     title="amp fp16",
     group="precision",
     saves="About half of the activations against fp32, and the time of the matrix products.",
-    costs="An fp16 copy of each weight while a step runs; the first steps may be skipped.",
-    not_when="The device has bf16 (Ampere and later): its range needs no scaling.",
+    costs="An fp16 copy of each weight while a step runs; steps that overflow are skipped.",
+    not_when="The device has bf16 (Ampere and later), or is a CPU without fp16 units (10x slower).",
     source="arXiv:1710.03740; https://docs.pytorch.org/docs/stable/amp.html",
-    # As amp_bf16 derives it, with 11 significant bits in place of 8: 8 x 2^-11. This is of the
-    # steps that are made: a skipped one trains nothing, and the curve lags by as many steps.
-    tolerance=2**-8,
+    # No tolerance: a step that is skipped trains nothing, and the curve lags by as many steps.
+    # Up to the first of them it is amp_bf16's with 11 significant bits in place of 8: 8 x 2^-11.
     conflicts=(
         Relation(
             ("optimizer_in_backward",),

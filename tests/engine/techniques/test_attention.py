@@ -143,3 +143,19 @@ def test_flex_attention_has_indeed_no_backward_here() -> None:
     query = torch.randn(1, 1, 16, 16, requires_grad=True)
     with pytest.raises(NotImplementedError, match="backward on CPU"):
         flex_attention(query, query, query)
+
+
+def test_a_kernel_that_refuses_is_told_in_words(families: dict[str, Any]) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from memwb.engine.trainer.outcome import ended_by
+
+    # GPT-2 drops scores, which flash cannot do on a CPU.
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**families["gpt2"])
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").train()
+    attention.patch_model(model, implementation="sdpa", backend="flash")
+    with pytest.raises(RuntimeError) as caught:
+        model(input_ids=torch.zeros(1, 16, dtype=torch.int64), use_cache=False)
+    ended = ended_by("1", caught.value, True, None, ("attention",))
+    assert ended.outcome == "failed" and "attention.backend=auto" in ended.fix
