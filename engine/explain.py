@@ -14,6 +14,7 @@ from memwb.engine.technique import (
     Parameter,
     Relation,
     Technique,
+    closed,
     group_of,
     module_of,
     parameters_of,
@@ -104,6 +105,9 @@ def _facts(
             told.append(("in this plan", f"{problem.reason}. {problem.fix}"))
     told.append(("source", technique.source))
     told.append(("available", unavailable(technique, params, device) or "yes"))
+    for item in parameters_of(technique):
+        reasons = closed(technique, item, params, device)
+        told += [("not here", f"{item.name} {choice}: {why}") for choice, why in reasons.items()]
     told.append(("switch", f"-o {technique.name}=on"))
     return told
 

@@ -314,6 +314,15 @@ def shuffled(
         yield {name: value.to(device) for name, value in batch.items()}
 
 
+def next_step(
+    args: argparse.Namespace, stream: Iterator[dict[str, torch.Tensor]]
+) -> tuple[list[dict[str, torch.Tensor]], int]:
+    """The micro-batches of one optimizer step, and how many labels they have together."""
+    micro_batches = [next(stream) for _ in range(args.gradient_accumulation)]
+    tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in micro_batches)
+    return micro_batches, tokens
+
+
 def train(
     args: argparse.Namespace,
     model: Any,
@@ -330,8 +339,7 @@ def train(
 
     torch.manual_seed(args.seed)
     for step in range(1, args.steps + 1):
-        micro_batches = [next(stream) for _ in range(args.gradient_accumulation)]
-        tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in micro_batches)
+        micro_batches, tokens = next_step(args, stream)
         total = 0.0
         for batch in micro_batches:
             value = loss_function(model, batch, tokens)

@@ -171,6 +171,24 @@ def unavailable(technique: Technique, params: Any = None, device: Device | None 
     return str(reason(params or technique.params(), device)) if reason else ""
 
 
+def closed(
+    technique: Technique, parameter: Parameter, params: Any = None, device: Device | None = None
+) -> dict[Any, str]:
+    """The choices of a parameter that cannot run here, with the reason of each.
+
+    Empty when no choice can: then something else stands in the way.
+    """
+    values = params or technique.params()
+    found = {
+        choice: unavailable(
+            technique, msgspec.structs.replace(values, **{parameter.name: choice}), device
+        )
+        for choice in parameter.choices
+    }
+    reasons = {choice: reason for choice, reason in found.items() if reason}
+    return {} if len(reasons) == len(found) else reasons
+
+
 def _inner(info: Any) -> Any:
     return info.type if isinstance(info, msgspec.inspect.Metadata) else info
 

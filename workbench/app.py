@@ -127,6 +127,7 @@ class Workbench(App[None]):
                 self._set_engine("starting")
             case Ready():
                 self.device = event.device
+                self.main.plan_panel.meet(event.device)
                 self._set_engine("ready")
                 self.main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
                 if self._wanted_run:
@@ -217,7 +218,8 @@ class Workbench(App[None]):
         facts = texts.model_facts(self.model, self._model_error)
         # A model that is still being looked for must not be reckoned as the one before.
         model = self.model if self.model and self.model.name == session.plan.model else None
-        self.main.show_session(session, facts, model.config if model else None)
+        config = model.config if model else None
+        self.main.show_session(session, facts, self.device, config)
         self.main.show_runs(self.recorded, session.shown, session.marks)
         self._set_engine(self.engine_state)
         try:

@@ -114,6 +114,7 @@ def commands() -> tuple[Command, ...]:
             "headless.show:techniques",
             "list what can be toggled, or explain one with its arithmetic in bytes",
             "memwb techniques\nmemwb techniques lora qwen2.5-7b-full\n"
+            "memwb techniques attention --device cuda\n"
             "memwb techniques adamw_8bit -o model=qwen2.5-1.5b -o bf16=on",
             (
                 _argument("name", nargs="?", metavar="NAME"),
@@ -125,6 +126,7 @@ def commands() -> tuple[Command, ...]:
                     "(default: the model tiny)",
                 ),
                 override,
+                _argument("--device", choices=["auto", "cpu", "cuda"], default="auto"),
                 json,
             ),
         ),

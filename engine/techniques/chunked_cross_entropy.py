@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
 
 if TYPE_CHECKING:
     import torch
+
+    from memwb.engine.plan import Plan
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +36,23 @@ technique = Technique(
     # and gradients differ in the last bits of the model's own precision.
     tolerance=2**-10,
 )
+
+
+SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
+"""Keys of a config that say that the logits are multiplied or divided before the loss."""
+
+
+def scaled_by(config: Mapping[str, Any]) -> str:
+    """The key of a config that scales the logits, or nothing."""
+    return next((key for key in SCALES if config.get(key) not in (None, 1)), "")
+
+
+def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why it does not fit a model, and the override that mends it."""
+    if key := scaled_by(config):
+        reason = f"this model scales its logits ({key}), and the chunks do not"
+        return reason, "chunked_cross_entropy=off"
+    return None
 
 
 def loss(
@@ -65,3 +86,31 @@ def loss(
     for chunk in chunks:
         total = total + checkpoint(chunk_loss, *chunk, use_reentrant=False)
     return total / tokens
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """What is not kept for backward: the log-probabilities of all tokens."""
+    return [kept_log_probabilities(facts)]
+
+
+def kept_log_probabilities(facts: Facts, kept: int = 0) -> Effect:
+    """The plain loss keeps one fp32 value for each token and each word; this one ``kept`` bytes.
+
+    The hidden states are kept by either, but by the plain loss only if the head is trained.
+    """
+    formula = f"4 B x {facts.tokens:,} tokens x {facts.shape.vocabulary:,} words"
+    if not head_trained(facts):
+        kept += facts.weight_bytes * facts.tokens * facts.shape.hidden
+        formula += "; the hidden states of all tokens instead"
+    return Effect(
+        category="activations",
+        before=4 * facts.tokens * facts.shape.vocabulary,
+        after=kept,
+        formula=formula,
+    )
+
+
+def head_trained(facts: Facts) -> bool:
+    """Whether the output head, or the embedding it shares, gets a gradient."""
+    kind = "embedding" if facts.shape.tied else "head"
+    return any(weight.kind == kind for weight in facts.trained)

@@ -33,6 +33,16 @@ def ended_by(
     faults = ImportError | SyntaxError | NameError | AttributeError
     if not started and not isinstance(error, faults):
         return refused(burst, error)
+    if "No available kernel" in str(error):
+        return Ended(
+            burst,
+            "failed",
+            peak,
+            title="sdpa's kernel does not take this model's inputs",
+            what="attention.backend leaves torch one kernel, and it refused: flash and cudnn take "
+            "bf16 or fp16 on CUDA devices and no padding masks, flash takes no dropout on CPUs",
+            fix="Leave the choice to torch: -o attention.backend=auto.",
+        )
     lines = str(error).strip().splitlines() or [""]
     title = f"The burst failed: {type(error).__name__}: {lines[0]}".rstrip(": ")
     return Ended(

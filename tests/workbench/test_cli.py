@@ -379,3 +379,13 @@ def test_without_arguments_and_terminal_the_ladder_runs(
     rows = [line for line in out.splitlines() if "110 B" in line]
     assert len(rows) == 4
     assert "weights  gradients  optimizer  activations  temporary" in out
+
+
+def test_techniques_are_told_for_a_device(capsys: Out) -> None:
+    for device in ("cpu", "cuda"):
+        assert main(["techniques", "tf32", "--device", device, "--json"]) == 0
+        told = document(capsys)
+        assert told["device"] == device
+        assert told["available"] == (device == "cuda") == (not told["unavailable"])
+    assert main(["techniques", "attention", "--device", "cpu"]) == 0
+    assert "flex_attention not on cpu" in capsys.readouterr().out

@@ -92,7 +92,7 @@ async def test_what_is_not_installed_is_named(bench: Any, monkeypatch: pytest.Mo
     from memwb.workbench.panels import plan_rows
 
     monkeypatch.setattr(
-        plan_rows, "unavailable", lambda t: "needs bitsandbytes" if t.packages else ""
+        plan_rows, "unavailable", lambda t, *_: "needs bitsandbytes" if t.packages else ""
     )
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
@@ -100,6 +100,21 @@ async def test_what_is_not_installed_is_named(bench: Any, monkeypatch: pytest.Mo
         lines = [text(row) for row in rows(app).rows]
         at = next(i for i, line in enumerate(lines) if "4-bit" in line)
         assert "needs bitsandbytes" in lines[at + 1]
+
+
+async def test_what_the_device_cannot_run_is_told_and_passed_over(bench: Any) -> None:
+    app = bench(plan=override(Plan(model="tiny"), "attention=on"))
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        assert app.device.kind == "cpu"
+        lines = [text(row) for row in rows(app).rows]
+        at = next(i for i, line in enumerate(lines) if "tf32" in line)
+        assert "·" in lines[at] and "CUDA" in lines[at + 1]
+        rows(app).focus()
+        for choice in ("eager", "sdpa"):
+            rows(app).select("value:techniques.attention.implementation")
+            await pilot.press("space")
+            assert main(app).plan_panel.plan.techniques["attention"].implementation == choice
 
 
 async def test_f_mends_a_problem(bench: Any) -> None:

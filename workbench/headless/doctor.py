@@ -12,10 +12,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from memwb.engine import paths
 from memwb.engine.catalog import cache_folder
 from memwb.engine.technique import techniques, unavailable
 from memwb.engine.version import VERSION
+from memwb.workbench.headless.devices import devices
 from memwb.workbench.headless.output import print_json, size, table
 
 NEEDED = ("torch", "transformers", "safetensors", "msgspec", "textual", "rich", "tomlkit")
@@ -40,7 +43,10 @@ def examine() -> dict[str, Any]:
         "runs": paths.runs_folder(),
         "settings": paths.settings_file().parent,
     }
-    lacks = {name: unavailable(technique) for name, technique in techniques().items()}
+    here = devices()
+    lacks = {
+        name: unavailable(technique, None, here[0]) for name, technique in techniques().items()
+    }
     problems = [f"{name} is not installed" for name in NEEDED if versions[name] is None]
     problems += [
         f"{folder} ({name}) cannot be written to"
@@ -54,7 +60,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": versions,
-        "devices": [*_gpus(), _cpu()],
+        "devices": msgspec.to_builtins(here),
         "techniques": lacks,
         "folders": {name: str(folder) for name, folder in folders.items()},
         "models": str(cache_folder()),
@@ -103,35 +109,6 @@ def _writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-def _gpus() -> list[dict[str, Any]]:
-    """The GPUs as NVML tells them, without starting CUDA; none without a driver."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # no package, no driver, no GPU: all the same here
-        return []
-    found = []
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        name = pynvml.nvmlDeviceGetName(handle)
-        total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-        found.append({"kind": "cuda", "name": str(name), "capacity": total})
-    pynvml.nvmlShutdown()
-    return found
-
-
-def _cpu() -> dict[str, Any]:
-    try:
-        import psutil
-
-        capacity = int(psutil.virtual_memory().total)
-    except ImportError:
-        capacity = 0
-    name = platform.processor() or platform.machine()
-    return {"kind": "cpu", "name": f"{name}, {os.cpu_count()} cores", "capacity": capacity}
 
 
 def _terminal() -> dict[str, Any]:

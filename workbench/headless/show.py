@@ -11,10 +11,12 @@ from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.explain import Explanation
 from memwb.engine.plan import Plan, override
 from memwb.engine.presets import load_plan
+from memwb.engine.protocol import Device
 from memwb.engine.technique import GROUPS, Technique, group_of, parameters_of, unavailable
 from memwb.engine.technique import techniques as all_techniques
 from memwb.workbench import units
 from memwb.workbench.explained import sections
+from memwb.workbench.headless.devices import assumed
 from memwb.workbench.headless.output import print_json, table
 
 
@@ -27,10 +29,11 @@ def techniques(arguments: argparse.Namespace) -> int:
             nearest(arguments.name, known),
             "See `memwb techniques`.",
         )
+    device = assumed(arguments.device)
     if arguments.name:
-        explanation = _explanation(arguments.name, _plan(arguments))
+        explanation = _explanation(arguments.name, _plan(arguments), device)
         if arguments.json:
-            print_json(_technique_data(known[arguments.name], explanation))
+            print_json(_technique_data(known[arguments.name], device, explanation))
         else:
             print(_technique_text(explanation))
     elif arguments.overrides:
@@ -38,18 +41,24 @@ def techniques(arguments: argparse.Namespace) -> int:
             "There is no technique to explain", "-o came without one", "memwb techniques NAME -o …"
         )
     elif arguments.json:
-        print_json([_technique_data(technique, None) for technique in known.values()])
+        print_json([_technique_data(technique, device) for technique in known.values()])
     else:
-        texts = (_group_text(group.title, group.name, list(known.values())) for group in GROUPS)
-        print("\n\n".join(texts))
+        chosen = list(known.values())
+        groups = (_group_text(group.title, group.name, chosen, device) for group in GROUPS)
+        print("\n\n".join((*groups, _assumption(device))))
     return 0
 
 
-def _group_text(title: str, name: str, known: list[Technique]) -> str:
+def _assumption(device: Device) -> str:
+    other = "cuda" if device.kind == "cpu" else "cpu"
+    return f"Told for {device.name} ({device.kind}); --device {other} asks for another."
+
+
+def _group_text(title: str, name: str, known: list[Technique], device: Device) -> str:
     rows = []
     for technique in known:
         if technique.group == name:
-            lack = unavailable(technique)
+            lack = unavailable(technique, None, device)
             rows += [
                 (f"  {technique.name}", f"saves  {technique.saves}"),
                 ("", f"costs  {technique.costs}"),
@@ -61,14 +70,14 @@ def _group_text(title: str, name: str, known: list[Technique]) -> str:
     return f"{title}{note}\n" + table(rows)
 
 
-def _explanation(name: str, plan: Plan) -> Explanation:
+def _explanation(name: str, plan: Plan, device: Device) -> Explanation:
     """The technique on this plan's model, as far as it is on this machine."""
     from memwb.engine.catalog import resolve
     from memwb.engine.explain import explain
 
     # Nothing is loaded here: what a model's file may run is asked about when a burst starts.
     model = resolve(plan.model, plan.weights, allow_pickle=True, trust_remote_code=True)
-    return explain(name, plan, model.config)
+    return explain(name, plan, model.config, device)
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -89,18 +98,21 @@ def _technique_text(explanation: Explanation) -> str:
     return "\n".join(lines)
 
 
-def _technique_data(technique: Technique, explanation: Explanation | None) -> dict[str, Any]:
+def _technique_data(
+    technique: Technique, device: Device, explanation: Explanation | None = None
+) -> dict[str, Any]:
     fields = {
         name: getattr(technique, name)
         for name in technique.__struct_fields__
         if name not in ("params", "packages")
     }
-    lack = unavailable(technique)
+    lack = unavailable(technique, None, device)
     found = {
         **fields,
         "parameters": parameters_of(technique),
         "available": not lack,
         "unavailable": lack,
+        "device": device.kind,
     }
     if explanation is not None:
         found["arithmetic"] = {

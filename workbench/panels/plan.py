@@ -12,6 +12,7 @@ from textual.widgets import Input, Static
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, override, problems, toggle
+from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
 from memwb.workbench.panels import plan_rows, texts
 from memwb.workbench.panels.field import Field
@@ -43,6 +44,7 @@ class PlanPanel(Vertical):
         self.folded = session.folded
         self.facts = ""
         self.config: Config = None
+        self.device: Device | None = None
         self.wanted = ""
         self._first = session.row
 
@@ -65,13 +67,26 @@ class PlanPanel(Vertical):
         """The row at the cursor."""
         return self.rows.current
 
-    def show(self, plan: Plan, folded: tuple[str, ...], facts: str, config: Config = None) -> None:
-        """Another plan, other folds, other facts about the model and its config."""
-        self.plan, self.folded, self.facts, self.config = plan, folded, facts, config
+    def show(
+        self,
+        plan: Plan,
+        folded: tuple[str, ...],
+        facts: str,
+        device: Device | None = None,
+        config: Config = None,
+    ) -> None:
+        """Another plan, other folds, other facts about the model; device and config once known."""
+        self.plan, self.folded, self.facts = plan, folded, facts
+        self.device, self.config = device, config
         self._fill()
         found = problems(plan)
         self.border_subtitle = f"✗ {len(found)} to mend" if found else ""
         self.set_class(bool(found), "-problems")
+
+    def meet(self, device: Device) -> None:
+        """The device is known: what cannot run on it is told."""
+        self.device = device
+        self._fill()
 
     def technique_at_cursor(self) -> str:
         """The technique that the cursor's row belongs to, or nothing."""
@@ -219,7 +234,8 @@ class PlanPanel(Vertical):
 
     def _fill(self) -> None:
         width = self.rows.scrollable_content_region.width or 44
-        self.rows.fill(plan_rows.plan_rows(self.plan, self.folded, self.wanted, width, self.facts))
+        shown = (self.folded, self.wanted, width, self.facts, self.device)
+        self.rows.fill(plan_rows.plan_rows(self.plan, *shown))
         self._tell()
         for editor in self.query("Editor"):
             if editor.display:
@@ -244,7 +260,11 @@ class PlanPanel(Vertical):
         if value not in choices:
             await self._open(path)
             return
-        following = choices[(choices.index(value) + 1) % len(choices)]
+        # What cannot run here is passed over; it can still be typed.
+        closed = plan_rows.closed_choices(self.plan, path, self.device)
+        at = choices.index(value) + 1
+        later = (*choices[at:], *choices[:at])
+        following = next(choice for choice in later if choice not in closed)
         text = f"{path}={plan_rows.text_of(following)}"
         self._owner.change_plan(override(self.plan, text))
 
@@ -269,7 +289,7 @@ class PlanPanel(Vertical):
         self.rows.select(f"value:{path}")
         editor = self.query_one(Editor)
         text = plan_rows.text_of(plan_rows.value_at(self.plan, path))
-        editor.open(path, text, _hint(path))
+        editor.open(path, text, self._hint(path))
         self._place(editor)
         # Once more when the list has scrolled: the row has come to stand elsewhere.
         self.call_after_refresh(self._place, editor)
@@ -289,10 +309,13 @@ class PlanPanel(Vertical):
             return reason or error.what
         return ""
 
-
-def _hint(path: str) -> str:
-    field = plan_rows.field(path)
-    if field is None:
-        return ""
-    known = " | ".join(str(choice) for choice in field.choices) or field.type
-    return " · ".join(part for part in (field.description, known) if part)
+    def _hint(self, path: str) -> str:
+        field = plan_rows.field(path)
+        if field is None:
+            return ""
+        closed = plan_rows.closed_choices(self.plan, path, self.device)
+        choices = [
+            f"{choice} (not here)" if choice in closed else str(choice) for choice in field.choices
+        ]
+        known = " | ".join(choices) or field.type
+        return " · ".join(part for part in (field.description, known) if part)

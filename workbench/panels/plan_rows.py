@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from memwb.engine.plan import Plan, Problem, Workload, active, problems
+from memwb.engine.protocol import Device
 from memwb.engine.technique import (
     GROUPS,
     Parameter,
     Technique,
+    closed,
     parameters_of,
     techniques,
     unavailable,
@@ -30,9 +32,17 @@ ON, OFF, DEFAULT, ABSENT = "●", "○", "◐", "·"
 
 
 def plan_rows(
-    plan: Plan, folded: Iterable[str] = (), wanted: str = "", width: int = 44, facts: str = ""
+    plan: Plan,
+    folded: Iterable[str] = (),
+    wanted: str = "",
+    width: int = 44,
+    facts: str = "",
+    device: Device | None = None,
 ) -> list[Row]:
-    """Every row of the plan; ``wanted`` keeps those that contain it, ``facts`` is the model's."""
+    """Every row of the plan; ``wanted`` keeps those that contain it, ``facts`` is the model's.
+
+    With the device, once it is known, also what cannot run on it.
+    """
     shut = () if wanted else tuple(folded)
     rows = _section("model", "Model", _model_rows(plan, facts, width), shut, plan.model)
     rows += _section("workload", "Workload", _workload_rows(plan), shut, _summary(plan))
@@ -43,18 +53,23 @@ def plan_rows(
         inside = []
         for item in members:
             mine = [problem for problem in found if problem.technique == item.name]
-            inside += technique_rows(item, plan, item.name in acting, mine, width)
+            inside += technique_rows(item, plan, item.name in acting, mine, width, device)
         on = [item.title for item in members if item.name in acting]
         rows += _section(group.name, group.title, inside, shut, ", ".join(on))
     return (_filtered(rows, wanted) or [NOTHING]) if wanted else rows
 
 
 def technique_rows(
-    technique: Technique, plan: Plan, acting: bool, found: list[Problem], width: int
+    technique: Technique,
+    plan: Plan,
+    acting: bool,
+    found: list[Problem],
+    width: int,
+    device: Device | None = None,
 ) -> list[Row]:
     """A technique's own row, its parameters when it is on, and its problems."""
     chosen = technique.name in plan.techniques
-    missing = unavailable(technique)
+    missing = unavailable(technique, plan.techniques.get(technique.name), device)
     row = f"technique:{technique.name}"
     if chosen:
         style = "error" if found or missing else "on"
@@ -94,6 +109,15 @@ def field(path: str) -> Parameter | None:
         struct = Workload if first == "workload" else Plan
         found = _fields(struct)
     return next((item for item in found if item.name == last), None)
+
+
+def closed_choices(plan: Plan, path: str, device: Device | None) -> dict[Any, str]:
+    """The choices behind a path that cannot run on the device, with the reason of each."""
+    first, _, name = path.rpartition(".")[0].partition(".")
+    known = field(path)
+    if first != "techniques" or known is None:
+        return {}
+    return closed(techniques()[name], known, plan.techniques.get(name), device)
 
 
 def value_at(plan: Plan, path: str) -> Any:

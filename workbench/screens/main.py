@@ -145,10 +145,12 @@ class MainScreen(Screen[None]):
         opened = any(editor.display for editor in self.query("Editor"))
         return opened or isinstance(self.focused, Input)
 
-    def show_session(self, session: Session, facts: str, config: Config = None) -> None:
-        """The plan and the layout as they are now; the model's config as far as it is known."""
+    def show_session(
+        self, session: Session, facts: str, device: Device | None, config: Config = None
+    ) -> None:
+        """The plan and the layout as they are now; device and config as far as they are known."""
         self._session = session
-        self.plan_panel.show(session.plan, session.folded, facts, config)
+        self.plan_panel.show(session.plan, session.folded, facts, device, config)
         self.lay_out(session)
         # Letters that are being typed must never become commands.
         if session.tab != self.panel and not self.typing:
