@@ -161,9 +161,7 @@ def read_parquet(path: Path, text_field: str) -> Iterator[str]:
         yield from (text for text in rows.column(0).to_pylist() if isinstance(text, str))
 
 
-def read_tokens(
-    args: argparse.Namespace, tokenizer: Any, vocabulary: int
-) -> Iterator[array[int]]:
+def read_tokens(args: argparse.Namespace, tokenizer: Any, vocabulary: int) -> Iterator[array[int]]:
     """The documents as token ids, in their order; no more is read than is asked for.
 
     Each is ended by the end-of-sequence token where the tokenizer has one. Without a tokenizer
