@@ -170,7 +170,7 @@ def comparison(first: Trace, second: Trace) -> Content:
     rows.append(("speed", rate(fast), rate(slow), share))
     wastes = [padding(each.ended.padding) if each.ended else "" for each in (first, second)]
     if any(wastes):
-        rows.append(("waste", *(each or "–" for each in wastes), ""))
+        rows.append(("waste", wastes[0] or "–", wastes[1] or "–", ""))
     rows.append(("largest loss deviation", "", "", _deviation(first, second)))
     return Content("\n").join(
         Content.assemble((f"{name:<23}", MUTED), f"{one:>13}{two:>13}", (f"{gap:>14}", "bold"))
