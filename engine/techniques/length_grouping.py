@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from memwb.engine.technique import Technique
+from memwb.engine.techniques.padding import masked
 
 if TYPE_CHECKING:
     import argparse
     from array import array
 
     import torch
+
+    from memwb.engine.plan import Plan
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +38,11 @@ technique = Technique(
     source="https://huggingface.co/docs/transformers/main_classes/trainer (group_by_length)",
     params=Params,
 )
+
+
+def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why padding does not fit the plan, and the override that mends it."""
+    return masked(plan)
 
 
 def batches(

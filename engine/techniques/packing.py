@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from memwb.engine.technique import Technique
+from memwb.engine.techniques.padding import masked
 
 if TYPE_CHECKING:
     import argparse
@@ -55,6 +56,8 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
         return "layers of this model carry a state from one document into the next", mend
     if kind in NO_POSITIONS or config.get("alibi"):
         return "this model takes no position ids, by which documents are told apart", mend
+    if refusal := masked(plan):
+        return refusal
     chosen = getattr(plan.techniques.get("attention"), "implementation", "")
     if chosen.startswith("flash_attention"):
         if plan.workload.batch_size > 1:

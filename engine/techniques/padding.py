@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from array import array
 
     import torch
+
+    from memwb.engine.plan import Plan
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +38,19 @@ technique = Technique(
     source="https://huggingface.co/docs/transformers/pad_truncation",
     params=Params,
 )
+
+
+def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why padding does not fit the plan, and the override that mends it."""
+    return masked(plan)
+
+
+def masked(plan: Plan) -> tuple[str, str] | None:
+    """Why batches that need a mask do not fit the plan's attention, and what mends it."""
+    if getattr(plan.techniques.get("attention"), "backend", "") == "flash":
+        reason = "sdpa's flash kernel takes no mask on CUDA, and these batches need one"
+        return reason, "attention.backend=auto"
+    return None
 
 
 def batches(

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from memwb.engine import recipe
-from memwb.engine.plan import plan_from, problems
+from memwb.engine.plan import Plan, Workload, plan_from, problems
 from memwb.engine.protocol import Ended, Event, Start
 from memwb.engine.technique import module_of
 from memwb.engine.techniques import chunked_cross_entropy, length_grouping, packing, padding
@@ -251,7 +251,8 @@ def test_documents_with_nothing_to_predict_are_a_data_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_order_is_the_seeds(name: str) -> None:
-    lengths = [random.Random(3).randint(2, 64) for _ in range(40)]
+    rng = random.Random(3)
+    lengths = [rng.randint(2, 64) for _ in range(40)]
 
     def drawn(seed: int) -> list[list[list[int]]]:
         args = arguments(seed=seed, steps=20)
@@ -271,7 +272,8 @@ def test_a_width_that_never_changes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_grouping_keeps_like_lengths_together() -> None:
-    lengths = [random.Random(4).randint(2, 64) for _ in range(64)]
+    rng = random.Random(4)
+    lengths = [rng.randint(2, 64) for _ in range(64)]
     args = arguments(batch_size=4)
     grouped = length_grouping.grouped(args, lengths, window=50)
     passes = [list(islice(grouped, 16)) for _ in range(2)]
@@ -297,21 +299,40 @@ def test_fewer_rows_than_a_batch_are_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "workload", "attention", "reason"),
+    ("config", "reason"),
     [
-        ({"model_type": "mamba2"}, {}, "eager", "carry a state"),
-        ({"model_type": "qwen3_next", "linear_conv_kernel_dim": 4}, {}, "eager", "carry a state"),
-        ({"model_type": "bloom"}, {}, "eager", "takes no position ids"),
-        ({"model_type": "falcon", "alibi": True}, {}, "eager", "takes no position ids"),
+        ({"model_type": "mamba2"}, "carry a state"),
+        ({"model_type": "qwen3_next", "linear_conv_kernel_dim": 4}, "carry a state"),
+        ({"model_type": "lfm2"}, "carry a state"),
+        ({"model_type": "bloom"}, "takes no position ids"),
+        ({"model_type": "falcon", "alibi": True}, "takes no position ids"),
     ],
 )
 def test_where_documents_could_not_be_kept_apart_packing_is_refused(
-    config: dict[str, Any], workload: dict[str, Any], attention: str, reason: str
+    config: dict[str, Any], reason: str
 ) -> None:
-    techniques = {"packing": {}, "attention": {"implementation": attention}}
-    plan = plan_from({"model": "x", "workload": workload, "techniques": techniques})
+    plan = plan_from({"model": "x", "techniques": {"packing": {}}})
     (problem,) = problems(plan, config)
     assert reason in problem.reason and problem.override == "padding=on"
+
+
+def test_flash_attention_packs_one_row_at_a_time() -> None:
+    """transformers looks for packed documents in a batch of one row only."""
+
+    def refusal(batch_size: int, kind: str, **chosen: str) -> tuple[str, str] | None:
+        plan = Plan("x", "auto", Workload(batch_size=batch_size))
+        plan.techniques["attention"] = Namespace(**{"backend": "auto", **chosen})
+        return packing.refuse(packing.Params(), plan, {"model_type": kind})
+
+    flash = {"implementation": "flash_attention_2"}
+    assert refusal(1, "llama", **flash) is None
+    assert refusal(2, "llama", implementation="sdpa") is None
+    assert refusal(2, "llama", **flash) == (
+        "flash_attention_2 keeps documents apart only in a batch of one row",
+        "workload.batch_size=1",
+    )
+    assert "cannot keep documents apart" in str(refusal(1, "gpt_bigcode", **flash))
+    assert "takes no mask" in str(refusal(1, "llama", implementation="sdpa", backend="flash"))
 
 
 def test_packing_fits_the_families(families: dict[str, Any]) -> None:
@@ -342,11 +363,11 @@ def short(tmp_path: Path) -> Path:
 
 
 def test_a_burst_says_how_much_was_padding(short: Path, checkpoint: Path) -> None:
-    waste = {name: burst(short, str(checkpoint), name).padding for name in ROWS}
-    assert waste["concatenation"] == 0
-    assert waste["packing"] is not None and waste["padding"] is not None
-    assert waste["length_grouping"] is not None
-    assert 0 < waste["length_grouping"] < waste["padding"]
+    padded, grouped = (
+        burst(short, str(checkpoint), name).padding for name in ("padding", "length_grouping")
+    )
+    assert padded is not None and grouped is not None
+    assert 0 < grouped < padded < 1
 
 
 def test_packing_goes_with_what_saves_memory(short: Path, checkpoint: Path) -> None:
