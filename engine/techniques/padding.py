@@ -103,9 +103,10 @@ def padded(
 
     from memwb.engine.recipe import collated
 
+    least = args.sequence_length if to == "sequence_length" else 0
+
     def width(rows: list[int]) -> int:
-        longest = max(len(pieces[row]) for row in rows)
-        return args.sequence_length if to == "sequence_length" else longest
+        return max(least, *(len(pieces[row]) for row in rows))
 
     def collate(rows: list[int]) -> dict[str, torch.Tensor]:
         shape = (len(rows), width(rows))
