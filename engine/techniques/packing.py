@@ -42,7 +42,7 @@ technique = Technique(
 # Layers that carry a state along the row, and families that take no position ids: in neither
 # would one document be hidden from the next.
 STATEFUL = ("mamba", "ssm_", "rwkv", "recurrent", "xlstm", "linear_attention", "linear_conv")
-STATEFUL_TYPES = ("bamba", "lfm2", "lfm2_moe", "minimax", "nemotron_h", "zaya")
+STATEFUL_TYPES = ("bamba", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "minimax", "nemotron_h")
 NO_POSITIONS = ("bloom", "mpt", "cpmant", "fuyu", "kosmos2", "roformer", "trocr")
 
 
