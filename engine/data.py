@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from memwb.engine.errors import MemwbError, nearest
-from memwb.engine.plan import Plan, Workload
+from memwb.engine.plan import Plan, Workload, active
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 WHERE = "$.workload.data"
@@ -34,15 +34,16 @@ def check_data(plan: Plan) -> Plan:
         )
     if not path.is_file():
         raise _wrong(f"{work.data} is not a file", f"Give a file: {', '.join(SUFFIXES)}.")
-    if path.suffix not in SUFFIXES:
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
         raise _wrong(
             f"{work.data} ends in {path.suffix or 'nothing'!r}",
             f"Known kinds: {', '.join(SUFFIXES)}.",
         )
     try:
-        if path.suffix == ".txt":
-            _check_text(path, work)
-        elif path.suffix == ".jsonl":
+        if kind == ".txt":
+            _check_text(path, work, whole="concatenation" in active(plan))
+        elif kind == ".jsonl":
             _check_jsonl(path, work)
         else:
             _check_parquet(path, work)
@@ -52,14 +53,15 @@ def check_data(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, workload=msgspec.structs.replace(work, data=str(path)))
 
 
-def _check_text(path: Path, work: Workload) -> None:
+def _check_text(path: Path, work: Workload, whole: bool) -> None:
+    """``whole``: rows are filled, so that the text has to be as long as one of them."""
     with path.open("rb") as stream:
         start = stream.read(_LOOK)
     _decode(start, work.data)
     if not start.strip():
         raise _empty(work.data)
     # No tokenizer makes more tokens than bytes, but for the odd one that marks a beginning.
-    if path.stat().st_size + 2 < work.sequence_length:
+    if whole and path.stat().st_size + 2 < work.sequence_length:
         raise _wrong(
             f"{work.data} holds {path.stat().st_size} bytes of text, too few for one sequence "
             f"of {work.sequence_length} tokens",
@@ -109,7 +111,10 @@ def _check_parquet(path: Path, work: Workload) -> None:
     if work.text_field not in schema.names:
         raise _no_field(work.data, work.text_field, schema.names)
     kind = schema.field(work.text_field).type
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+    # A dictionary is how texts that repeat are stored; they are read as they are.
+    text = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    types = pyarrow.types
+    if not (types.is_string(text) or types.is_large_string(text) or types.is_string_view(text)):
         raise _wrong(
             f"{work.data}: column {work.text_field!r} holds {kind}, not text",
             "Set workload.text_field to the column that holds the text.",
@@ -121,10 +126,10 @@ def _check_parquet(path: Path, work: Workload) -> None:
 def _decode(data: bytes, name: str) -> str:
     """The data as UTF-8; a character cut off at the very end is no error."""
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if len(data) == _LOOK and error.start >= len(data) - 3:
-            return data[: error.start].decode()
+            return data[: error.start].decode("utf-8-sig")
         raise _wrong(
             f"{name} is not UTF-8 text: {error.reason} at byte {error.start}",
             "Save it as UTF-8.",

@@ -43,7 +43,11 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
     seed: Annotated[int, Meta(ge=0, lt=2**32, description="seed of weights, data and dropout")] = 0
     data: Annotated[
-        str, Meta(min_length=1, description="builtin, or a .txt, .jsonl or .parquet file")
+        str,
+        Meta(
+            min_length=1,
+            description="builtin, or a .jsonl, .parquet or .txt file (blank lines end documents)",
+        ),
     ] = "builtin"
     text_field: Annotated[
         str, Meta(min_length=1, description="the field that holds the text in jsonl and parquet")
@@ -218,7 +222,7 @@ def check(plan: Plan, config: Mapping[str, Any] | None = None) -> Plan:
 def read_plan(path: Path) -> Plan:
     """A plan from a TOML file. Raises MemwbError if it cannot be read or is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise MemwbError(
             f"There is no file {path}", "", "Give a plan or a preset's name."

@@ -91,7 +91,7 @@ def _with_comments(plan: Plan, template: Path) -> str:
     from tomlkit.exceptions import TOMLKitError
 
     try:
-        return plan_toml(plan, template.read_text(encoding="utf-8"))
+        return plan_toml(plan, template.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, TOMLKitError):
         # What is being replaced cannot be read; there are no comments to keep.
         return plan_toml(plan)

@@ -170,6 +170,7 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
     loss: Loss
     seconds: float
     tokens: int
+    """Those it was trained on: labels that are somebody's next token, without padding."""
     traced: bool
 
     def __post_init__(self) -> None:
@@ -189,6 +190,8 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     title: str = ""
     what: str = ""
     fix: str = ""
+    padding: float | None = None
+    """The share of positions that trained nothing, of 1; None where it is not known."""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "losses", [_number(loss) for loss in self.losses])

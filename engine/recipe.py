@@ -27,7 +27,8 @@ def parse_arguments(defaults: dict[str, Any], argv: Sequence[str] | None) -> arg
     add("--model", default=defaults["model"], help="hub id or folder [%(default)s]")
     add("--weights", default=defaults["weights"], choices=["pretrained", "random"])
     add("--tokenizer", default=defaults["tokenizer"], help="hub id or folder; empty means bytes")
-    add("--data", default=defaults["data"], help="builtin, .txt, .jsonl or .parquet [%(default)s]")
+    kinds = ".txt (a blank line ends a document), .jsonl, .parquet or builtin"
+    add("--data", default=defaults["data"], help=f"{kinds} [%(default)s]")
     add("--text-field", default=defaults["text_field"], help="of jsonl and parquet [%(default)s]")
     add("--steps", type=int, default=defaults["steps"], help="optimizer steps [%(default)s]")
     add("--batch-size", type=int, default=defaults["batch_size"], help="[%(default)s]")
@@ -103,25 +104,39 @@ def read_documents(data: str, text_field: str) -> Iterator[str]:
     from pydoc_data.topics import topics
 
     path = Path(data).expanduser()
+    kind = path.suffix.lower()
     readers = {".txt": read_text, ".jsonl": read_jsonl, ".parquet": read_parquet}
     if data == "builtin":
         yield from (topics[name] for name in sorted(topics))
-    elif path.suffix not in readers:
+    elif kind not in readers:
         raise DataError(f"{data}: expected builtin, or a .txt, .jsonl or .parquet file")
     elif not path.is_file():
         raise DataError(f"there is no data file {data}")
     else:
         try:
-            yield from readers[path.suffix](path, text_field)
+            yield from readers[kind](path, text_field)
         except (ValueError, OSError) as error:
             raise DataError(f"{data} cannot be read: {error}") from error
 
 
 def read_text(path: Path, text_field: str) -> Iterator[str]:
-    """The lines of a text file, some at a time."""
-    with path.open(encoding="utf-8-sig") as lines:
-        while block := "".join(lines.readlines(1 << 16)):
-            yield block
+    """The documents of a text file: blank lines stand between them.
+
+    A document ends after a million characters at the latest, so that a file without blank
+    lines, or without lines, is never read as a whole.
+    """
+    longest = 1 << 20
+    with path.open(encoding="utf-8-sig") as stream:
+        document, size = [], 0
+        while line := stream.readline(longest):
+            if line.strip():
+                document.append(line)
+                size += len(line)
+            if document and (size >= longest or not line.strip()):
+                yield "".join(document)
+                document, size = [], 0
+        if document:
+            yield "".join(document)
 
 
 def read_jsonl(path: Path, text_field: str) -> Iterator[str]:
@@ -155,34 +170,27 @@ def read_parquet(path: Path, text_field: str) -> Iterator[str]:
         yield from (text for text in rows.column(0).to_pylist() if isinstance(text, str))
 
 
-def read_tokens(args: argparse.Namespace, tokenizer: Any, vocabulary: int) -> list[array[int]]:
-    """The documents as token ids, in their order: as many as the training will use.
+def read_tokens(args: argparse.Namespace, tokenizer: Any, vocabulary: int) -> Iterator[array[int]]:
+    """The documents as token ids, in their order; no more is read than is asked for.
 
     Each is ended by the end-of-sequence token where the tokenizer has one. Without a tokenizer
     a token is one byte of UTF-8. Raises DataError when tokenizer and model do not go together.
     """
     from array import array
 
-    wanted = args.steps * args.batch_size * args.gradient_accumulation * args.sequence_length
-    documents: list[array[int]] = []
-    known = 0
     for text in read_documents(args.data, args.text_field):
         if tokenizer is None:
-            tokens = array("q", (byte % vocabulary for byte in text.encode(errors="replace")))
+            tokens = array("i", (byte % vocabulary for byte in text.encode(errors="replace")))
         else:
             ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
             end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-            tokens = array("q", [*ids, *end])
+            tokens = array("i", [*ids, *end])
         if tokens and max(tokens) >= vocabulary:
             raise DataError(
                 f"the tokenizer makes token {max(tokens)}, and the model knows only "
                 f"{vocabulary}: they do not belong together"
             )
-        documents.append(tokens)
-        known += len(tokens)
-        if known >= wanted:
-            break
-    return documents
+        yield tokens
 
 
 def load_config(args: argparse.Namespace, config: dict[str, Any]) -> Any:
@@ -292,26 +300,30 @@ def build_schedule(args: argparse.Namespace, optimizer: Any) -> Any:
     )
 
 
-def shuffled(
-    args: argparse.Namespace,
-    rows: Sequence[Any],
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]],
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches without end on the device, the rows shuffled anew for each pass over the data.
-
-    ``collate`` makes a batch of as many rows as it is given.
-    """
+def shuffled(args: argparse.Namespace, count: int) -> Iterator[list[int]]:
+    """The rows of each batch, without end: all ``count`` shuffled anew for each pass over them."""
     import torch
 
-    device = choose_device(args.device)
     generator = torch.Generator().manual_seed(args.seed)
     order: list[int] = []
     while True:
         while len(order) < args.batch_size:
-            order += torch.randperm(len(rows), generator=generator).tolist()
-        batch = collate([rows[index] for index in order[: args.batch_size]])
-        order = order[args.batch_size :]
-        yield {name: value.to(device) for name, value in batch.items()}
+            order += torch.randperm(count, generator=generator).tolist()
+        whole = len(order) // args.batch_size * args.batch_size
+        for first in range(0, whole, args.batch_size):
+            yield order[first : first + args.batch_size]
+        order = order[whole:]
+
+
+def collated(
+    args: argparse.Namespace,
+    order: Iterator[list[int]],
+    collate: Callable[[list[int]], dict[str, torch.Tensor]],
+) -> Iterator[dict[str, torch.Tensor]]:
+    """The batches that ``collate`` makes of the rows in ``order``, on the device."""
+    device = choose_device(args.device)
+    for rows in order:
+        yield {name: value.to(device) for name, value in collate(rows).items()}
 
 
 def next_step(

@@ -63,6 +63,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     losses: list[Loss] = []
     """One a step; NaN where it was no finite number."""
     tokens_per_second: float | None = None
+    padding: float | None = None
+    """The share of positions that trained nothing, of 1."""
     predicted: None = None
     seconds: float = 0.0
     title: str = ""
@@ -110,6 +112,7 @@ class Recorder:
             peak=ended.peak,
             losses=list(ended.losses),
             tokens_per_second=ended.tokens_per_second,
+            padding=ended.padding,
             seconds=ended.seconds,
             title=ended.title,
             what=ended.what,

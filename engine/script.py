@@ -236,7 +236,7 @@ def _title(plan: Plan, model: Model) -> str:
 def _needed(plan: Plan) -> list[str]:
     """The packages beyond torch and transformers that the script runs on."""
     needed = [name for chosen in active(plan) for name in techniques()[chosen].packages]
-    if plan.workload.data.endswith(".parquet"):
+    if plan.workload.data.lower().endswith(".parquet"):
         needed.append("pyarrow")
     return list(dict.fromkeys(needed))
 

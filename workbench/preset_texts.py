@@ -12,7 +12,7 @@ def comment(path: Path) -> str:
     """The comment at the head of a preset's file."""
     lines: list[str] = []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
             if not line.startswith("#"):
                 break
             lines.append(line.removeprefix("#").strip())

@@ -26,6 +26,13 @@ def rate(value: float | None) -> str:
     return f"{value:,.0f} tok/s" if value >= 100 else f"{value:.1f} tok/s"
 
 
+def padding(share: float | None) -> str:
+    """How much of all positions trained nothing; empty where all did, or none are known."""
+    if not share:
+        return ""
+    return f"{share * 100:.0f} % padding" if share >= 0.005 else "<1 % padding"
+
+
 def count(value: int | None) -> str:
     """A whole number with thousands apart, or a dash."""
     return "–" if value is None else f"{value:,}"

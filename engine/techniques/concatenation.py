@@ -26,31 +26,35 @@ technique = Technique(
 
 
 def batches(
-    args: argparse.Namespace, documents: list[array[int]]
+    args: argparse.Namespace, documents: Iterator[array[int]]
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Batches without end of full rows; labels are the inputs, which the model shifts itself.
 
     Raises DataError when the data does not fill one row.
     """
-    from itertools import chain
+    from array import array
 
     import torch
 
-    from memwb.engine.recipe import DataError, shuffled
+    from memwb.engine.recipe import DataError, collated, shuffled
 
     length = args.sequence_length
     wanted = args.steps * args.batch_size * args.gradient_accumulation
-    tokens = list(chain.from_iterable(documents))
+    tokens = array("i")
+    for document in documents:
+        tokens += document
+        if len(tokens) >= wanted * length:
+            break
     count = min(wanted, len(tokens) // length)
     if count == 0:
         raise DataError(
             f"{args.data} holds {len(tokens)} tokens, and one sequence needs {length}: "
             "give more text or a smaller sequence length"
         )
-    rows = torch.tensor(tokens[: count * length], dtype=torch.int64).split(length)
+    table = torch.frombuffer(tokens, dtype=torch.int32)[: count * length].view(count, length)
 
-    def collate(chosen: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        batch = torch.stack(chosen)
+    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+        batch = table[rows].long()
         return {"input_ids": batch, "labels": batch}
 
-    return shuffled(args, rows, collate)
+    return collated(args, shuffled(args, count), collate)

@@ -37,6 +37,7 @@ from memwb.engine.protocol import (
 )
 from memwb.engine.trainer import inventory
 from memwb.engine.trainer.device import device_for
+from memwb.engine.trainer.labels import Labels
 from memwb.engine.trainer.meter import Meter, meter_for
 from memwb.engine.trainer.outcome import ended_by, refused
 from memwb.engine.trainer.phases import Phases
@@ -49,7 +50,7 @@ Emit = Callable[[Event], None]
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a burst before its script runs. ``tokens`` is per optimizer step."""
+    """What is known of a burst before its script runs."""
 
     burst: str = "1"
     device: Device
@@ -57,7 +58,6 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     weights: str = ""
     parameters: int = 0
     steps: int = 0
-    tokens: int = 0
     techniques: tuple[str, ...] = ()
 
 
@@ -82,15 +82,13 @@ def run_plan(start: Start, emit: Emit) -> Ended:
         ended = refused(start.burst, error)
         emit(ended)
         return ended
-    work = plan.workload
     about = About(
         burst=start.burst,
         device=device,
         model=model.name,
         weights=model.weights,
         parameters=model.parameters or 0,
-        steps=work.steps,
-        tokens=work.batch_size * work.sequence_length * work.gradient_accumulation,
+        steps=plan.workload.steps,
         techniques=tuple(active(plan)),
     )
     argv = ["--device", device.kind]
@@ -139,7 +137,7 @@ class _Run:
         self._over = False
         self._timed = 0.0
         self._timed_tokens = 0
-        self._tokens = about.tokens
+        self._labels = Labels()
         self._model: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self.meter: Meter = meter_for(
@@ -162,7 +160,13 @@ class _Run:
         module.main(list(argv))
         known = self._timed and self._timed_tokens
         speed = self._timed_tokens / self._timed if known else None
-        return Ended(self._about.burst, "done", self.meter.peak(), tokens_per_second=speed)
+        return Ended(
+            self._about.burst,
+            "done",
+            self.meter.peak(),
+            tokens_per_second=speed,
+            padding=self._labels.padding,
+        )
 
     def abandon(self) -> None:
         """After an exception: what is known of the unfinished span still counts."""
@@ -198,7 +202,7 @@ class _Run:
                     script=self._path.read_text(encoding="utf-8"),
                 )
             )
-            return stream
+            return self._labels.watch(stream)
 
         return batches
 
@@ -257,15 +261,15 @@ class _Run:
 
     def _step_done(self, step: int, value: float, seconds: float, traced: bool) -> None:
         self.losses.append(value)
+        tokens = self._labels.taken()
         if traced:
             self._settle()
             if step == TRACED:
                 self._end_tracing()
         else:
             self._timed += seconds
-            self._timed_tokens += self._tokens
-        event = Step(self._about.burst, step, value, round(seconds, 6), self._tokens, traced)
-        self._emit(event)
+            self._timed_tokens += tokens
+        self._emit(Step(self._about.burst, step, value, round(seconds, 6), tokens, traced))
 
     def _settle(self) -> None:
         """A span is over: say what its tensors turned out to be and send its timeline."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,8 @@ from pyarrow import parquet
 
 from memwb.engine.data import check_data
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, Workload
+from memwb.engine.plan import Plan, Workload, plan_from
+from memwb.engine.recipe import read_documents, read_tokens
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 10
 
@@ -40,6 +42,56 @@ def test_a_character_cut_by_the_look_is_no_error(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_bytes(b"x" + "é".encode() * (1 << 16))
     assert look(file)
+
+
+def test_capitals_and_byte_order_marks_are_no_error(tmp_path: Path) -> None:
+    (tmp_path / "A.TXT").write_text(TEXT)
+    (tmp_path / "A.JSONL").write_text('{"text": "text"}', encoding="utf-8-sig")
+    parquet.write_table(pa.table({"text": [TEXT]}), tmp_path / "A.PARQUET")
+    for name in ("A.TXT", "A.JSONL", "A.PARQUET"):
+        assert look(tmp_path / name)
+        assert list(read_documents(str(tmp_path / name), "text"))
+
+
+def test_a_dictionary_encoded_column_is_text(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": pa.array(["a", "b", "a"]).dictionary_encode()}), file)
+    assert look(file)
+    assert list(read_documents(str(file), "text")) == ["a", "b", "a"]
+    parquet.write_table(pa.table({"text": pa.array([1, 2, 1]).dictionary_encode()}), file)
+    with pytest.raises(MemwbError, match="not text"):
+        look(file)
+
+
+def test_a_text_shorter_than_a_row_will_do_where_rows_are_not_filled(tmp_path: Path) -> None:
+    file = tmp_path / "short.txt"
+    file.write_text("just three words")
+    data = {"data": str(file), "sequence_length": 64}
+    for name in ("padding", "length_grouping", "packing"):
+        assert check_data(plan_from({"model": "x", "workload": data, "techniques": {name: {}}}))
+
+
+def test_blank_lines_stand_between_the_documents_of_a_text(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("\n \none\r\ntwo\n\n\t\n\nthree".encode("utf-8-sig"))
+    assert list(read_documents(str(file), "text")) == ["one\ntwo\n", "three"]
+
+
+def test_a_text_without_blank_lines_or_any_lines_is_not_read_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    million = 1 << 20
+    for text in ("x" * (million + 5), "123456\n" * (million // 7 + 9)):
+        file.write_text(text)
+        first, second = read_documents(str(file), "text")
+        assert million <= len(first) < million + 7 and first + second == text
+
+
+def test_documents_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    """So that a burst on a file of any size starts at once."""
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "fine"}\nnot json, and never read')
+    args = Namespace(data=str(file), text_field="text")
+    assert next(read_tokens(args, None, 300)).tolist() == list(b"fine")
 
 
 BAD = {

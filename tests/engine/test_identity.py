@@ -46,7 +46,7 @@ def losses():
     with contextlib.redirect_stdout(out):
         runpy.run_path(path, run_name="__main__")
     assert not [name for name in sys.modules if name.startswith("memwb")]
-    return [line.split()[-1] for line in out.getvalue().splitlines()]
+    return [line.split()[-1] for line in out.getvalue().splitlines() if line.startswith("step ")]
 
 def peak():
     from pathlib import Path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from memwb.engine.errors import MemwbError
@@ -15,6 +17,7 @@ from memwb.engine.plan import (
     plan_from,
     plan_toml,
     problems,
+    read_plan,
     toggle,
 )
 
@@ -29,6 +32,12 @@ sequence_length = 64
 [techniques.lora]
 rank = 8
 """
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text('model = "tiny"', encoding="utf-8-sig")
+    assert read_plan(file) == Plan("tiny")
 
 
 def test_round_trip_through_toml_and_data() -> None:

@@ -14,6 +14,7 @@ from memwb.engine.plan import Plan
 
 GOALS = (
     "full-finetune", "lora", "qlora", "tiny-demo", "longest-context", "smallest-memory",
+    "whole-documents",
 )  # fmt: skip
 TABLE = [
     f"qwen2.5-{size}-{what}"

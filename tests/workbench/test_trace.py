@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from memwb.engine.protocol import Beat, Ended, Event, Sample, Samples, Started, Step, Timeline
@@ -41,6 +42,18 @@ def test_speed_comes_from_the_steps_that_were_not_traced(play: Play) -> None:
     events = play("full")
     running = trace_of(event for event in events if not isinstance(event, Ended))
     assert running.tokens_per_second == pytest.approx(trace_of(events).tokens_per_second, rel=1e-3)
+
+
+def test_padding_is_told_beside_the_speed(play: Play) -> None:
+    trace = trace_of(play("full"))
+    assert "padding" not in str(texts.loss_line(trace))
+    assert "waste" not in texts.comparison(trace, trace).plain
+    for share, told in ((0.1234, "12 % padding"), (0.001, "<1 % padding"), (0.0, "")):
+        ended = msgspec.structs.replace(trace.ended, padding=share)
+        padded = trace_of([*(e for e in play("full") if not isinstance(e, Ended)), ended])
+        assert ("padding" in str(texts.loss_line(padded))) == bool(told)
+        assert told in str(texts.loss_line(padded))
+        assert ("waste" in texts.comparison(trace, padded).plain) == bool(told)
 
 
 def test_a_beat_changes_nothing_that_is_drawn(play: Play) -> None:

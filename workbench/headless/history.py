@@ -25,7 +25,7 @@ from memwb.engine.protocol import (
 from memwb.engine.runs import Summary, find_run, list_runs, read_events, read_plan
 from memwb.workbench.headless.output import loss, print_json, rate, size, table
 from memwb.workbench.headless.run import narration, peak_table
-from memwb.workbench.units import delta
+from memwb.workbench.units import delta, padding
 
 ACTIONS = {"list": 0, "show": 1, "compare": 2}
 
@@ -80,6 +80,7 @@ def _list(as_json: bool) -> int:
 def _show(run: Summary, as_json: bool) -> int:
     damaged = run.outcome == "damaged"
     plan = None if damaged else plan_data(read_plan(run.folder))
+    shown = padding(run.padding)
     if as_json:
         summary = {name: getattr(run, name) for name in run.__struct_fields__}
         print_json({**summary, "plan": plan})
@@ -93,6 +94,7 @@ def _show(run: Summary, as_json: bool) -> int:
         *((name, text) for name, text in (("", run.title), ("", run.what), ("", run.fix)) if text),
         ("took", f"{run.seconds:.1f} s"),
         ("speed", rate(run.tokens_per_second)),
+        *((("waste", f"{shown}: positions that train nothing"),) if shown else ()),
         ("loss", "  ".join(loss(value) for value in run.losses) or "–"),
         ("folder", run.folder),
     ]
@@ -131,6 +133,8 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
     if a.losses and b.losses:
         rows.append(("last loss", loss(a.losses[-1]), loss(b.losses[-1]), ""))
     rows.append(("speed", rate(a.tokens_per_second), rate(b.tokens_per_second), ""))
+    if a.padding or b.padding:
+        rows.append(("waste", padding(a.padding) or "–", padding(b.padding) or "–", ""))
     print(table(rows, ("", f"run {a.run}", f"run {b.run}", "difference"), right="123"))
     return 0
 

@@ -20,6 +20,7 @@ from memwb.workbench.headless.output import (
     size,
     table,
 )
+from memwb.workbench.units import padding
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,6 +63,7 @@ def document(result: Result) -> dict[str, Any]:
         "peak": ended.peak,
         "losses": ended.losses,
         "tokens_per_second": ended.tokens_per_second,
+        "padding": ended.padding,
         "predicted": None,
     }
     if ended.title:
@@ -82,6 +84,8 @@ def report(result: Result) -> str:
     if losses:
         lines.append(f"loss    {loss(losses[0])} → {loss(losses[-1])} in {len(losses)} steps")
         lines.append(f"speed   {rate(ended.tokens_per_second)}")
+        if shown := padding(ended.padding):
+            lines.append(f"waste   {shown}: positions that train nothing")
     if summary:
         lines.append(f"folder  {summary.folder}")
     return "\n".join(lines)

@@ -159,7 +159,7 @@ def _workload_rows(plan: Plan) -> list[Row]:
     keys = [
         key
         for key in work.__struct_fields__
-        if key != "text_field" or work.data.endswith((".jsonl", ".parquet"))
+        if key != "text_field" or work.data.lower().endswith((".jsonl", ".parquet"))
     ]
     return [
         _value_row(f"workload.{key}", key.replace("_", " "), getattr(work, key), indent=2)

@@ -13,7 +13,7 @@ from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.explained import change
 from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
-from memwb.workbench.units import delta, gib, loss, name, parameters, rate
+from memwb.workbench.units import delta, gib, loss, name, padding, parameters, rate
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
@@ -117,7 +117,8 @@ def loss_line(trace: Trace) -> str:
         over = "no step was finished" if trace.ended else "no step yet"
         return over if trace.started else ""
     span = loss(losses[0]) if len(losses) == 1 else f"{loss(losses[0])} → {loss(losses[-1])}"
-    return f"{span}   {rate(trace.tokens_per_second)}"
+    waste = padding(trace.ended.padding if trace.ended else None)
+    return "   ".join(part for part in (span, rate(trace.tokens_per_second), waste) if part)
 
 
 def peak_lines(trace: Trace | None, tall: bool = False) -> Content:
@@ -175,6 +176,9 @@ def comparison(first: Trace, second: Trace) -> Content:
     fast, slow = first.tokens_per_second, second.tokens_per_second
     share = f"{(slow / fast - 1) * 100:+.0f} %" if fast and slow else ""
     rows.append(("speed", rate(fast), rate(slow), share))
+    wastes = [padding(each.ended.padding) if each.ended else "" for each in (first, second)]
+    if any(wastes):
+        rows.append(("waste", wastes[0] or "–", wastes[1] or "–", ""))
     rows.append(("largest loss deviation", "", "", _deviation(first, second)))
     return Content("\n").join(
         Content.assemble((f"{name:<23}", MUTED), f"{one:>13}{two:>13}", (f"{gap:>14}", "bold"))
