@@ -7,9 +7,11 @@ import asyncio
 import sys
 from typing import Any
 
+from memwb.engine.guard import Verdict, verdict_on
 from memwb.engine.presets import load_plan
 from memwb.engine.protocol import CATEGORIES, Event, Loaded, Peak, Ready, Started, Step, encode
-from memwb.engine.runs import Recorder
+from memwb.engine.runs import Recorder, list_runs
+from memwb.workbench.deviation import verdict_line
 from memwb.workbench.headless.burst import EXIT_CODES, Result, Trust, burst, checked, engine
 from memwb.workbench.headless.output import (
     loss,
@@ -61,12 +63,18 @@ def document(result: Result) -> dict[str, Any]:
         "outcome": ended.outcome,
         "peak": ended.peak,
         "losses": ended.losses,
+        "baseline": verdict(result),
         "tokens_per_second": ended.tokens_per_second,
         "predicted": None,
     }
     if ended.title:
         found["error"] = {"title": ended.title, "what": ended.what, "fix": ended.fix}
     return found
+
+
+def verdict(result: Result) -> Verdict | None:
+    """The losses against the earlier run that they are held to; None where nothing is owed."""
+    return verdict_on(result.summary, list_runs()) if result.summary else None
 
 
 def report(result: Result) -> str:
@@ -81,6 +89,8 @@ def report(result: Result) -> str:
     losses = ended.losses
     if losses:
         lines.append(f"loss    {loss(losses[0])} → {loss(losses[-1])} in {len(losses)} steps")
+        if found := verdict(result):
+            lines.append(f"        {verdict_line(found)}")
         lines.append(f"speed   {rate(ended.tokens_per_second)}")
     if summary:
         lines.append(f"folder  {summary.folder}")
