@@ -312,8 +312,11 @@ class Workbench(App[None]):
         if not folders:
             folders = known[:1]
         traces = [await self._trace_of(folder) for folder in folders]
-        if traces:
-            self.main.show_trace(traces[0], traces[1] if len(traces) > 1 else None)
+        if len(traces) > 1:
+            verdict = await asyncio.to_thread(library.verdict_between, folders[1], folders[0])
+            self.main.show_trace(traces[0], traces[1], verdict)
+        elif traces:
+            self.main.show_trace(traces[0])
         else:
             self.main.memory.empty(texts.first_steps(texts.no_gpu(self.device)))
 

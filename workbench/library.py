@@ -80,6 +80,16 @@ def verdict(trace: Trace) -> Verdict | None:
     return compare(trace.losses, trace.baseline)
 
 
+def verdict_between(folder: str, other: str) -> Verdict | None:
+    """A recorded run held against another one; None where it owes it no curve."""
+    from memwb.engine.guard import between, compare
+    from memwb.engine.runs import read_summary
+
+    run = read_summary(Path(folder))
+    found = between(run, read_summary(Path(other)))
+    return compare(run.losses, found) if found is not None else None
+
+
 def why_not(plan: Plan) -> MemwbError | None:
     """Why the plan cannot run as it stands, or None."""
     try:

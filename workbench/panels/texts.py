@@ -172,8 +172,11 @@ def _parts(peak: Peak) -> list[Content]:
     ]
 
 
-def comparison(first: Trace, second: Trace) -> Content:
-    """What differs between two runs: peak by category, speed, and the loss at its furthest."""
+def comparison(first: Trace, second: Trace, verdict: Verdict | None = None) -> Content:
+    """What differs between two runs: peak by category, speed, and the loss at its furthest.
+
+    With the verdict on the second where it owes the curve of the first.
+    """
     rows = [("", f"A {first.label}", f"B {second.label}", "B − A")]
     a, b = peak_of(first), peak_of(second)
     if a is not None and b is not None:
@@ -186,10 +189,14 @@ def comparison(first: Trace, second: Trace) -> Content:
     share = f"{(slow / fast - 1) * 100:+.0f} %" if fast and slow else ""
     rows.append(("speed", rate(fast), rate(slow), share))
     rows.append(("largest loss deviation", "", "", _deviation(first, second)))
-    return Content("\n").join(
+    lines = [
         Content.assemble((f"{name:<23}", MUTED), f"{one:>13}{two:>13}", (f"{gap:>14}", "bold"))
         for name, one, two, gap in rows
-    )
+    ]
+    if verdict is not None:
+        style = MUTED if verdict.within else "bold $text-error"
+        lines.append(Content.styled(f"B {second.label} {verdict_line(verdict)}", style))
+    return Content("\n").join(lines)
 
 
 def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
@@ -208,10 +215,10 @@ def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
 
 def flagged(verdict: Verdict, label: str) -> tuple[str, str]:
     """What to tell of losses outside what their techniques allow: a title and a text."""
-    names = ", ".join(verdict.differing)
-    differ = f"The two differ by {names}." if names else "It is the same plan."
     line = verdict_line(verdict).removeprefix("✗ ")
-    text = f"{line}. {differ} On this model and data it does not hold."
+    names = ", ".join(verdict.differing)
+    why = f"Here {names} did not keep to it." if names else "It is the same plan, run again."
+    text = f"{line}. {why}"
     return f"{label} does not follow #{verdict.run} {verdict.name}", text[0].upper() + text[1:]
 
 
