@@ -104,7 +104,7 @@ def _removed(
             out.append(judged)
         else:
             full = case.plan
-    full, brought, reason = _with_needs(full, config)
+    full, _, reason = _with_needs(full, config)
     names = " + ".join(full.techniques)
     case = Case(table=REMOVED, technique="", label=f"stack: {names}", plan=full)
     found = [_judged(case, reason, device)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sys
@@ -14,10 +15,13 @@ from msgspec.structs import replace
 
 from memwb.engine.guard import Verdict
 from memwb.engine.plan import Plan, override
+from memwb.engine.presets import load_plan
 from memwb.engine.protocol import Ended, Event, Step
 from memwb.engine.runs import find_run
+from memwb.engine.technique import techniques
 from memwb.workbench.cli import main
 from memwb.workbench.deviation import share, verdict_line
+from memwb.workbench.headless.burst import burst, engine
 from memwb.workbench.panels import texts
 from memwb.workbench.trace import trace_of
 
@@ -198,6 +202,34 @@ def test_two_runs_that_owe_nothing_are_only_measured(fake: None, capsys: Out) ->
     assert "2.5e-1 at step 2" in out and "allowed" not in out
     assert main(["runs", "show", "2"]) == 0
     assert "#1" not in capsys.readouterr().out
+
+
+def test_real_bursts_keep_to_what_their_techniques_allow(capsys: Out) -> None:
+    tolerant = "chunked_cross_entropy.chunk_size=16"
+    plans = [
+        load_plan("tiny-demo", ["steps=3", "batch_size=1", "sequence_length=64", *more])
+        for more in ((), (EXACT,), (EXACT, tolerant))
+    ]
+
+    async def all_of_them() -> None:
+        async with engine() as running:
+            for count, plan in enumerate(plans):
+                done = await burst(running, plan, lambda *_: None, "cpu", warm=count > 0)
+                assert done.ended.outcome == "done"
+
+    asyncio.run(all_of_them())
+    assert main(["runs", "show", "2"]) == 0
+    assert "= #1, identical" in capsys.readouterr().out
+    assert main(["runs", "show", "3", "--json"]) == 0
+    found = document(capsys)["baseline"]
+    assert (found["run"], found["differing"]) == (
+        1,
+        ["activation_checkpointing", "chunked_cross_entropy"],
+    )
+    assert found["within"] and found["allowed"] == techniques()["chunked_cross_entropy"].tolerance
+    perturb("2", 1 + 1e-6)
+    assert main(["runs", "show", "2"]) == 0
+    assert "✗ outside: 1e-6 from #1 at step 3, none allowed" in capsys.readouterr().out
 
 
 def perturb(run: str, factor: float) -> None:
