@@ -238,8 +238,8 @@ steps. {device}, {os.cpu_count()} cores, threads: {threads}. {around}.
 Bytes are those of the moment of the highest peak, by category, as docs/measuring.md defines them. \
 The difference is that of the peak to the first row's. Tokens/s is the median over the \
 {max(0, work.steps - 2)} steps after the two that are traced; on a machine that does other work \
-too it is a hint, not a figure. On a model this small a technique's fixed costs weigh more, and \
-its savings less, than on a large one.
+too it is a hint, not a figure. A technique has its default parameters unless it is set above. On \
+a model this small its fixed costs weigh more, and its savings less, than on a large one.
 
 {table(rows)}
 """
