@@ -37,6 +37,7 @@ from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
+    from memwb.engine.guard import Baseline
     from memwb.engine.runs import Summary
 
 OWN_ACTIONS = {c.action.removeprefix("app.") for c in COMMANDS if c.action.startswith("app.")}
@@ -69,6 +70,7 @@ class Workbench(App[None]):
         self._warning = warning
         self._model_error = ""
         self._live_folder = self._live_label = self._failure = ""
+        self._live_baseline: Baseline | None = None
         self._wanted_run = False
         self._bursting = False
         self.main = MainScreen(self, session, self.settings.keymap)
@@ -142,6 +144,7 @@ class Workbench(App[None]):
     def _trace(self, event: Event) -> None:
         if isinstance(event, Started):
             self.live = Trace(self._live_label)
+            self.live.baseline = self._live_baseline
             self._bursting = True
             self.main.notice.clear()
         if self.live is not None:
@@ -169,6 +172,25 @@ class Workbench(App[None]):
             session = state.at(session, "memory")
         self.keep(session)
         self.run_worker(self._load_history(), group="history")
+        self.run_worker(self._find_baseline(message.folder), group="baseline", exclusive=True)
+
+    async def _find_baseline(self, folder: str) -> None:
+        """The run behind the live curve; found beside the burst, which does not wait for it."""
+        found = await asyncio.to_thread(library.baseline, folder)
+        if folder != self._live_folder:
+            return
+        self._live_baseline = found
+        if self.live is not None and found is not None:
+            self.live.baseline = found
+            self._judge(self.live)
+            if self._follows:
+                self.main.loss.show(self.live)
+
+    def _judge(self, trace: Trace) -> None:
+        """Say so when a burst is over whose losses were not those that it owed."""
+        verdict = library.verdict(trace) if trace.ended is not None else None
+        if verdict is not None and not verdict.within:
+            self.main.tell("warning", *texts.flagged(verdict, trace.label))
 
     def on_not_recorded(self, message: NotRecorded) -> None:
         """The burst goes on without one."""
@@ -184,6 +206,8 @@ class Workbench(App[None]):
             self.main.tell(kind, title, text)
         self._bursting = False
         self._set_engine("ready")
+        if self.live is not None:
+            self._judge(self.live)
         if self.live is not None and self._follows:
             self.main.show_trace(self.live)
         self.run_worker(self._load_history(), group="history")
@@ -292,8 +316,11 @@ class Workbench(App[None]):
         if not folders:
             folders = known[:1]
         traces = [await self._trace_of(folder) for folder in folders]
-        if traces:
-            self.main.show_trace(traces[0], traces[1] if len(traces) > 1 else None)
+        if len(traces) > 1:
+            verdict = await asyncio.to_thread(library.verdict_between, folders[1], folders[0])
+            self.main.show_trace(traces[0], traces[1], verdict)
+        elif traces:
+            self.main.show_trace(traces[0])
         else:
             self.main.memory.empty(texts.first_steps(texts.no_gpu(self.device)))
 
@@ -331,6 +358,7 @@ class Workbench(App[None]):
         assert self._pump is not None
         # Until the burst has started there is nothing of it to show.
         self.live, self._live_folder, self._live_label, self._failure = None, "", "", ""
+        self._live_baseline = None
         self._set_engine("running")
         self._pump.start(self.session.plan, self.settings)
 

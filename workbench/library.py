@@ -11,6 +11,7 @@ from memwb.workbench.trace import Trace, trace_of
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
+    from memwb.engine.guard import Baseline, Verdict
     from memwb.engine.runs import Summary
     from memwb.workbench.pump import Engine
     from memwb.workbench.settings import Settings
@@ -48,13 +49,45 @@ def runs() -> list[Summary]:
 
 
 def trace(folder: str, label: str) -> Trace:
-    """A recorded run as its events tell it; what of them can be read."""
+    """A recorded run as its events tell it, what of them can be read, with its baseline."""
     from memwb.engine.runs import read_events
 
     try:
-        return trace_of(read_events(Path(folder)), label)
+        found = trace_of(read_events(Path(folder)), label)
     except (MemwbError, OSError):
         return Trace(label)
+    found.baseline = baseline(folder)
+    return found
+
+
+def baseline(folder: str) -> Baseline | None:
+    """The earlier run that a run's losses are held against; None where none is owed."""
+    from memwb.engine.guard import baseline_for
+    from memwb.engine.runs import list_runs, read_summary
+
+    try:
+        return baseline_for(read_summary(Path(folder)), list_runs())
+    except MemwbError:  # the folder of the runs cannot be read, which the history says
+        return None
+
+
+def verdict(trace: Trace) -> Verdict | None:
+    """The losses so far against those of the baseline; None where nothing is owed."""
+    if trace.baseline is None:
+        return None
+    from memwb.engine.guard import compare
+
+    return compare(trace.losses, trace.baseline)
+
+
+def verdict_between(folder: str, other: str) -> Verdict | None:
+    """A recorded run held against another one; None where it owes it no curve."""
+    from memwb.engine.guard import between, compare
+    from memwb.engine.runs import read_summary
+
+    run = read_summary(Path(folder))
+    found = between(run, read_summary(Path(other)))
+    return compare(run.losses, found) if found is not None else None
 
 
 def why_not(plan: Plan) -> MemwbError | None:

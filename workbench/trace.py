@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from memwb.engine.protocol import (
     Device,
@@ -16,6 +17,9 @@ from memwb.engine.protocol import (
     Timeline,
 )
 
+if TYPE_CHECKING:
+    from memwb.engine.guard import Baseline
+
 
 class Trace:
     """Memory and loss of one burst, built up event by event.
@@ -26,6 +30,8 @@ class Trace:
 
     def __init__(self, label: str = "") -> None:
         self.label = label
+        self.baseline: Baseline | None = None
+        """The earlier run whose losses it is held against, where one is owed."""
         self.started: Started | None = None
         self.loaded: Loaded | None = None
         self.ended: Ended | None = None

@@ -8,19 +8,16 @@ share of the time stops before its next burst, and says what it left out.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from benchmarks import techniques
 from benchmarks.gpu import qwen, truth
+from benchmarks.surroundings import surroundings
 
-SECTIONS = {"truth": truth, "qwen": qwen}
-PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes")
+SECTIONS = {"truth": truth, "qwen": qwen, "techniques": techniques}
 
 
 def main() -> int:
@@ -50,20 +47,6 @@ def main() -> int:
         print(f"{name}\n{table}\n", flush=True)
         whole &= not left and all(row["outcome"] in row["expected"] for row in rows)
     return 0 if whole else 1
-
-
-def surroundings() -> dict[str, Any]:
-    """Versions, date and commit: without them a figure says nothing."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": today, "commit": commit or "unknown", **versions}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
@@ -71,15 +72,18 @@ def figures(events: Sequence[Event]) -> dict[str, Any]:
     steps = [event for event in events if isinstance(event, Step)]
     traced = [step.seconds for step in steps[1:] if step.traced]
     timed = sorted(step.seconds for step in steps if not step.traced)
+    rates = [step.tokens / step.seconds for step in steps if not step.traced]
     return {
         "outcome": ended.outcome,
         "title": ended.title,
+        "what": ended.what,
         "device": started.device.name if started else "",
         "peak": msgspec.to_builtins(ended.peak),
         "traced_maximum": max((sample.allocated for sample in samples), default=0),
         "traced_step_seconds": traced[-1] if traced else None,
         "timed_step_seconds": timed[len(timed) // 2] if timed else None,
         "tokens_per_second": ended.tokens_per_second,
+        "median_tokens_per_second": statistics.median(rates) if rates else None,
         "losses": ended.losses,
     }
 

@@ -25,3 +25,5 @@ def test_a_suite_without_time_writes_its_tables_and_names_what_is_left(tmp_path:
         assert len(found["left_out"]) == count
         assert found["torch"]
         assert "Left out" in (tmp_path / f"{name}.md").read_text()
+    left = json.loads((tmp_path / "techniques.json").read_text())["left_out"]
+    assert "alone: lora" in left and "removed: without bf16" in left

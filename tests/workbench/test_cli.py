@@ -91,6 +91,7 @@ def test_run_json_is_the_documented_document(
             },
         },
         "losses": [5.5, 5.25],
+        "baseline": None,
         "tokens_per_second": 1234.5,
         "padding": None,
         "predicted": None,

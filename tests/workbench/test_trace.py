@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from memwb.engine.protocol import Beat, Ended, Event, Sample, Samples, Started, Step, Timeline
+from memwb.workbench.deviation import share
 from memwb.workbench.panels import texts
 from memwb.workbench.trace import Trace, trace_of
 
@@ -76,8 +77,9 @@ def test_a_comparison_says_what_differs(play: Play) -> None:
     assert first.ended and first.ended.peak and second.ended and second.ended.peak
     gap = second.ended.peak.allocated - first.ended.peak.allocated
     assert texts.delta(gap) in table.splitlines()[1]
-    furthest = max(abs(a - b) for a, b in zip(first.losses, second.losses, strict=True))
-    assert f"{furthest:.2g}" in table.splitlines()[-1]
+    pairs = zip(first.losses, second.losses, strict=True)
+    furthest = max(abs(b - a) / abs(a) for a, b in pairs)
+    assert share(furthest) in table.splitlines()[-1]
     assert "0, equal" in texts.comparison(first, first).plain
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.guard import Verdict, between, compare, deviation, verdict_on
 from memwb.engine.plan import plan_data
 from memwb.engine.protocol import (
     CATEGORIES,
@@ -23,6 +24,7 @@ from memwb.engine.protocol import (
     encode,
 )
 from memwb.engine.runs import Summary, find_run, list_runs, read_events, read_plan
+from memwb.workbench.deviation import share, verdict_line
 from memwb.workbench.headless.output import loss, print_json, rate, size, table
 from memwb.workbench.headless.run import narration, peak_table
 from memwb.workbench.units import delta, padding
@@ -81,9 +83,10 @@ def _show(run: Summary, as_json: bool) -> int:
     damaged = run.outcome == "damaged"
     plan = None if damaged else plan_data(read_plan(run.folder))
     shown = padding(run.padding)
+    verdict = None if damaged else verdict_on(run, list_runs())
     if as_json:
         summary = {name: getattr(run, name) for name in run.__struct_fields__}
-        print_json({**summary, "plan": plan})
+        print_json({**summary, "baseline": verdict, "plan": plan})
         return 0
     rows = [
         ("run", f"{run.run}  {run.name}"),
@@ -96,6 +99,7 @@ def _show(run: Summary, as_json: bool) -> int:
         ("speed", rate(run.tokens_per_second)),
         *((("waste", f"{shown}: positions that train nothing"),) if shown else ()),
         ("loss", "  ".join(loss(value) for value in run.losses) or "–"),
+        *((("", verdict_line(verdict)),) if verdict else ()),
         ("folder", run.folder),
     ]
     if damaged:
@@ -119,8 +123,9 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
         if plans[0].get(path) != plans[1].get(path)
     }
     peaks = _peaks(a, b)
+    verdict = _verdict(a, b)
     if as_json:
-        print_json({"a": a, "b": b, "plan": differing, "peak": peaks})
+        print_json({"a": a, "b": b, "plan": differing, "peak": peaks, "baseline": verdict})
         return 0
     rows: list[tuple[object, ...]] = [
         (path, _value(left), _value(right), "") for path, (left, right) in differing.items()
@@ -132,11 +137,25 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
         rows.append((f"peak {name}", size(left), size(right), shown))
     if a.losses and b.losses:
         rows.append(("last loss", loss(a.losses[-1]), loss(b.losses[-1]), ""))
+        rows.append(("loss at its furthest", "", "", _furthest(a, b)))
     rows.append(("speed", rate(a.tokens_per_second), rate(b.tokens_per_second), ""))
     if a.padding or b.padding:
         rows.append(("waste", padding(a.padding) or "–", padding(b.padding) or "–", ""))
     print(table(rows, ("", f"run {a.run}", f"run {b.run}", "difference"), right="123"))
+    if verdict:
+        print(f"\nrun {b.run}: {verdict_line(verdict)}")
     return 0
+
+
+def _verdict(a: Summary, b: Summary) -> Verdict | None:
+    """The second run held against the first; None where it owes no curve."""
+    baseline = between(b, a)
+    return compare(b.losses, baseline) if baseline is not None else None
+
+
+def _furthest(a: Summary, b: Summary) -> str:
+    largest, step = deviation(b.losses, a.losses)
+    return f"{share(largest)} at step {step}" if step else "identical"
 
 
 def _peaks(a: Summary, b: Summary) -> dict[str, tuple[int | None, int | None, int | None]]:

@@ -7,9 +7,11 @@ import asyncio
 import sys
 from typing import Any
 
+from memwb.engine.guard import Verdict, verdict_on
 from memwb.engine.presets import load_plan
 from memwb.engine.protocol import CATEGORIES, Event, Loaded, Peak, Ready, Started, Step, encode
-from memwb.engine.runs import Recorder
+from memwb.engine.runs import Recorder, list_runs
+from memwb.workbench.deviation import verdict_line
 from memwb.workbench.headless.burst import EXIT_CODES, Result, Trust, burst, checked, engine
 from memwb.workbench.headless.output import (
     loss,
@@ -62,6 +64,7 @@ def document(result: Result) -> dict[str, Any]:
         "outcome": ended.outcome,
         "peak": ended.peak,
         "losses": ended.losses,
+        "baseline": verdict(result),
         "tokens_per_second": ended.tokens_per_second,
         "padding": ended.padding,
         "predicted": None,
@@ -69,6 +72,11 @@ def document(result: Result) -> dict[str, Any]:
     if ended.title:
         found["error"] = {"title": ended.title, "what": ended.what, "fix": ended.fix}
     return found
+
+
+def verdict(result: Result) -> Verdict | None:
+    """The losses against the earlier run that they are held to; None where nothing is owed."""
+    return verdict_on(result.summary, list_runs()) if result.summary else None
 
 
 def report(result: Result) -> str:
@@ -83,6 +91,8 @@ def report(result: Result) -> str:
     losses = ended.losses
     if losses:
         lines.append(f"loss    {loss(losses[0])} → {loss(losses[-1])} in {len(losses)} steps")
+        if found := verdict(result):
+            lines.append(f"        {verdict_line(found)}")
         lines.append(f"speed   {rate(ended.tokens_per_second)}")
         if shown := padding(ended.padding):
             lines.append(f"waste   {shown}: positions that train nothing")

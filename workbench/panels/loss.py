@@ -5,13 +5,14 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
+from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
-from memwb.workbench.panels.texts import loss_line
+from memwb.workbench.panels.texts import loss_line, loss_title
 from memwb.workbench.trace import Trace
 
 
 class LossPanel(Vertical):
-    """The loss curve of one burst, or of two."""
+    """The loss curve of one burst, over that of its baseline where it has one, or of two."""
 
     def compose(self) -> ComposeResult:
         """The chart."""
@@ -22,14 +23,20 @@ class LossPanel(Vertical):
         """The losses so far; the axis has room for every planned step."""
         if trace is None:
             return
-        self.border_subtitle = loss_line(trace)
+        single = over is None
+        behind = trace.baseline if single else None
+        self.border_subtitle = loss_line(trace, library.verdict(trace) if single else None)
+        self.border_title = loss_title(trace) if single else "3 Loss"
         chart = self.query_one(LineChart)
         chart.clear()
         chart.steps = max(trace.planned, over.planned if over is not None else 0)
         if over is not None:
             chart.set_series(over.label, enumerate(over.losses, 1), overlay=True)
+        elif behind is not None:
+            chart.set_series(f"#{behind.run}", enumerate(behind.losses, 1), overlay=True)
         # With one run its number is already in the title of the memory chart.
-        chart.set_series(trace.label if over is not None else "", enumerate(trace.losses, 1))
+        alone = over is None and behind is None
+        chart.set_series("" if alone else trace.label, enumerate(trace.losses, 1))
 
     def freeze(self, frozen: bool) -> None:
         """Hold the curve still, or let it catch up."""

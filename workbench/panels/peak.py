@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.widgets import Static
 
 from memwb.workbench.panels.texts import comparison, peak_lines, peak_of
 from memwb.workbench.trace import Trace
+
+if TYPE_CHECKING:
+    from memwb.engine.guard import Verdict
 
 
 class PeakPanel(Static, can_focus=True):
@@ -14,14 +19,16 @@ class PeakPanel(Static, can_focus=True):
     def __init__(self, *, id: str) -> None:
         super().__init__(peak_lines(None), id=id)
         self.border_title = "4 Peak"
-        self._traces: tuple[Trace | None, Trace | None] = (None, None)
+        self._traces: tuple[Trace | None, Trace | None, Verdict | None] = (None, None, None)
 
-    def show(self, trace: Trace | None, over: Trace | None = None) -> None:
-        """One run's peak, or the difference of two."""
-        self._traces = (trace, over)
+    def show(
+        self, trace: Trace | None, over: Trace | None = None, verdict: Verdict | None = None
+    ) -> None:
+        """One run's peak, or the difference of two, with the verdict on the second's losses."""
+        self._traces = (trace, over, verdict)
         if trace is not None and over is not None:
             self.border_title = "4 Difference"
-            self.update(comparison(trace, over))
+            self.update(comparison(trace, over, verdict))
         else:
             peak = peak_of(trace) if trace is not None else None
             self.border_title = f"4 Peak · in {peak.phase}" if peak is not None else "4 Peak"

@@ -10,6 +10,7 @@ from memwb.engine.plan import Plan, active
 from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
 from memwb.engine.technique import techniques
 from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.deviation import share, verdict_line
 from memwb.workbench.explained import change
 from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
@@ -18,6 +19,7 @@ from memwb.workbench.units import delta, gib, loss, name, padding, parameters, r
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.explain import Explanation
+    from memwb.engine.guard import Verdict
 
 MUTED = "$foreground 60%"
 STOPS = " · s stops"
@@ -110,15 +112,32 @@ def no_gpu(device: Device | None) -> str:
     return "No GPU here: bursts run on the CPU; memory by category is the same arithmetic."
 
 
-def loss_line(trace: Trace) -> str:
-    """First and last loss and the speed, beside the curve."""
+def loss_line(trace: Trace, verdict: Verdict | None = None) -> Content:
+    """First and last loss, the speed, and how far the losses are from the baseline's.
+
+    What is outside comes first: a narrow panel cuts the end off.
+    """
     losses = trace.losses
     if not losses:
         over = "no step was finished" if trace.ended else "no step yet"
-        return over if trace.started else ""
+        return Content(over if trace.started else "")
     span = loss(losses[0]) if len(losses) == 1 else f"{loss(losses[0])} → {loss(losses[-1])}"
     waste = padding(trace.ended.padding if trace.ended else None)
-    return "   ".join(part for part in (span, rate(trace.tokens_per_second), waste) if part)
+    told = (span, rate(trace.tokens_per_second), waste)
+    parts = [Content("   ".join(part for part in told if part))]
+    if verdict is not None and verdict.within:
+        parts.append(Content(verdict_line(verdict)))
+    elif verdict is not None:
+        parts.insert(0, Content.styled(verdict_line(verdict), "bold $text-error"))
+    return Content("   ").join(parts)
+
+
+def loss_title(trace: Trace) -> str:
+    """The curve's title, with the name of the baseline that is drawn behind it."""
+    baseline = trace.baseline
+    if baseline is None:
+        return "3 Loss"
+    return f"3 Loss · {trace.label}, dotted #{baseline.run} {baseline.name}"
 
 
 def peak_lines(trace: Trace | None, tall: bool = False) -> Content:
@@ -163,8 +182,11 @@ def _parts(peak: Peak) -> list[Content]:
     ]
 
 
-def comparison(first: Trace, second: Trace) -> Content:
-    """What differs between two runs: peak by category, speed, and the loss at its furthest."""
+def comparison(first: Trace, second: Trace, verdict: Verdict | None = None) -> Content:
+    """What differs between two runs: peak by category, speed, and the loss at its furthest.
+
+    With the verdict on the second where it owes the curve of the first.
+    """
     rows = [("", f"A {first.label}", f"B {second.label}", "B − A")]
     a, b = peak_of(first), peak_of(second)
     if a is not None and b is not None:
@@ -180,10 +202,14 @@ def comparison(first: Trace, second: Trace) -> Content:
     if any(wastes):
         rows.append(("waste", wastes[0] or "–", wastes[1] or "–", ""))
     rows.append(("largest loss deviation", "", "", _deviation(first, second)))
-    return Content("\n").join(
+    lines = [
         Content.assemble((f"{name:<23}", MUTED), f"{one:>13}{two:>13}", (f"{gap:>14}", "bold"))
         for name, one, two, gap in rows
-    )
+    ]
+    if verdict is not None:
+        style = MUTED if verdict.within else "bold $text-error"
+        lines.append(Content.styled(f"B {second.label} {verdict_line(verdict)}", style))
+    return Content("\n").join(lines)
 
 
 def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
@@ -200,14 +226,23 @@ def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
     return kind, f"{label} {title}".strip(), text
 
 
+def flagged(verdict: Verdict, label: str) -> tuple[str, str]:
+    """What to tell of losses outside what their techniques allow: a title and a text."""
+    line = verdict_line(verdict).removeprefix("✗ ")
+    names = ", ".join(verdict.differing)
+    why = f"Here {names} did not keep to it." if names else "It is the same plan, run again."
+    text = f"{line}. {why}"
+    return f"{label} does not follow #{verdict.run} {verdict.name}", text[0].upper() + text[1:]
+
+
 def _deviation(first: Trace, second: Trace) -> str:
-    pairs = list(zip(first.losses, second.losses, strict=False))
-    if not pairs:
+    """The second's largest relative deviation from the first."""
+    from memwb.engine.guard import deviation
+
+    if not (first.losses and second.losses):
         return "–"
-    step, gap = max(
-        ((at, abs(a - b)) for at, (a, b) in enumerate(pairs, 1)), key=lambda item: item[1]
-    )
-    return "0, equal" if gap == 0 else f"{gap:.2g} (step {step})"
+    largest, step = deviation(second.losses, first.losses)
+    return f"{share(largest)} (step {step})" if step else "0, equal"
 
 
 def _figure(name: str, one: int, two: int) -> tuple[str, str, str, str]:

@@ -28,6 +28,7 @@ from memwb.workbench.state import Session
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
+    from memwb.engine.guard import Verdict
     from memwb.engine.runs import Summary
     from memwb.workbench.trace import Trace
 
@@ -174,11 +175,13 @@ class MainScreen(Screen[None]):
         keys = footer(self._session.tab, running, typing, self._keymap)
         self.query_one("#footer", Line).show(keys)
 
-    def show_trace(self, trace: Trace | None, over: Trace | None = None) -> None:
+    def show_trace(
+        self, trace: Trace | None, over: Trace | None = None, verdict: Verdict | None = None
+    ) -> None:
         """One burst in the charts, or two laid over each other."""
         self.memory.show(trace, over)
         self.loss.show(trace, over)
-        self.peak.show(trace, over)
+        self.peak.show(trace, over, verdict)
 
     def take(self, event: Event, trace: Trace) -> None:
         """One event of the burst that is shown."""
