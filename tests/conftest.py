@@ -53,6 +53,12 @@ def families() -> dict[str, dict[str, Any]]:
     return FAMILIES
 
 
+@pytest.fixture(params=list(FAMILIES))
+def family(request: pytest.FixtureRequest) -> str:
+    """The name of each family, one after another."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as ``save_pretrained`` leaves it: config, safetensors, a trained tokenizer."""

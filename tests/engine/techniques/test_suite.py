@@ -1,0 +1,144 @@
+"""What every technique owes, held against each one that is found: see docs/numerics.md."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from memwb.engine.plan import Plan, override, toggle
+from memwb.engine.technique import Technique, parameters_of, techniques
+
+TECHNIQUES = techniques()
+NAMES = list(TECHNIQUES)
+EXACT = [name for name in NAMES if TECHNIQUES[name].exact]
+TOLERANT = [name for name in NAMES if TECHNIQUES[name].tolerance is not None]
+FREE = [name for name in NAMES if name not in (*EXACT, *TOLERANT)]
+
+# The base and its function stay as they are: only what is done with the gradients differs,
+# or what is added starts as nothing.
+NEUTRAL = ("optimizer", "step", "adapters")
+# Another function than the base's, or other rows: no curve is owed.
+OTHER = ("quantization", "sequence")
+
+LONG = {"steps": 10, "batch_size": 4, "sequence_length": 24}
+PRECISIONS = ("fp32", "bf16")
+
+
+def variants(technique: Technique) -> list[str]:
+    """Overrides of one parameter each: other choices, flipped switches, small whole numbers."""
+    found = []
+    for parameter in parameters_of(technique):
+        values: list[Any] = [choice for choice in parameter.choices if choice is not None]
+        if parameter.type == "bool":
+            values = ["false" if parameter.default else "true"]
+        elif parameter.type == "int":
+            values = [1, 2]
+        found += [
+            f"{technique.name}.{parameter.name}={value}"
+            for value in values
+            if value != parameter.default
+        ]
+    return found
+
+
+def forms(names: list[str]) -> list[Any]:
+    """Each technique as it stands, and in each of its variants."""
+    return [
+        pytest.param(name, change, id=change or name)
+        for name in names
+        for change in ("", *variants(TECHNIQUES[name]))
+    ]
+
+
+def pair_of(bench: Any, name: str, change: str, *base: str, **workload: Any) -> tuple[Plan, Plan]:
+    """The plan with the technique, and the same one without it."""
+    on = bench.adding(bench.plan(**workload), *base, name)
+    on = override(on, change) if change else on
+    off = toggle(on, name, False)
+    for other in base:
+        off = off if other in off.techniques else toggle(off, other, True)
+    return on, off
+
+
+def reason_or_skip(bench: Any, plan: Plan, config: dict[str, Any]) -> None:
+    """Leave the test if the plan is refused here: a refusal is an answer, and has a reason."""
+    if reason := bench.refused(plan, config):
+        pytest.skip(f"refused: {reason}")
+
+
+def test_every_technique_says_what_is_owed() -> None:
+    for technique in TECHNIQUES.values():
+        assert not (technique.exact and technique.tolerance is not None), technique.name
+        if technique.tolerance is not None:
+            assert 0 < technique.tolerance < 0.1, technique.name
+        for line in (technique.saves, technique.costs, technique.not_when, technique.source):
+            assert line and "\n" not in line, technique.name
+
+
+@pytest.mark.parametrize(("name", "change"), forms(EXACT))
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_exact_technique_changes_no_loss_and_no_gradient(
+    bench: Any, name: str, change: str, precision: str
+) -> None:
+    base = () if TECHNIQUES[name].group == "precision" else (precision,)
+    on, off = pair_of(bench, name, change, *base, **LONG)
+    reason_or_skip(bench, on, bench.tiny)
+    assert bench.losses(on) == bench.losses(off)
+    assert bench.run(on).gradients == bench.run(off).gradients != {}
+
+
+@pytest.mark.parametrize(("name", "change"), forms(TOLERANT))
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_technique_stays_within_its_tolerance(
+    bench: Any, name: str, change: str, precision: str
+) -> None:
+    base = () if TECHNIQUES[name].group == "precision" else (precision,)
+    on, off = pair_of(bench, name, change, *base, **LONG)
+    reason_or_skip(bench, on, bench.tiny)
+    tolerance = TECHNIQUES[name].tolerance or 0
+    for step, (with_it, plain) in enumerate(zip(bench.losses(on), bench.losses(off), strict=True)):
+        assert abs(with_it - plain) <= tolerance * plain, f"step {step + 1}"
+
+
+@pytest.mark.parametrize("name", [name for name in FREE if TECHNIQUES[name].group in NEUTRAL])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_one_that_takes_other_steps_starts_from_the_same_loss(
+    bench: Any, name: str, precision: str
+) -> None:
+    on, off = pair_of(bench, name, "", precision, **LONG)
+    reason_or_skip(bench, on, bench.tiny)
+    assert bench.losses(on)[0] == bench.losses(off)[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls(bench: Any, name: str) -> None:
+    for learning_rate in (0.01, 0.1, 1.0):
+        plan = bench.adding(bench.plan(**LONG, learning_rate=learning_rate), name)
+        reason_or_skip(bench, plan, bench.tiny)
+        losses = bench.losses(plan)
+        assert losses[0] == pytest.approx(math.log(bench.tiny["vocab_size"]), rel=0.05)
+        if losses[-1] < losses[0] - 0.1:
+            return
+    pytest.fail(f"{name} does not learn at any of three learning rates: {losses}")
+
+
+@pytest.mark.parametrize("change", [one for name in NAMES for one in variants(TECHNIQUES[name])])
+def test_every_choice_runs_or_is_refused(bench: Any, change: str) -> None:
+    plan = override(bench.adding(bench.plan(), change.partition(".")[0]), change)
+    reason_or_skip(bench, plan, bench.tiny)
+    bench.losses(plan)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_trains_or_is_refused(
+    bench: Any, name: str, family: str, families: dict[str, Any]
+) -> None:
+    config = families[family]
+    on, off = pair_of(bench, name, "")
+    reason_or_skip(bench, on, config)
+    losses = bench.losses(on, config)
+    if TECHNIQUES[name].exact:
+        assert losses == bench.losses(off, config)
+        assert bench.run(on, config).gradients == bench.run(off, config).gradients
