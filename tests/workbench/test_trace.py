@@ -49,8 +49,8 @@ def test_padding_is_told_beside_the_speed(play: Play) -> None:
     trace = trace_of(play("full"))
     assert "padding" not in str(texts.loss_line(trace))
     assert "waste" not in texts.comparison(trace, trace).plain
-    for share, told in ((0.1234, "12 % padding"), (0.001, "<1 % padding"), (0.0, "")):
-        ended = msgspec.structs.replace(trace.ended, padding=share)
+    for part, told in ((0.1234, "12 % padding"), (0.001, "<1 % padding"), (0.0, "")):
+        ended = msgspec.structs.replace(trace.ended, padding=part)
         padded = trace_of([*(e for e in play("full") if not isinstance(e, Ended)), ended])
         assert ("padding" in str(texts.loss_line(padded))) == bool(told)
         assert told in str(texts.loss_line(padded))

@@ -196,8 +196,8 @@ def comparison(first: Trace, second: Trace, verdict: Verdict | None = None) -> C
             for name in CATEGORIES
         ]
     fast, slow = first.tokens_per_second, second.tokens_per_second
-    share = f"{(slow / fast - 1) * 100:+.0f} %" if fast and slow else ""
-    rows.append(("speed", rate(fast), rate(slow), share))
+    faster = f"{(slow / fast - 1) * 100:+.0f} %" if fast and slow else ""
+    rows.append(("speed", rate(fast), rate(slow), faster))
     wastes = [padding(each.ended.padding) if each.ended else "" for each in (first, second)]
     if any(wastes):
         rows.append(("waste", wastes[0] or "–", wastes[1] or "–", ""))
