@@ -7,7 +7,9 @@ against what a burst measures, to the byte. Of each category is told:
 - weights: all parameters and what reads them (scales); a model's buffers are not in it;
 - gradients: the most there are at once;
 - optimizer: its state after a step, counters of steps and shared maps included;
-- activations, temporary: only the part that the technique changes, the rest being the same.
+- activations: only the part that the technique changes, the rest being the same;
+- temporary: the most that comes to what stands all through the phase; ``before`` is 0 where
+  arithmetic cannot tell the plain run's.
 
 Facts come from what these files say beside their declaration:
 

@@ -24,5 +24,7 @@ def change(effect: Effect) -> str:
     """The bytes without and with the technique: ``5.75 GiB → 35.1 MiB``."""
     before, after = gib(effect.before), gib(effect.after)
     text = f"{before} → {after}" if effect.before != effect.after else f"{after}, the same"
+    if effect.category == "temporary" and not effect.before:
+        text = after
     text += ", each layer" if effect.each else ""
     return f"{text}, in the {effect.phase} phase" if effect.phase else text

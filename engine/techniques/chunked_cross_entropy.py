@@ -90,21 +90,23 @@ def loss(
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """What is not kept for backward: the log-probabilities of all tokens."""
-    return [kept_log_probabilities(facts)]
+    return [kept_log_probabilities(facts, 8 * facts.tokens)]
 
 
-def kept_log_probabilities(facts: Facts, kept: int = 0) -> Effect:
+def kept_log_probabilities(facts: Facts, kept: int) -> Effect:
     """The plain loss keeps one fp32 value for each token and each word; this one ``kept`` bytes.
+
+    And the shifted labels, of 8 bytes a token, with the sum of their weights.
 
     The hidden states are kept by either, but by the plain loss only if the head is trained.
     """
-    formula = f"4 B x {facts.tokens:,} tokens x {facts.shape.vocabulary:,} words"
+    formula = f"(4 B × {facts.shape.vocabulary:,} words + 8 B) × {facts.tokens:,} tokens + 4 B"
     if not head_trained(facts):
         kept += facts.weight_bytes * facts.tokens * facts.shape.hidden
         formula += "; the hidden states of all tokens instead"
     return Effect(
         category="activations",
-        before=4 * facts.tokens * facts.shape.vocabulary,
+        before=(4 * facts.shape.vocabulary + 8) * facts.tokens + 4,
         after=kept,
         formula=formula,
     )

@@ -108,4 +108,7 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
     """What is not kept for backward; in fp32 the gradient of a tied head is ready before it."""
     shape = facts.shape
     early = facts.compute_bytes == 4 and shape.tied and head_trained(facts)
-    return [kept_log_probabilities(facts, 4 * shape.vocabulary * shape.hidden if early else 0)]
+    kept = 4 * shape.vocabulary * shape.hidden if early else 0
+    # In fp32 the labels are not looked at again.
+    kept += 0 if facts.compute_bytes == 4 else 8 * facts.tokens
+    return [kept_log_probabilities(facts, kept)]

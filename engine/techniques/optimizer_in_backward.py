@@ -67,17 +67,20 @@ def patch_optimizer(model: Any, optimizer: Any) -> Any:
 
 
 def effects(params: Any, facts: Facts) -> list[Effect]:
-    """One gradient at a time, the largest at most."""
-    after = max((weight.size for weight in facts.trained), default=0)
+    """The gradients of one module at a time: of a weight with its bias, at most the largest."""
+    modules: dict[str, int] = {}
+    for weight in facts.trained:
+        module = weight.name.rpartition(".")[0]
+        modules[module] = modules.get(module, 0) + weight.size
+    after = max(modules.values(), default=0)
     tied = facts.shape.tied and any(weight.kind == "embedding" for weight in facts.trained)
     # Autograd keeps the head's share until the embedding's comes, at the end of backward.
     waits = "; the tied head's share, as large, waits for the embedding's" if tied else ""
     return [
         Effect(
             category="gradients",
-            before=facts.weight_bytes * facts.trainable,
-            after=facts.weight_bytes * after,
-            formula=f"the largest tensor's gradient: {facts.weight_bytes} B × {after:,} values"
-            + waits,
+            before=facts.trained_bytes * facts.trainable,
+            after=facts.trained_bytes * after,
+            formula=f"the largest module's: {facts.trained_bytes} B × {after:,} values" + waits,
         )
     ]

@@ -117,7 +117,7 @@ def effects(params: Any, facts: Facts) -> list[Effect]:
         Effect(
             category="optimizer",
             before=adamw_states(facts),
-            after=0,
+            after=adamw_states(facts) if facts.device == "cpu" else 0,
             formula="the optimizer's states are on the host; on a CPU nothing changes",
         )
     ]

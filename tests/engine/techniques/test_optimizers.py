@@ -130,6 +130,7 @@ def facts_of(config: dict[str, Any], mode: str) -> Facts:
         weight_bytes=width,
         compute_bytes=width,
         trained=weights,
+        trained_bytes=width,
     )
 
 
