@@ -148,6 +148,13 @@ def _head(text: str) -> Content:
 
 def _pair(key: str, text: str, width: int) -> Content:
     """A key and its text, whose further lines stand under the first."""
-    lines = textwrap.wrap(text, max(16, width - KEYS), break_long_words=False) or [""]
-    rest = ("\n" + " " * KEYS).join(lines)
-    return Content.assemble((f"{key:<{KEYS - 1}} ", "$text-accent"), rest)
+    label = f"{key:<{KEYS - 1}} "
+    # A key that is longer than its column takes from its own line alone.
+    told = textwrap.fill(
+        text,
+        max(16 + KEYS, width),
+        initial_indent=" " * len(label),
+        subsequent_indent=" " * KEYS,
+        break_long_words=False,
+    )
+    return Content.assemble((label, "$text-accent"), told[len(label) :])
