@@ -105,9 +105,10 @@ def _facts(
             told.append(("in this plan", f"{problem.reason}. {problem.fix}"))
     told.append(("source", technique.source))
     told.append(("available", unavailable(technique, params, device) or "yes"))
+    place = f"on {device.kind}" if device else "here"
     for item in parameters_of(technique):
-        reasons = closed(technique, item, params, device)
-        told += [("not here", f"{item.name} {choice}: {why}") for choice, why in reasons.items()]
+        for choice, why in closed(technique, item, params, device).items():
+            told.append(("not here", f"{item.name} {choice} not {place}: {why}"))
     told.append(("switch", f"-o {technique.name}=on"))
     return told
 

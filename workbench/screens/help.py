@@ -137,7 +137,8 @@ def technique_help(explanation: Explanation, width: int) -> Content:
     lines: list[Content] = []
     for section in sections(explanation):
         if section.title:
-            lines += [Content(), _head(section.title)]
+            title = textwrap.fill(section.title, max(16, width), subsequent_indent="  ")
+            lines += [Content(), _head(title)]
         lines += [_pair(label, text, width) for label, text in section.rows]
     return Content("\n").join(lines)
 
