@@ -48,8 +48,8 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
         Effect(
             category="optimizer",
             before=adamw_states(facts),
-            after=values * facts.weight_bytes + 4 * tensors(facts),
-            formula=f"rows + columns of each matrix: {values:,} values × {facts.weight_bytes} B"
+            after=values * facts.trained_bytes + 4 * tensors(facts),
+            formula=f"rows + columns of each matrix: {values:,} values × {facts.trained_bytes} B"
             f" + 4 B of step counter × {tensors(facts)} tensors",
         )
     ]

@@ -62,7 +62,7 @@ def build_optimizer(
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """Two moments in the weight's precision; what one step makes beside them, by kernel."""
     states = adamw_states(facts)
-    count = f"2 moments × {facts.weight_bytes} B × {facts.trainable:,} trained values"
+    count = f"2 moments × {facts.trained_bytes} B × {facts.trainable:,} trained values"
     found = [
         Effect(
             category="optimizer",
@@ -73,18 +73,20 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
     ]
     # The loop's hang on the order of the tensors: twice the largest, and the one before it.
     scratch = {
-        "foreach": (facts.weight_bytes * facts.trainable, "a root of every second moment at once"),
+        "foreach": (facts.trained_bytes * facts.trainable, "a root of every second moment at once"),
         "fused": (0, "none: one kernel reads and writes each value once"),
     }
     if params.kernel in scratch:
         size, how = scratch[params.kernel]
-        found.append(Effect(category="temporary", before=0, after=size, formula=how, each=True))
+        found.append(
+            Effect(category="temporary", before=0, after=size, formula=how, phase="optimizer")
+        )
     return found
 
 
 def adamw_states(facts: Facts) -> int:
     """Bytes of torch's AdamW: two moments like the weights, an fp32 step counter per tensor."""
-    return 2 * facts.weight_bytes * facts.trainable + 4 * tensors(facts)
+    return 2 * facts.trained_bytes * facts.trainable + 4 * tensors(facts)
 
 
 def tensors(facts: Facts) -> int:

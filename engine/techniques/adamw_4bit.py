@@ -70,11 +70,11 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
         Effect(
             category="optimizer",
             before=adamw_states(facts),
-            after=2 * (packed // 2 + packed // 128 * 4 + maps * 64 + rest * facts.weight_bytes)
+            after=2 * (packed // 2 + packed // 128 * 4 + maps * 64 + rest * facts.trained_bytes)
             + LEARNING_RATES
             + 4 * tensors(facts),
             formula=f"2 × (0.5 B × {packed:,} values + 4 B of scale per 128 + 64 B of map × {maps}"
-            f" tensors + {facts.weight_bytes} B × {rest:,} other values)"
+            f" tensors + {facts.trained_bytes} B × {rest:,} other values)"
             f" + 4 B of step counter × {tensors(facts)} tensors + 8 B of learning rate",
         )
     ]

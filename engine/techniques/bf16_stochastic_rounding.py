@@ -63,7 +63,7 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
             category="optimizer",
             before=states,
             after=states + LEARNING_RATES,
-            formula=f"2 moments × {facts.weight_bytes} B × {facts.trainable:,} trained values"
+            formula=f"2 moments × {facts.trained_bytes} B × {facts.trainable:,} trained values"
             f" + 4 B of step counter × {tensors(facts)} tensors + 8 B of learning rate",
         )
     ]

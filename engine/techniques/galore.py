@@ -108,8 +108,8 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
         Effect(
             category="optimizer",
             before=adamw_states(facts),
-            after=(values + projectors) * facts.weight_bytes,
-            formula=f"{facts.weight_bytes} B × ({values:,} values of moments + {projectors:,} of"
+            after=(values + projectors) * facts.trained_bytes,
+            formula=f"{facts.trained_bytes} B × ({values:,} values of moments + {projectors:,} of"
             f" projectors); {matrices} matrices at rank {params.rank}",
         )
     ]

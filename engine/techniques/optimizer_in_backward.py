@@ -75,9 +75,9 @@ def effects(params: Any, facts: Facts) -> list[Effect]:
     return [
         Effect(
             category="gradients",
-            before=facts.weight_bytes * facts.trainable,
-            after=facts.weight_bytes * after,
-            formula=f"the largest tensor's gradient: {facts.weight_bytes} B × {after:,} values"
+            before=facts.trained_bytes * facts.trainable,
+            after=facts.trained_bytes * after,
+            formula=f"the largest tensor's gradient: {facts.trained_bytes} B × {after:,} values"
             + waits,
         )
     ]

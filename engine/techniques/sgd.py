@@ -43,8 +43,8 @@ def build_optimizer(
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """Nothing, or one momentum like the weights."""
-    after = facts.weight_bytes * facts.trainable if params.momentum else 0
-    formula = f"{facts.weight_bytes} B × {facts.trainable:,} trained values"
+    after = facts.trained_bytes * facts.trainable if params.momentum else 0
+    formula = f"{facts.trained_bytes} B × {facts.trainable:,} trained values"
     return [
         Effect(
             category="optimizer",

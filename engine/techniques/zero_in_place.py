@@ -32,13 +32,13 @@ def patch_optimizer(model: Any, optimizer: Any) -> Any:
 
 def effects(params: Any, facts: Facts) -> list[Effect]:
     """Gradients that forward had none of stand all through it."""
-    size = facts.weight_bytes * facts.trainable
+    size = facts.trained_bytes * facts.trainable
     return [
         Effect(
             category="gradients",
             before=0,
             after=size,
-            formula=f"during forward: {facts.weight_bytes} B × {facts.trainable:,} trained values",
-            each=True,
+            formula=f"{facts.trained_bytes} B × {facts.trainable:,} trained values",
+            phase="forward",
         )
     ]

@@ -34,7 +34,7 @@ from memwb.engine.trainer.burst import About, run_file
 
 OPTIMIZERS = [name for name, technique in techniques().items() if technique.group == "optimizer"]
 LINEAR = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
-ABOUT = About(device=Device("cpu", "test", 1), tokens=64)
+ABOUT = About(device=Device("cpu", "test", 1))
 MODES = {
     "fp32": ["fp32=on"],
     "bf16": ["bf16=on"],
@@ -128,6 +128,7 @@ def facts_of(config: dict[str, Any], mode: str) -> Facts:
         shape=shape,
         workload=plan_of().workload,
         weight_bytes=width,
+        trained_bytes=width,
         compute_bytes=width,
         trained=weights,
     )
