@@ -11,6 +11,7 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -149,7 +150,8 @@ def quantized(model: Any) -> Any:
 
 def adapted(model: Any) -> Any:
     torch.manual_seed(3)
-    return lora.adapt_model(model, rank=4, alpha=8, dropout=0.1, targets="all-linear")
+    settings = msgspec.to_builtins(lora.Params(rank=4, alpha=8, dropout=0.1))
+    return lora.adapt_model(model, **settings)
 
 
 BASES: dict[str, Patch] = {
