@@ -66,10 +66,22 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
         if params.every != 1:
             reason = "every has no meaning for mode budget: the compiler weighs single operators"
             return reason, "activation_checkpointing.every=1"
+        if draws_dropout(plan, config):
+            # Seen with torch 2.13 and aot_eager: gradients far off as soon as dropout is > 0.
+            reason = "mode budget may draw dropout anew in backward: gradients would be wrong"
+            return reason, "activation_checkpointing.mode=selective"
     elif params.budget != Params().budget:
         reason = f"budget has no meaning for mode {params.mode}"
         return reason, f"activation_checkpointing.budget={Params().budget}"
     return None
+
+
+def draws_dropout(plan: Plan, config: Mapping[str, Any]) -> bool:
+    """Whether the adapters or a model of this config have dropout; GPT-2's have it by default."""
+    adapters = (getattr(params, "dropout", 0.0) for params in plan.techniques.values())
+    usual = 0.1 if config.get("model_type") in ("gpt2", "gpt_bigcode") else 0.0
+    names = {"resid_pdrop", "embd_pdrop", "attn_pdrop", *(key for key in config if "drop" in key)}
+    return any(adapters) or any(config.get(name, usual) for name in names)
 
 
 def patch_model(model: Any, *, mode: str, every: int, budget: float) -> Any:
