@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from memwb.engine.arithmetic import Facts
 from memwb.engine.plan import Plan, Workload, override, plan_data, problems
 from memwb.engine.protocol import Device, Start, Timeline
+from memwb.engine.recipe import decoder_layers
 from memwb.engine.shapes import Shape
 from memwb.engine.technique import closed, parameters_of, techniques, unavailable
-from memwb.engine.techniques import activation_checkpointing, attention
+from memwb.engine.techniques import attention
 
 CPU = Device("cpu", "a CPU", 0)
 GPU = Device("cuda", "a GPU", 0)
@@ -80,7 +82,8 @@ def test_the_kernel_is_forced_when_checkpointing_runs_it_again(
     kernel: str, families: dict[str, Any]
 ) -> None:
     model = model_of(families["llama"], "sdpa", kernel)
-    model = activation_checkpointing.patch_model(model, every=1)
+    for layer in decoder_layers(model):
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
     tokens = torch.zeros(1, 16, dtype=torch.int64)
     loss = model(input_ids=tokens, labels=tokens).loss
     with Operators() as operators:
