@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from memwb.engine.technique import Relation, Technique
+from memwb.engine.arithmetic import Effect, Facts, precision_effects
+from memwb.engine.technique import Params, Relation, Technique
+
+COMPUTE_BYTES = 2
 
 if TYPE_CHECKING:
     import argparse
@@ -82,3 +85,8 @@ def train(
             schedule.step()
         optimizer.zero_grad()
         yield step, total
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Nothing off weights and gradients: the masters are fp32."""
+    return precision_effects(facts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
 
 if TYPE_CHECKING:
@@ -116,3 +117,28 @@ def patch_model(model: Any, *, implementation: str, backend: str) -> Any:
             if "attn" in name:
                 module.forward = sdpa_kernel(kernels[backend])(module.forward)
     return model
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """What eager keeps in each layer for backward, beside torch's fused kernel.
+
+    Families that cap their scores or drop them keep more, and nothing is said of them.
+    """
+    shape, work = facts.shape, facts.workload
+    known = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text", "phi3")
+    if params.implementation != "eager" or shape.family not in known:
+        return []
+    rows = work.batch_size * shape.heads * work.sequence_length
+    pair = 2 * facts.compute_bytes * facts.tokens * shape.head_dim
+    # Softmax keeps its result in fp32, and the product with the values its copy in half precision.
+    score = 4 if facts.compute_bytes == 4 else 4 + facts.compute_bytes
+    return [
+        Effect(
+            category="activations",
+            before=4 * rows + pair * shape.kv_heads,
+            after=score * rows * work.sequence_length + pair * shape.heads,
+            formula=f"{score} B x {rows:,} rows of {work.sequence_length:,} scores, "
+            f"keys and values repeated from {shape.kv_heads} heads to {shape.heads}",
+            each=True,
+        )
+    ]

@@ -68,8 +68,9 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
         return "this model caps its logits, and the fused loss never sees them", mend
     if key := scaled_by(config):
         return f"this model scales its logits ({key}), and the fused loss does not", mend
-    targets = getattr(plan.techniques.get("lora"), "targets", ())
-    if any(target.rpartition(".")[2] in ("lm_head", "embed_out") for target in targets):
+    lora = plan.techniques.get("lora")
+    named = [target.rpartition(".")[2] for target in getattr(lora, "targets", ())]
+    if getattr(lora, "output_layer", False) or {"lm_head", "embed_out"} & set(named):
         return "an adapter on the output head is no part of the fused product", mend
     return None
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
-from memwb.engine.plan import Plan, override, problems
-from memwb.engine.protocol import Device
+from memwb.engine.arithmetic import Facts
+from memwb.engine.plan import Plan, Workload, override, plan_data, problems
+from memwb.engine.protocol import Device, Start, Timeline
+from memwb.engine.recipe import decoder_layers
+from memwb.engine.shapes import Shape
 from memwb.engine.technique import closed, parameters_of, techniques, unavailable
-from memwb.engine.techniques import activation_checkpointing, attention
+from memwb.engine.techniques import attention
 
 CPU = Device("cpu", "a CPU", 0)
 GPU = Device("cuda", "a GPU", 0)
@@ -77,7 +82,8 @@ def test_the_kernel_is_forced_when_checkpointing_runs_it_again(
     kernel: str, families: dict[str, Any]
 ) -> None:
     model = model_of(families["llama"], "sdpa", kernel)
-    model = activation_checkpointing.patch_model(model, every=1)
+    for layer in decoder_layers(model):
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
     tokens = torch.zeros(1, 16, dtype=torch.int64)
     loss = model(input_ids=tokens, labels=tokens).loss
     with Operators() as operators:
@@ -159,3 +165,28 @@ def test_a_kernel_that_refuses_is_told_in_words(families: dict[str, Any]) -> Non
         model(input_ids=torch.zeros(1, 16, dtype=torch.int64), use_cache=False)
     ended = ended_by("1", caught.value, True, None, ("attention",))
     assert ended.outcome == "failed" and "attention.backend=auto" in ended.fix
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_eager_keeps_what_its_arithmetic_says(precision: str, checkpoint: Path) -> None:
+    from memwb.engine.trainer.burst import run_plan
+
+    work = Workload(sequence_length=64, batch_size=2, steps=2)
+
+    def kept(implementation: str) -> int:
+        plan = Plan(model=str(checkpoint), workload=work)
+        for text in (f"{precision}=on", f"attention.implementation={implementation}"):
+            plan = override(plan, text)
+        events: list[Any] = []
+        ended = run_plan(Start(plan_data(plan), "cpu", "1"), events.append)
+        assert ended.outcome == "done", ended
+        samples = [event for event in events if isinstance(event, Timeline)][-1].samples
+        return max(sample.categories.activations for sample in samples)
+
+    shape = Shape(family="llama", layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16,
+                  intermediate=96, vocabulary=320, tied=False, weights=())  # fmt: skip
+    size = 4 if precision == "fp32" else 2
+    facts = Facts(shape=shape, workload=work, weight_bytes=size, compute_bytes=size, trained=())
+    [effect] = attention.effects(attention.Params(implementation="eager"), facts)
+    grown = kept("eager") - kept("sdpa")
+    assert grown == shape.layers * (effect.after - effect.before)
