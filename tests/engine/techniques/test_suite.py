@@ -58,10 +58,7 @@ def pair_of(bench: Any, name: str, change: str, *base: str, **workload: Any) -> 
     """The plan with the technique, and the same one without it."""
     on = bench.adding(bench.plan(**workload), *base, name)
     on = override(on, change) if change else on
-    off = toggle(on, name, False)
-    for other in base:
-        off = off if other in off.techniques else toggle(off, other, True)
-    return on, off
+    return on, toggle(on, name, False)
 
 
 def test_every_technique_says_what_is_owed() -> None:
@@ -123,15 +120,16 @@ def test_one_that_takes_other_steps_starts_from_the_same_loss(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_falls(bench: Any, name: str) -> None:
-    for learning_rate in (0.01, 0.1, 1.0):
-        plan = bench.adding(bench.plan(**LONG, learning_rate=learning_rate), name)
-        if bench.refused(plan, bench.tiny):
-            return
-        losses = bench.losses(plan)
-        assert losses[0] == pytest.approx(math.log(bench.tiny["vocab_size"]), rel=0.05)
-        if losses[-1] < losses[0] - 0.1:
-            return
-    pytest.fail(f"{name} does not learn at any of three learning rates: {losses}")
+    plans = [
+        bench.adding(bench.plan(**LONG, learning_rate=rate), name)
+        for rate in (1e-9, 0.01, 0.1, 1.0)
+    ]
+    if bench.refused(plans[0], bench.tiny):
+        return
+    # The same rows through a model that stands still: some rows are easier than others.
+    still = bench.losses(plans[0])
+    assert still[0] == pytest.approx(math.log(bench.tiny["vocab_size"]), rel=0.05)
+    assert any(bench.losses(plan)[-1] < 0.995 * still[-1] for plan in plans[1:])
 
 
 @pytest.mark.parametrize("change", [one for name in NAMES for one in variants(TECHNIQUES[name])])
