@@ -23,6 +23,10 @@ NEUTRAL = ("optimizer", "step", "adapters")
 LONG = {"steps": 10, "batch_size": 4, "sequence_length": 24}
 PRECISIONS = ("fp32", "bf16")
 
+# Where a precision takes other steps later, its first loss is still as close as its format:
+# derived in docs/numerics.md.
+FIRST = {"bf16": 2**-5, "amp_fp16": 2**-8}
+
 
 def variants(technique: Technique) -> list[str]:
     """Overrides of one parameter each: other choices, flipped switches, small whole numbers."""
@@ -116,6 +120,15 @@ def test_one_that_takes_other_steps_starts_from_the_same_loss(
     if bench.refused(on, bench.tiny):
         return
     assert bench.losses(on)[0] == bench.losses(off)[0]
+
+
+def test_the_first_loss_of_a_precision_is_as_close_as_its_format(bench: Any) -> None:
+    plain = bench.losses(bench.plan(**LONG))[0]
+    free = {name for name in FREE if TECHNIQUES[name].group == "precision"}
+    assert free == set(FIRST), "a precision owes a tolerance, or a bound on its first loss"
+    for name in free:
+        first = bench.losses(bench.adding(bench.plan(**LONG), name))[0]
+        assert abs(first - plain) <= FIRST[name] * plain, name
 
 
 @pytest.mark.parametrize("name", NAMES)
