@@ -15,11 +15,12 @@ packing buffers), and Python's own objects. They are in the resident memory, whi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
@@ -86,7 +87,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             # The kernel may be Python code that allocates tensors of its own: run it with the
             # mode still on. Dispatching below the mode's own key keeps it from coming back here.
-            with self:
+            with self, _autocast_as_outside():
                 out = func.redispatch(_CPU, *args, **(kwargs or {}))
         if isinstance(out, torch.Tensor):
             self._see(out)
@@ -99,6 +100,19 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                         if isinstance(inner, torch.Tensor):
                             self._see(inner)
         return out
+
+
+def _autocast_as_outside() -> contextlib.AbstractContextManager[Any]:
+    """Autocast inside a mode's handler, if the operator was called under it.
+
+    Autocast stands aside while a mode is at work; a kernel of Python code would compute in
+    another precision than without the meter.
+    """
+    torch.autocast_increment_nesting()
+    if torch.autocast_decrement_nesting() == 0:
+        return contextlib.nullcontext()
+    guard = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutocastCPU, False)
+    return cast(contextlib.AbstractContextManager[Any], guard)
 
 
 def _watch_thread_pools(see: Callable[[torch.Tensor], None]) -> Callable[[], None]:

@@ -45,6 +45,7 @@ class Bench:
     """Makes plans and runs them; a plan that was run before is not run again."""
 
     tiny = TINY
+    device = CPU
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
