@@ -128,7 +128,6 @@ def facts_of(config: dict[str, Any], mode: str) -> Facts:
         shape=shape,
         workload=plan_of().workload,
         weight_bytes=width,
-        trained_bytes=width,
         compute_bytes=width,
         trained=weights,
         trained_bytes=width,
