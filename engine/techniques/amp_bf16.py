@@ -50,6 +50,10 @@ def under_autocast(model: Any, dtype: torch.dtype) -> Any:
     for module in (base.get_decoder(), base.get_output_embeddings()):
         autocast = torch.autocast(base.device.type, dtype=dtype)
         module.forward = autocast(module.forward)
+    for module in base.modules():
+        # A 4-bit layer casts its input by itself: once compiled, autocast does not reach inside.
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype, module.compute_type_is_set = dtype, True
     return model
 
 

