@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.screen import Screen
@@ -240,10 +240,7 @@ class Workbench(App[None]):
         row = self.main.plan_panel.row
         self.session = session = state.standing(session, row.id if row is not None else "")
         facts = texts.model_facts(self.model, self._model_error)
-        # A model that is still being looked for must not be reckoned as the one before.
-        model = self.model if self.model and self.model.name == session.plan.model else None
-        config = model.config if model else None
-        self.main.show_session(session, facts, self.device, config)
+        self.main.show_session(session, facts, self.device, self.config)
         self.main.show_runs(self.recorded, session.shown, session.marks)
         self._set_engine(self.engine_state)
         try:
@@ -251,6 +248,12 @@ class Workbench(App[None]):
         except OSError as error:
             where = "Make it writable, or set MEMWB_HOME to another folder."
             self.main.tell("warning", "The session cannot be kept", f"{error}\n{where}")
+
+    @property
+    def config(self) -> Mapping[str, Any] | None:
+        """The model's config; not of the model before while another is still being looked for."""
+        fits = self.model is not None and self.model.name == self.session.plan.model
+        return self.model.config if self.model is not None and fits else None
 
     def change_plan(self, plan: Plan) -> None:
         """Another plan; the one before can be had back with undo."""
@@ -334,7 +337,7 @@ class Workbench(App[None]):
 
     def action_run(self) -> None:
         """Run the plan; with no engine, start one and run when it is ready."""
-        found = library.why_not(self.session.plan)
+        found = library.why_not(self.session.plan, self.config)
         if found is not None:
             self.tell_error(found)
             return

@@ -47,7 +47,7 @@ def export(app: Workbench) -> None:
     """The script of the plan, if there can be one."""
     from memwb.workbench.screens.export import ExportScreen
 
-    found = library.why_not(app.session.plan)
+    found = library.why_not(app.session.plan, app.config)
     if found is not None:
         app.tell_error(found)
         return

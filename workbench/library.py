@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, check
@@ -90,10 +91,10 @@ def verdict_between(folder: str, other: str) -> Verdict | None:
     return compare(run.losses, found) if found is not None else None
 
 
-def why_not(plan: Plan) -> MemwbError | None:
-    """Why the plan cannot run as it stands, or None."""
+def why_not(plan: Plan, config: Mapping[str, Any] | None) -> MemwbError | None:
+    """Why the plan cannot run as it stands, on a model of that config if it is known, or None."""
     try:
-        check(plan)
+        check(plan, config)
     except MemwbError as error:
         return MemwbError(error.title, error.what, f"{error.fix.partition(' (-o')[0]} Or press f.")
     return None

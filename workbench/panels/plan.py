@@ -79,7 +79,7 @@ class PlanPanel(Vertical):
         self.plan, self.folded, self.facts = plan, folded, facts
         self.device, self.config = device, config
         self._fill()
-        found = problems(plan)
+        found = problems(plan, config)
         self.border_subtitle = f"✗ {len(found)} to mend" if found else ""
         self.set_class(bool(found), "-problems")
 
@@ -137,7 +137,7 @@ class PlanPanel(Vertical):
 
     def mend(self) -> bool:
         """Make the edit of the first problem, of the cursor's technique if it has one."""
-        found = problems(self.plan)
+        found = problems(self.plan, self.config)
         name = self.technique_at_cursor()
         found.sort(key=lambda problem: problem.technique != name)
         for problem in found:
@@ -234,7 +234,7 @@ class PlanPanel(Vertical):
 
     def _fill(self) -> None:
         width = self.rows.scrollable_content_region.width or 44
-        shown = (self.folded, self.wanted, width, self.facts, self.device)
+        shown = (self.folded, self.wanted, width, self.facts, self.device, self.config)
         self.rows.fill(plan_rows.plan_rows(self.plan, *shown))
         self._tell()
         for editor in self.query("Editor"):

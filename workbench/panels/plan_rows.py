@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -38,15 +38,16 @@ def plan_rows(
     width: int = 44,
     facts: str = "",
     device: Device | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Every row of the plan; ``wanted`` keeps those that contain it, ``facts`` is the model's.
 
-    With the device, once it is known, also what cannot run on it.
+    With the device and the model's config, once they are known, also what does not fit them.
     """
     shut = () if wanted else tuple(folded)
     rows = _section("model", "Model", _model_rows(plan, facts, width), shut, plan.model)
     rows += _section("workload", "Workload", _workload_rows(plan), shut, _summary(plan))
-    found = problems(plan)
+    found = problems(plan, config)
     acting = active(plan)
     for group in GROUPS:
         members = [item for item in techniques().values() if item.group == group.name]
