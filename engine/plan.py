@@ -144,6 +144,10 @@ def override(plan: Plan, text: str) -> Plan:
         )
     if key in techniques() and raw in ("on", "off"):
         return toggle(plan, key, raw == "on")
+    if key in techniques():
+        raise _wrong(
+            f"-o {text}", f"$.techniques.{key}: {raw!r} is neither on nor off", f"Say {key}=on."
+        )
     data = plan_data(plan)
     path = key.split(".")
     if path[0] in techniques():
@@ -195,7 +199,7 @@ def problems(plan: Plan, config: Mapping[str, Any] | None = None) -> list[Proble
     With the model's config (the content of its config.json) also what does not fit the model.
     """
     known = techniques()
-    found: list[Problem] = []
+    found = _too_long(plan, config or {})
     for name, params in plan.techniques.items():
         found += _problems_of(known[name], plan)
         refuse = getattr(module_of(name), "refuse", None)
@@ -230,6 +234,17 @@ def read_plan(path: Path) -> Plan:
     except (OSError, ValueError) as error:
         raise MemwbError(f"{path} cannot be read", str(error), "A plan is a TOML file.") from None
     return parse_plan(text, str(path))
+
+
+def _too_long(plan: Plan, config: Mapping[str, Any]) -> list[Problem]:
+    """A model that learned its positions knows no more of them than it learned."""
+    most = config.get("n_positions")
+    if not isinstance(most, int) or plan.workload.sequence_length <= most:
+        return []
+    path = "$.workload.sequence_length"
+    reason = f"the model has learned {most} positions, not {plan.workload.sequence_length}"
+    mend = f"workload.sequence_length={most}"
+    return [Problem(path, reason, _how(mend), mend)]
 
 
 def _how(mend: str) -> str:
@@ -305,6 +320,8 @@ def _explain(message: str, kind: type[Any], path: str) -> tuple[str, str]:
     if enum and choices:
         known = f"{enum[1]!r} is none of {' | '.join(choices)}"
         hint = nearest(enum[1], choices)
+        if _takes_list(kind, inner.rstrip("`")):
+            known += f', nor a list of names such as ["{enum[1]}"]'
         return f"{where}: {known}; {hint}".removesuffix("; "), "Give one of these values."
     reason = reason[0].lower() + reason[1:].replace("`", "")
     return f"{where}: {reason.replace('>=', '≥').replace('<=', '≤')}", "Give a value of that kind."
@@ -316,6 +333,13 @@ def _struct_at(kind: type[Any], inner: str) -> type[msgspec.Struct]:
         if part in hints and isinstance(hints[part], type):
             kind = hints[part]
     return kind
+
+
+def _takes_list(kind: type[Any], inner: str) -> bool:
+    """Whether the value at this path may also be a list."""
+    name = inner.rpartition(".")[2]
+    hints = {f.name: f.type for f in msgspec.structs.fields(_struct_at(kind, inner))}
+    return "tuple[" in str(hints.get(name, ""))
 
 
 def _choices(kind: type[Any], inner: str) -> tuple[str, ...]:
@@ -345,7 +369,9 @@ def _value(raw: str, current: Any) -> Any:
     try:
         return tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
-        return raw
+        # A shell takes quotes away: [q_proj,v_proj] is meant as a list all the same.
+        bare = re.fullmatch(r"\[\s*([\w.\-]+(?:\s*,\s*[\w.\-]+)*)\s*,?\s*\]", raw)
+        return [word.strip() for word in bare[1].split(",")] if bare else raw
 
 
 def _merge(table: Any, data: Mapping[str, Any]) -> None:

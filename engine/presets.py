@@ -11,6 +11,7 @@ from pathlib import Path
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.plan import Plan, check, override, plan_toml, read_plan
+from memwb.engine.technique import group_of, techniques
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
@@ -32,10 +33,30 @@ def load_plan(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     A preset's name goes before a file of the same name; write ``./NAME`` for the file. Raises
     MemwbError for an unknown preset, a missing file, a wrong value or a conflict.
     """
-    plan = read_plan(_find(name_or_path))
+    return check(overridden(read_plan(_find(name_or_path)), overrides))
+
+
+def overridden(plan: Plan, overrides: Sequence[str]) -> Plan:
+    """The plan with ``KEY=VALUE`` overrides applied in turn, not checked.
+
+    Raises MemwbError for a wrong one, and when one would silently switch off what another one
+    switched on.
+    """
+    asked: list[str] = []
     for text in overrides:
-        plan = override(plan, text)
-    return check(plan)
+        before, plan = plan, override(plan, text)
+        key, _, value = (part.strip() for part in text.partition("="))
+        lost = [name for name in asked if name in before.techniques and name != key]
+        lost = [name for name in lost if name not in plan.techniques]
+        if lost:
+            group = group_of(techniques()[key].group).title
+            raise MemwbError(
+                "Two overrides exclude each other",
+                f"-o {lost[0]}=on and -o {key}=on: only one of {group} can act",
+                "Give one of them.",
+            )
+        asked += [key] if value == "on" else []
+    return plan
 
 
 def save_preset(name: str, plan: Plan) -> Path:

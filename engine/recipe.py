@@ -33,11 +33,28 @@ def parse_arguments(defaults: dict[str, Any], argv: Sequence[str] | None) -> arg
     add("--steps", type=int, default=defaults["steps"], help="optimizer steps [%(default)s]")
     add("--batch-size", type=int, default=defaults["batch_size"], help="[%(default)s]")
     add("--sequence-length", type=int, default=defaults["sequence_length"], help="[%(default)s]")
-    add("--gradient-accumulation", type=int, default=defaults["gradient_accumulation"])
+    add(
+        "--gradient-accumulation",
+        type=int,
+        default=defaults["gradient_accumulation"],
+        help="micro-batches before one optimizer step [%(default)s]",
+    )
     add("--learning-rate", type=float, default=defaults["learning_rate"], help="[%(default)s]")
-    add("--schedule", default=defaults["schedule"], choices=["constant", "cosine", "linear"])
-    add("--warmup-steps", type=int, default=defaults["warmup_steps"], help="[%(default)s]")
-    add("--seed", type=int, default=defaults["seed"], help="[%(default)s]")
+    add(
+        "--schedule",
+        default=defaults["schedule"],
+        choices=["constant", "cosine", "linear"],
+        help="[%(default)s]",
+    )
+    add(
+        "--warmup-steps",
+        type=int,
+        default=defaults["warmup_steps"],
+        help="of linear warm-up [%(default)s]",
+    )
+    add(
+        "--seed", type=int, default=defaults["seed"], help="of weights, data, dropout [%(default)s]"
+    )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
     add("--output", default="", help="folder for the trained model; nothing is saved without")
     add(
@@ -198,8 +215,17 @@ def load_config(args: argparse.Namespace, config: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
     if args.weights == "pretrained" or not config:
-        return AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-    return AutoConfig.for_model(**config)
+        made = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    else:
+        made = AutoConfig.for_model(**config)
+    # Other models compute their positions: they have no such limit.
+    learned = made.to_dict().get("n_positions")
+    if learned is not None and args.sequence_length > learned:
+        raise SystemExit(
+            f"train.py: --sequence-length {args.sequence_length} is too long: "
+            f"this model has learned {learned} positions"
+        )
+    return made
 
 
 def load_model(args: argparse.Namespace, config: Any, options: dict[str, Any]) -> Any:

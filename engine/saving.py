@@ -20,10 +20,14 @@ def save_adapters(args: argparse.Namespace, model: Any, tokenizer: Any) -> str:
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     if args.merge:
+        rounded = any(type(p).__name__ == "Int8Params" for p in model.parameters())
         whole = merged(model)
         whole.config.use_cache = True
         whole.save_pretrained(folder)
-        return f"saved one model to {folder}: AutoModelForCausalLM.from_pretrained loads it"
+        told = f"saved one model to {folder}: AutoModelForCausalLM.from_pretrained loads it"
+        if rounded:
+            told += "\n(the 8-bit base rounded its inputs too, which this model does not)"
+        return told
     base = model.get_base_model()
     base.config.use_cache = True
     settings = model.peft_config["default"]

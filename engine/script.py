@@ -129,6 +129,7 @@ def _pieces(calls: list[Call]) -> list[Piece]:
     wanted = [
         *_recipe("parse_arguments", "load_config", "load_tokenizer", "read_tokens"),
         *_recipe("choose_device"),
+        *hooks["arguments"],
         *hooks["batches"],
         *hooks["configure"],
         *_recipe("load_model"),
@@ -154,8 +155,9 @@ def _module(call: Call) -> str:
 
 
 def _main(calls: list[Call]) -> str:
-    lines = [
-        "args = parse_arguments(DEFAULTS, argv)",
+    lines = ["args = parse_arguments(DEFAULTS, argv)"]
+    lines += [_call(call, "args", "") for call in calls if call.stage == "arguments"]
+    lines += [
         "config = load_config(args, CONFIG)",
         "tokenizer = load_tokenizer(args)",
         "vocabulary = config.get_text_config().vocab_size",

@@ -27,6 +27,7 @@ import msgspec
 from memwb.engine.protocol import Device
 
 STAGES = (
+    "arguments",
     "configure",
     "load_model",
     "adapt_model",

@@ -70,6 +70,9 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
             # Seen with torch 2.13 and aot_eager: gradients far off as soon as dropout is > 0.
             reason = "mode budget may draw dropout anew in backward: gradients would be wrong"
             return reason, "activation_checkpointing.mode=selective"
+    elif params.every > layer_count(config) > 0:
+        reason = f"of {layer_count(config)} layers every {params.every}th is none"
+        return reason, f"activation_checkpointing.every={layer_count(config)}"
     elif params.budget != Params().budget:
         reason = f"budget has no meaning for mode {params.mode}"
         return reason, f"activation_checkpointing.budget={Params().budget}"
@@ -82,6 +85,12 @@ def draws_dropout(plan: Plan, config: Mapping[str, Any]) -> bool:
     usual = 0.1 if config.get("model_type") in ("gpt2", "gpt_bigcode") else 0.0
     names = {"resid_pdrop", "embd_pdrop", "attn_pdrop", *(key for key in config if "drop" in key)}
     return any(adapters) or any(config.get(name, usual) for name in names)
+
+
+def layer_count(config: Mapping[str, Any]) -> int:
+    """How many decoder layers a config.json says; 0 if it does not."""
+    text = config.get("text_config") or config
+    return int(text.get("num_hidden_layers") or text.get("n_layer") or 0)
 
 
 def patch_model(model: Any, *, mode: str, every: int, budget: float) -> Any:

@@ -137,7 +137,7 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
             category="activations",
             before=4 * rows + pair * shape.kv_heads,
             after=score * rows * work.sequence_length + pair * shape.heads,
-            formula=f"{score} B x {rows:,} rows of {work.sequence_length:,} scores, "
+            formula=f"{score} B × {rows:,} rows of {work.sequence_length:,} scores, "
             f"keys and values repeated from {shape.kv_heads} heads to {shape.heads}",
             each=True,
         )

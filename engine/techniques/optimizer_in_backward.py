@@ -9,6 +9,8 @@ from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Params, Relation, Technique
 
 if TYPE_CHECKING:
+    import argparse
+
     from memwb.engine.plan import Plan
 
 technique = Technique(
@@ -35,6 +37,16 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
         reason = "each gradient is used and freed in its own backward: none is there to add to"
         return reason, "workload.gradient_accumulation=1"
     return None
+
+
+def arguments(args: argparse.Namespace) -> None:
+    """The script's own flags may ask for what the plan refuses."""
+    if args.gradient_accumulation > 1:
+        raise SystemExit(
+            f"train.py: --gradient-accumulation {args.gradient_accumulation} does not go with the "
+            "optimizer in backward, which frees each gradient at once: make it 1, or --batch-size "
+            "larger"
+        )
 
 
 def patch_optimizer(model: Any, optimizer: Any) -> Any:

@@ -14,7 +14,8 @@ IGNORED = -100
 class Labels:
     """Counts the labels of a stream of batches.
 
-    A row's first label is nobody's next token, so it does not count, as a position or a token.
+    A row's first label is nobody's next token, so it does not count, as a position or a token; nor
+    does the first token of a document that is packed with others.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,8 @@ class Labels:
             if isinstance(labels, torch.Tensor) and labels.ndim == 2:
                 # As numpy, on the host: the count must not allocate what the meter would see.
                 next_tokens = labels.cpu().numpy()[:, 1:]
-                self._positions += next_tokens.size
+                places = batch.get("position_ids")
+                begun = 0 if places is None else int((places.cpu().numpy()[:, 1:] == 0).sum())
+                self._positions += next_tokens.size - begun
                 self._trained += int((next_tokens != IGNORED).sum())
             yield batch

@@ -159,3 +159,30 @@ def test_a_wrong_choice_is_told_with_the_choices(
     with pytest.raises(MemwbError) as found:
         override(Plan(model="tiny"), override_text)
     assert choices in found.value.what and hint in found.value.what
+
+
+def test_overrides_of_a_technique_say_on_or_off() -> None:
+    with pytest.raises(MemwbError, match=r"'yes' is neither on nor off"):
+        override(parse_plan(PLAN), "lora=yes")
+
+
+def test_a_list_may_come_without_quotes() -> None:
+    found = override(parse_plan(PLAN), "lora.targets=[q_proj, v_proj]")
+    assert found.techniques["lora"].targets == ("q_proj", "v_proj")
+    with pytest.raises(MemwbError, match=r'nor a list of names such as \["q_proj"\]'):
+        override(parse_plan(PLAN), "lora.targets=q_proj")
+
+
+def test_learned_positions_bound_the_sequence() -> None:
+    plan = override(parse_plan(PLAN), "workload.sequence_length=300")
+    [problem] = problems(plan, {"model_type": "gpt2", "n_positions": 256})
+    assert problem.override == "workload.sequence_length=256"
+    assert not problems(override(plan, problem.override), {"n_positions": 256})
+    assert not problems(plan, {"model_type": "llama", "max_position_embeddings": 256})
+
+
+def test_checkpointing_no_layer_at_all_is_refused() -> None:
+    plan = override(parse_plan('model = "tiny"'), "activation_checkpointing.every=3")
+    assert not problems(plan, {"num_hidden_layers": 3})
+    [problem] = problems(plan, {"num_hidden_layers": 2})
+    assert problem.override == "activation_checkpointing.every=2"

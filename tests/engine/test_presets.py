@@ -200,3 +200,10 @@ def test_where_the_user_s_files_live(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert tmp_path in paths.home().parents and paths.home().name == "memwb"
     assert tmp_path in paths.settings_file().parents
     assert paths.settings_file().name == "settings.toml"
+
+
+def test_an_override_does_not_undo_another_in_silence() -> None:
+    with pytest.raises(MemwbError, match=r"-o lora=on and -o ia3=on: only one of Adapters"):
+        presets.load_plan("tiny-demo", ["lora=on", "ia3=on"])
+    # What the plan itself had on makes room, and an off is meant.
+    assert "sgd" in presets.load_plan("tiny-demo", ["adamw=on", "adamw=off", "sgd=on"]).techniques
