@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from memwb.engine.catalog import Model, resolve
-from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, override, plan_from, problems
 from memwb.engine.script import literal, script
 from memwb.engine.technique import techniques
@@ -149,23 +148,6 @@ def test_a_literal_refuses_what_is_no_data() -> None:
         literal([object()])
 
 
-@pytest.mark.parametrize("name", list(techniques()))
-def test_every_technique_trains_every_family(name: str, families: dict[str, Any]) -> None:
-    needed = [f"{need.names[0]}=on" for need in techniques()[name].needs]
-    plan = plan_of(f"{name}=on", *needed, batch_size=1, steps=2)
-    for config in families.values():
-        if problems(plan, config):
-            with pytest.raises(MemwbError, match="cannot run as it stands"):
-                script(plan, model_of(config))
-            continue
-        # What comes before the steps is said of the data.
-        told = run(script(plan, model_of(config)))
-        lines = [line for line in told if line.startswith("step ")]
-        assert len(told) <= len(lines) + 1
-        assert [line.split()[:2] for line in lines] == [["step", "1"], ["step", "2"]]
-        assert all(0 < float(line.split()[-1]) < 12 for line in lines)
-
-
 def test_sdpa_is_refused_where_scores_are_capped(families: dict[str, Any]) -> None:
     plan = plan_of("attention=on")
     [problem] = problems(plan, families["gemma2"])
@@ -173,21 +155,6 @@ def test_sdpa_is_refused_where_scores_are_capped(families: dict[str, Any]) -> No
     mended = override(plan, problem.override)
     assert run(script(mended, model_of(families["gemma2"])))
     assert not any(problems(plan, config) for name, config in families.items() if name != "gemma2")
-
-
-EXACT = [
-    ["activation_checkpointing=on"],
-    ["activation_checkpointing.every=2"],
-]
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-@pytest.mark.parametrize("stack", EXACT, ids="+".join)
-def test_exact_techniques_give_identical_losses(
-    stack: list[str], family: str, families: dict[str, Any]
-) -> None:
-    model = model_of(families[family])
-    assert run(script(plan_of(*stack, steps=10), model)) == run(script(plan_of(steps=10), model))
 
 
 @pytest.mark.parametrize("name", [n for n, t in techniques().items() if t.tolerance])
