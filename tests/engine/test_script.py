@@ -109,7 +109,9 @@ def test_hostile_values_stay_data(families: dict[str, Any], tmp_path: Path) -> N
                 "techniques": {"lora": {"targets": [nasty]}},
             }
         )
-        config = {**(base.config or {}), "name": nasty, nasty: [nasty, {nasty: None}]}
+        # Of a family whose modules memwb cannot name: any target may be one of them.
+        config = {**(base.config or {}), "model_type": "another", "name": nasty}
+        config[nasty] = [nasty, {nasty: None}]
         model = model_of(config, name=nasty, location=nasty, tokenizer=nasty)
         tree = ast.parse(script(plan, model, evidence=nasty))
         module = types.ModuleType("train")
@@ -164,8 +166,11 @@ def test_others_stay_within_their_tolerance(name: str, families: dict[str, Any])
     chosen = arguments.get(name, f"{name}=on")
     for family, precision in (("llama", "bf16"), ("gemma2", "fp32"), ("gpt2", "fp32")):
         model = model_of(families[family])
+        plan = plan_of(f"{precision}=on", chosen, steps=10)
+        if problems(plan, model.config):
+            continue
         plain = run(script(plan_of(f"{precision}=on", steps=10), model))
-        other = run(script(plan_of(f"{precision}=on", chosen, steps=10), model))
+        other = run(script(plan, model))
         for one, two in zip(plain, other, strict=True):
             a, b = float(one.split()[-1]), float(two.split()[-1])
             assert abs(a - b) <= tolerance * a, (family, precision, one, two)
