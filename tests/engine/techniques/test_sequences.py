@@ -311,7 +311,9 @@ def test_fewer_rows_than_a_batch_are_repeated() -> None:
 def test_where_documents_could_not_be_kept_apart_packing_is_refused(
     config: dict[str, Any], reason: str
 ) -> None:
-    plan = plan_from({"model": "x", "techniques": {"packing": {}}})
+    plan = plan_from(
+        {"model": "x", "workload": {"sequence_length": 64}, "techniques": {"packing": {}}}
+    )
     (problem,) = problems(plan, config)
     assert reason in problem.reason and problem.override == "padding=on"
 
@@ -336,7 +338,9 @@ def test_flash_attention_packs_one_row_at_a_time() -> None:
 
 
 def test_packing_fits_the_families(families: dict[str, Any]) -> None:
-    plan = plan_from({"model": "x", "techniques": {"packing": {}}})
+    plan = plan_from(
+        {"model": "x", "workload": {"sequence_length": 64}, "techniques": {"packing": {}}}
+    )
     assert not [problem for config in families.values() for problem in problems(plan, config)]
 
 
