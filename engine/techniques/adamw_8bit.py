@@ -13,7 +13,7 @@ from memwb.engine.techniques.adamw import adamw_states
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Parameters of 8-bit AdamW."""
+    """Parameters of an optimizer with two moments, whatever these are kept in."""
 
     weight_decay: Annotated[float, Meta(ge=0, description="decoupled weight decay")] = 0.0
     beta1: Annotated[float, Meta(ge=0, lt=1, description="decay of the first moment")] = 0.9

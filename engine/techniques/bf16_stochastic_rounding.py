@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta
+from typing import Any
 
 from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Relation, Technique
 from memwb.engine.techniques.adamw import adamw_states, tensors
 from memwb.engine.techniques.adamw_4bit import LEARNING_RATES
-
-
-class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Parameters of stochastic rounding."""
-
-    weight_decay: Annotated[float, Meta(ge=0, description="decoupled weight decay")] = 0.0
-    beta1: Annotated[float, Meta(ge=0, lt=1, description="decay of the first moment")] = 0.9
-    beta2: Annotated[float, Meta(ge=0, lt=1, description="decay of the second moment")] = 0.999
-
+from memwb.engine.techniques.adamw_8bit import Params
 
 technique = Technique(
     name="bf16_stochastic_rounding",
