@@ -198,7 +198,10 @@ class Workbench(App[None]):
 
     def _ended(self, event: Ended) -> None:
         label = self.live.label if self.live is not None else ""
-        if event.outcome == "done":
+        if event.outcome == "done" and event.title:
+            text = "\n".join((event.what, event.fix))
+            self.main.tell("warning", f"{label} {event.title}".strip(), text)
+        elif event.outcome == "done":
             self.main.notice.clear()
         else:
             kind, title, text = texts.outcome(event, label)

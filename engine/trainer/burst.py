@@ -39,7 +39,7 @@ from memwb.engine.trainer import inventory
 from memwb.engine.trainer.device import device_for
 from memwb.engine.trainer.labels import Labels
 from memwb.engine.trainer.meter import Meter, meter_for
-from memwb.engine.trainer.outcome import ended_by, refused
+from memwb.engine.trainer.outcome import done, ended_by, refused
 from memwb.engine.trainer.phases import Phases
 from memwb.engine.trainer.trace import GRADIENTS, OPTIMIZER, WEIGHTS
 
@@ -160,13 +160,8 @@ class _Run:
         module.main(list(argv))
         known = self._timed and self._timed_tokens
         speed = self._timed_tokens / self._timed if known else None
-        return Ended(
-            self._about.burst,
-            "done",
-            self.meter.peak(),
-            tokens_per_second=speed,
-            padding=self._labels.padding,
-        )
+        ended = done(self._about.burst, self.losses, self.meter.peak())
+        return msgspec.structs.replace(ended, tokens_per_second=speed, padding=self._labels.padding)
 
     def abandon(self) -> None:
         """After an exception: what is known of the unfinished span still counts."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.protocol import CATEGORIES, Ended, Peak
@@ -13,6 +14,21 @@ EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "oom": 3, "stopped": 130}
 
 _NO_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "CUDA out of memory")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def done(burst: str, losses: Sequence[float], peak: Peak | None) -> Ended:
+    """The event of a burst that came to its end; says so when its loss left the numbers."""
+    wild = next((step for step, loss in enumerate(losses, 1) if not math.isfinite(loss)), 0)
+    if not wild:
+        return Ended(burst, "done", peak)
+    return Ended(
+        burst,
+        "done",
+        peak,
+        title=f"The loss is no number from step {wild} on",
+        what="the weights have overflowed: memory and speed are measured, the losses mean nothing",
+        fix="Lower workload.learning_rate, clip gradients, or take a wider precision.",
+    )
 
 
 def ended_by(

@@ -238,3 +238,12 @@ def test_the_decoder_is_found_below_heads_and_adapters(kind: str) -> None:
     decoder = decoder_of(model)
     assert decoder is not model and not hasattr(decoder, "lm_head")
     assert decoder_of(get_peft_model(model, LoraConfig(target_modules="all-linear"))) is decoder
+
+
+def test_a_loss_that_is_no_number_is_told() -> None:
+    from memwb.engine.trainer.outcome import done
+
+    assert done("1", [3.0, 2.0], None).title == ""
+    told = done("1", [3.0, float("nan"), float("nan")], None)
+    assert told.outcome == "done"
+    assert "from step 2" in told.title and "learning_rate" in told.fix

@@ -70,7 +70,8 @@ def document(result: Result) -> dict[str, Any]:
         "predicted": None,
     }
     if ended.title:
-        found["error"] = {"title": ended.title, "what": ended.what, "fix": ended.fix}
+        kind = "warning" if ended.outcome == "done" else "error"
+        found[kind] = {"title": ended.title, "what": ended.what, "fix": ended.fix}
     return found
 
 
