@@ -26,6 +26,7 @@ from memwb.engine.protocol import (
     Step,
     Stop,
 )
+from memwb.engine.technique import GROUPS
 from memwb.workbench import dialogs, library, state
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.panels import texts
@@ -99,6 +100,7 @@ class Workbench(App[None]):
         self._start_engine()
         self.run_worker(self.main.plan_panel.prepare(), group="fields")
         self.run_worker(self._load_history(), group="history")
+        self.run_worker(self._assume_device(), group="device")
         self._resolve_model()
         if self._warning is not None:
             self.tell_error(self._warning)
@@ -107,6 +109,12 @@ class Workbench(App[None]):
             self.main.tell("warning", title, "\n".join([*found, str(paths.settings_file())]))
         # Changing the theme is kept from here on, not while it is being set at the start.
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
+
+    async def _assume_device(self) -> None:
+        """What cannot run here is told before the engine has answered, which takes seconds."""
+        found = await asyncio.to_thread(library.assumed_device)
+        if self.device is None:
+            self.main.plan_panel.meet(found)
 
     def _keep_theme(self, name: str) -> None:
         try:
@@ -206,7 +214,7 @@ class Workbench(App[None]):
         else:
             kind, title, text = texts.outcome(event, label)
             self._failure = f"{title}: {event.what}"
-            self.main.tell(kind, title, text)
+            self.main.tell(kind, title, text, passing=event.outcome == "refused")
         self._bursting = False
         self._set_engine("ready")
         if self.live is not None:
@@ -264,6 +272,8 @@ class Workbench(App[None]):
 
     def _take(self, session: Session) -> None:
         before = self.session.plan
+        if before != session.plan and self.main.notice.passing:
+            self.main.notice.clear()
         self.keep(session)
         if (before.model, before.weights) != (session.plan.model, session.plan.weights):
             self.model = None
@@ -272,6 +282,11 @@ class Workbench(App[None]):
     def fold(self, group: str) -> None:
         """Fold a group of the plan, or unfold it."""
         self.keep(state.folded(self.session, group))
+
+    def fold_all(self) -> None:
+        """Fold every group of the plan, or unfold them if all are."""
+        groups = ("model", "workload", *(group.name for group in GROUPS))
+        self.keep(state.folded_all(self.session, groups))
 
     def arrange(self, layout: Session) -> None:
         """Another panel has the focus, or the screen for itself."""
@@ -340,9 +355,7 @@ class Workbench(App[None]):
 
     def action_run(self) -> None:
         """Run the plan; with no engine, start one and run when it is ready."""
-        found = library.why_not(self.session.plan, self.config)
-        if found is not None:
-            self.tell_error(found)
+        if self.refused():
             return
         if self.engine_state == "dead":
             self.main.notice.clear()
@@ -367,6 +380,13 @@ class Workbench(App[None]):
         self._live_baseline = None
         self._set_engine("running")
         self._pump.start(self.session.plan, self.settings)
+
+    def refused(self) -> bool:
+        """Whether the plan cannot run as it stands; then that is told."""
+        title, text = texts.refusal(self.session.plan, self.config, self.settings.keymap)
+        if title:
+            self.main.tell("error", title, text, passing=True)
+        return bool(title)
 
     def action_stop(self) -> None:
         """Ask the burst to stop."""

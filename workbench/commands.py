@@ -66,6 +66,13 @@ COMMANDS = (
         "Make the edit that a problem proposes, at the cursor or else the first.",
     ),
     Command(
+        "fold_all",
+        "z",
+        "fold_all",
+        "Fold or unfold all groups",
+        "Show the groups of the plan alone, each with what is on in it, or all of their rows.",
+    ),
+    Command(
         "model",
         "o",
         "app.model",

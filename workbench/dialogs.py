@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memwb.engine.plan import Plan
-from memwb.workbench import library, state
+from memwb.workbench import state
 
 if TYPE_CHECKING:
     from memwb.workbench.app import Workbench
@@ -47,9 +47,7 @@ def export(app: Workbench) -> None:
     """The script of the plan, if there can be one."""
     from memwb.workbench.screens.export import ExportScreen
 
-    found = library.why_not(app.session.plan, app.config)
-    if found is not None:
-        app.tell_error(found)
+    if app.refused():
         return
 
     def exported(target: str | None) -> None:

@@ -8,7 +8,7 @@ from memwb.workbench.units import gib
 
 
 def sections(explanation: Explanation) -> list[Section]:
-    """Every section of the text, the arithmetic last."""
+    """Every section of the text; the arithmetic comes before the parameters, which are many."""
     rows = tuple(
         (each.category, f"{change(each)}   {each.formula}") for each in explanation.effects
     )
@@ -16,7 +16,7 @@ def sections(explanation: Explanation) -> list[Section]:
         rows = (("not known", explanation.unknown),)
     told = list(explanation.sections)
     if rows:
-        told.append(Section(f"Bytes by arithmetic: {explanation.setting}", rows))
+        told.insert(1, Section(f"Bytes by arithmetic: {explanation.setting}", rows))
     return told
 
 

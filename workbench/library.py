@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, check
+from memwb.engine.plan import Plan
 from memwb.workbench.trace import Trace, trace_of
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.guard import Baseline, Verdict
+    from memwb.engine.protocol import Device
     from memwb.engine.runs import Summary
     from memwb.workbench.pump import Engine
     from memwb.workbench.settings import Settings
@@ -91,13 +91,11 @@ def verdict_between(folder: str, other: str) -> Verdict | None:
     return compare(run.losses, found) if found is not None else None
 
 
-def why_not(plan: Plan, config: Mapping[str, Any] | None) -> MemwbError | None:
-    """Why the plan cannot run as it stands, on a model of that config if it is known, or None."""
-    try:
-        check(plan, config)
-    except MemwbError as error:
-        return MemwbError(error.title, error.what, f"{error.fix.partition(' (-o')[0]} Or press f.")
-    return None
+def assumed_device() -> Device:
+    """The device that a burst would most likely run on, told without torch."""
+    from memwb.workbench.headless.devices import assumed
+
+    return assumed("auto")
 
 
 def script(plan: Plan, settings: Settings, merge: bool = False) -> str:

@@ -65,6 +65,12 @@ def folded(session: Session, group: str) -> Session:
     return replace(session, folded=(*session.folded, group))
 
 
+def folded_all(session: Session, groups: tuple[str, ...]) -> Session:
+    """The session with all of these groups folded, or none if they were all folded."""
+    shut = set(groups) <= set(session.folded)
+    return replace(session, folded=() if shut else groups)
+
+
 def shown(session: Session, folder: str) -> Session:
     """The session with one run in the charts and nothing laid over it."""
     return replace(session, shown=folder, marks=())

@@ -434,5 +434,5 @@ async def test_a_mistyped_choice_is_answered_with_the_choices(bench: Any) -> Non
         rows(app).select("value:workload.schedule")
         await pilot.press("enter", *"cosin")
         await pilot.pause()
-        note = str(main(app).query_one("#note").render())
+        note = " ".join(str(main(app).query_one("#note").render()).split())
         assert "constant | cosine | linear" in note and "did you mean 'cosine'?" in note

@@ -1,7 +1,8 @@
-"""The field that opens over a row to edit its value, with what is wrong said below it."""
+"""The field that opens over a row to edit its value, with what is wrong said beside it."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
@@ -48,7 +49,8 @@ class Editor(Vertical):
         self._check = check
         self._accept = accept
         self._leave = leave
-        self._hint = ""
+        self._hint = self._said = ""
+        self._where = (0, 0, 40, 40)
         self.path = ""
 
     def compose(self) -> ComposeResult:
@@ -64,6 +66,11 @@ class Editor(Vertical):
         self.display = True
         self.screen.set_focus(field)
         self._answer(text)
+
+    def place(self, x: int, line: int, width: int, height: int) -> None:
+        """Stand on a line of a panel of that height; what is said goes where there is room."""
+        self._where = (x, line, width, height)
+        self._lay()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say at once what is wrong."""
@@ -92,7 +99,26 @@ class Editor(Vertical):
 
     def _answer(self, text: str) -> None:
         wrong = self._check(self.path, text)
-        note = self.query_one("#note", Static)
-        note.update(f"✗ {wrong}" if wrong else self._hint)
-        for widget in (note, self.query_one(Input)):
+        self._said = f"✗ {wrong}" if wrong else self._hint
+        for widget in (self.query_one("#note"), self.query_one(Input)):
             widget.set_class(bool(wrong), "-bad")
+        self._lay()
+
+    def _lay(self) -> None:
+        """What is said below the field, above it where more fits, and no more than fits."""
+        x, line, width, height = self._where
+        note, field = self.query_one("#note", Static), self.query_one(Input)
+        lines = textwrap.wrap(self._said, max(8, width - 2), break_on_hyphens=False)
+        below = max(0, height - line - 1)
+        over = len(lines) > below and line > below
+        room = line if over else below
+        if len(lines) > room:
+            lines = lines[:room]
+            lines[-1:] = [f"{last[: width - 3]}…" for last in lines[-1:]]
+        note.update("\n".join(lines))
+        note.display = bool(lines)
+        first = note if over else field
+        if self.children[0] is not first:
+            self.move_child(first, before=0)
+        self.styles.offset = (x, line - len(lines) if over else line)
+        self.styles.width = width

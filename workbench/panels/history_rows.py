@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from memwb.engine.technique import techniques
 from memwb.workbench.panels.rows import Row, Spans
 from memwb.workbench.units import gib, name, rate
 
@@ -38,7 +39,9 @@ def _row(run: Summary, shown: str, marks: tuple[str, ...], width: int) -> Row:
     sign, style = OUTCOME.get(run.outcome, ("?", "warning"))
     mark = "AB"[marks.index(run.folder)] if run.folder in marks else " "
     here = "›" if run.folder == shown or run.folder in marks else " "
-    names = " + ".join(run.techniques) or "plain"
+    known = techniques()
+    # A run may be of a technique that this version does not know.
+    names = " + ".join(known[n].title if n in known else n for n in run.techniques) or "plain"
     left: Spans = (
         (f"{here}", "accent"),
         (mark, "accent"),

@@ -22,8 +22,12 @@ class Notice(Static):
     }
     """
 
-    def tell(self, kind: str, title: str, text: str = "") -> None:
+    passing = False
+    """Whether the message is about the plan as it stood."""
+
+    def tell(self, kind: str, title: str, text: str = "", passing: bool = False) -> None:
         """Show a message; ``kind`` is information, warning or error."""
+        self.passing = passing
         style = {"error": "bold $text-error", "warning": "bold $text-warning"}
         head = Content.assemble(
             (title, style.get(kind, "bold $text-primary")), ("   esc", "$foreground 50%")

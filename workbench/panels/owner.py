@@ -21,6 +21,9 @@ class Owner(Protocol):
     def fold(self, group: str) -> None:
         """Fold a group of the plan, or unfold it."""
 
+    def fold_all(self) -> None:
+        """Fold every group of the plan, or unfold them if all are."""
+
     def arrange(self, layout: Session) -> None:
         """Take over the layout of a session."""
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
 from textual.widgets import Input, Static
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, override, problems, toggle
+from memwb.engine.plan import Plan, Problem, override, problems, toggle
 from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
 from memwb.workbench.panels import plan_rows, texts
 from memwb.workbench.panels.field import Field
+from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.state import Session
@@ -23,7 +25,6 @@ from memwb.workbench.state import Session
 if TYPE_CHECKING:
     from memwb.engine.explain import Explanation
     from memwb.engine.protocol import Device
-    from memwb.workbench.panels.editor import Editor
 
 Config = Mapping[str, Any] | None
 """The content of the model's config.json; None while it is not known."""
@@ -46,6 +47,7 @@ class PlanPanel(Vertical):
         self.config: Config = None
         self.device: Device | None = None
         self.wanted = ""
+        self.found: list[Problem] = []
         self._first = session.row
 
     def compose(self) -> ComposeResult:
@@ -76,12 +78,16 @@ class PlanPanel(Vertical):
         config: Config = None,
     ) -> None:
         """Another plan, other folds, other facts about the model; device and config once known."""
+        changed = (plan, folded) != (self.plan, self.folded)
         self.plan, self.folded, self.facts = plan, folded, facts
-        self.device, self.config = device, config
+        self.device, self.config = device or self.device, config
         self._fill()
-        found = problems(plan, config)
-        self.border_subtitle = f"✗ {len(found)} to mend" if found else ""
-        self.set_class(bool(found), "-problems")
+        if changed:
+            # What a key has just brought about is to be seen.
+            self.rows.reveal(*plan_rows.block(self.rows.rows, self.rows.cursor))
+        self.found = problems(plan, config)
+        self.border_subtitle = f"✗ {len(self.found)} to mend" if self.found else ""
+        self.set_class(bool(self.found), "-problems")
 
     def meet(self, device: Device) -> None:
         """The device is known: what cannot run on it is told."""
@@ -135,16 +141,19 @@ class PlanPanel(Vertical):
         elif kind == "technique":
             await self._edit_technique(rest)
 
-    def mend(self) -> bool:
-        """Make the edit of the first problem, of the cursor's technique if it has one."""
+    def mend(self) -> str:
+        """Make the edit of the first problem, of the cursor's technique if it has one.
+
+        Returns what was done, or nothing where there was nothing to do.
+        """
         found = problems(self.plan, self.config)
         name = self.technique_at_cursor()
         found.sort(key=lambda problem: problem.technique != name)
         for problem in found:
             if problem.override:
                 self._owner.change_plan(override(self.plan, problem.override))
-                return True
-        return False
+                return texts.mended(problem, len(self.found))
+        return ""
 
     async def prepare(self) -> None:
         """Mount the fields, which no first paint needs; then they open without a wait."""
@@ -153,13 +162,18 @@ class PlanPanel(Vertical):
         if not self.query(Editor):
             field = Field(placeholder="filter techniques", id="filter")
             field.display = False
-            await self.mount(Editor(self._wrong, self.accept, self.leave), field)
+            kept = Line(id="kept")
+            kept.display = False
+            await self.mount(Editor(self._wrong, self.accept, self.leave), field, kept)
+            # However the list scrolls, the field stays on its row.
+            self.watch(self.rows, "scroll_y", self._place_open, init=False)
 
     async def filter(self) -> None:
         """Open the field that narrows the rows."""
         await self.prepare()
         field = self.query_one("#filter")
         field.display = True
+        self.query_one("#kept").display = False
         self.screen.set_focus(field)
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -187,8 +201,11 @@ class PlanPanel(Vertical):
         field = self.query_one("#filter", Field)
         await field.settled()
         self._narrow(field.value)
-        field.display = bool(self.wanted)
+        line = self.query_one("#kept", Line)
+        line.show(Content(f" /{self.wanted}"), "[$text-muted]esc clears [/]")
+        line.display = bool(self.wanted)
         self.screen.set_focus(self.rows)
+        field.display = False
 
     def clear_filter(self) -> bool:
         """Every row again; False when nothing was filtered."""
@@ -200,6 +217,7 @@ class PlanPanel(Vertical):
         for field in fields:
             field.display = False
             field.value = ""  # type: ignore[attr-defined]
+            self.query_one("#kept").display = False
         self._fill()
         self.screen.set_focus(self.rows)
         return True
@@ -235,12 +253,14 @@ class PlanPanel(Vertical):
     def _fill(self) -> None:
         width = self.rows.scrollable_content_region.width or 44
         shown = (self.folded, self.wanted, width, self.facts, self.device, self.config)
+        before = self.row.id if self.row else ""
         self.rows.fill(plan_rows.plan_rows(self.plan, *shown))
+        if self.row is None or self.row.id != before:
+            # Its row is gone, as a parameter's with its technique: the nearest it belongs to.
+            any(self.rows.select(each) for each in plan_rows.above(before))
         self._tell()
-        for editor in self.query("Editor"):
-            if editor.display:
-                # The row may stand elsewhere now, once all of this is laid out.
-                self.call_after_refresh(self._place, editor)
+        # The row may stand elsewhere now, once all of this is laid out.
+        self.call_after_refresh(self._place_open)
 
     def _tell(self) -> None:
         if self.screen.has_class("-tall"):
@@ -269,12 +289,14 @@ class PlanPanel(Vertical):
         self._owner.change_plan(override(self.plan, text))
 
     async def _edit_technique(self, name: str) -> None:
-        """Switch it on if it is off; open its first parameter if it has one."""
+        """Open its first parameter, switched on if it is off; or say that it has none."""
         fields = techniques()[name].params.__struct_fields__
+        if not fields:
+            self.app.notify(texts.nothing_to_edit(name, name in self.plan.techniques))
+            return
         if name not in self.plan.techniques:
             self._owner.change_plan(toggle(self.plan, name, True))
-        if fields:
-            await self._open(f"techniques.{name}.{fields[0]}")
+        await self._open(f"techniques.{name}.{fields[0]}")
 
     async def _open_neighbour(self, path: str, step: int) -> None:
         values = [row.id for row in self.rows.rows if row.id.startswith("value:")]
@@ -290,23 +312,25 @@ class PlanPanel(Vertical):
         editor = self.query_one(Editor)
         text = plan_rows.text_of(plan_rows.value_at(self.plan, path))
         editor.open(path, text, self._hint(path))
-        self._place(editor)
-        # Once more when the list has scrolled: the row has come to stand elsewhere.
-        self.call_after_refresh(self._place, editor)
+        self._place_open()
 
-    def _place(self, editor: Editor) -> None:
-        line = self.rows.line_of(f"value:{editor.path}")
-        height = self.rows.size.height
-        width = self.rows.scrollable_content_region.width
-        editor.styles.offset = (plan_rows.LABEL, max(0, min(line, height - 3)))
-        editor.styles.width = max(12, width - plan_rows.LABEL)
+    def _place_open(self) -> None:
+        from memwb.workbench.panels.editor import Editor
+
+        for editor in self.query(Editor):
+            if not editor.display:
+                continue
+            line = self.rows.line_of(f"value:{editor.path}")
+            line = max(0, min(line, self.rows.size.height - 1))
+            width = max(12, self.rows.scrollable_content_region.width - plan_rows.LABEL)
+            editor.place(plan_rows.LABEL, line, width, self.content_size.height)
 
     def _wrong(self, path: str, text: str) -> str:
         try:
             override(self.plan, f"{path}={text}")
         except MemwbError as error:
             _, _, reason = error.what.partition(": ")
-            return reason or error.what
+            return texts.expected(plan_rows.field(path), reason or error.what)
         return ""
 
     def _hint(self, path: str) -> str:

@@ -55,8 +55,9 @@ def plan_rows(
         for item in members:
             mine = [problem for problem in found if problem.technique == item.name]
             inside += technique_rows(item, plan, item.name in acting, mine, width, device)
-        on = [item.title for item in members if item.name in acting]
-        rows += _section(group.name, group.title, inside, shut, ", ".join(on))
+        on = ", ".join(item.title for item in members if item.name in acting)
+        bad = any(problem.technique == item.name for item in members for problem in found)
+        rows += _section(group.name, group.title, inside, shut, on, bad)
     return (_filtered(rows, wanted) or [NOTHING]) if wanted else rows
 
 
@@ -84,6 +85,9 @@ def technique_rows(
     rows = [Row(row, left)]
     if missing:
         rows += _wrapped(row, missing, "muted" if not chosen else "error", width)
+    for problem in found:
+        rows += _wrapped(row, problem.reason, "error", width)
+        rows += _wrapped(row, f"f  {problem.fix}", "warning", width)
     if chosen:
         values = plan.techniques[technique.name]
         rows += [
@@ -95,9 +99,6 @@ def technique_rows(
             )
             for item in parameters_of(technique)
         ]
-    for problem in found:
-        rows += _wrapped(row, problem.reason, "error", width)
-        rows += _wrapped(row, f"f  {problem.fix}", "warning", width)
     return rows
 
 
@@ -174,10 +175,16 @@ def _summary(plan: Plan) -> str:
 
 
 def _section(
-    group: str, title: str, inside: list[Row], shut: tuple[str, ...], brief: str
+    group: str,
+    title: str,
+    inside: list[Row],
+    shut: tuple[str, ...],
+    brief: str,
+    bad: bool = False,
 ) -> list[Row]:
     if group in shut:
-        return [Row(f"group:{group}", ((f"▸ {title}", "group"), (f"  {brief}", "muted")))]
+        told = (f"  ✗ {brief}", "error") if bad else (f"  {brief}", "muted")
+        return [Row(f"group:{group}", ((f"▸ {title}", "group"), told))]
     return [Row(f"group:{group}", ((f"▾ {title}", "group"),)), *inside]
 
 
@@ -207,24 +214,77 @@ def best(rows: list[Row], wanted: str) -> str:
     return ""
 
 
+def above(row: str) -> tuple[str, ...]:
+    """The ids of the rows that a row belongs to, the nearest first."""
+    kind, _, rest = row.partition(":")
+    if kind == "group":
+        return ()
+    if kind == "model" or rest == "weights":
+        return ("group:model",)
+    if rest.startswith("workload."):
+        return ("group:workload",)
+    name = rest.split(".")[1] if rest.startswith("techniques.") else rest
+    if name not in techniques():
+        return ()
+    return (f"technique:{name}", f"group:{techniques()[name].group}")
+
+
+def block(rows: list[Row], at: int) -> tuple[int, int]:
+    """The first and the last row of what the row there belongs to, a group's name included.
+
+    A technique with its notes and parameters, or a whole group.
+    """
+    if at >= len(rows):
+        return at, at
+    mine = _part(rows[at])
+    first = last = at
+    is_group = mine.startswith("group:")
+    while last + 1 < len(rows):
+        other = _part(rows[last + 1])
+        if other != mine and (not is_group or other.startswith("group:")):
+            break
+        last += 1
+    while not is_group and first and _part(rows[first - 1]) == mine:
+        first -= 1
+    with_name = first > 0 and rows[first - 1].id.startswith("group:")
+    return first - with_name, last
+
+
+def _title(row: Row) -> str:
+    return "".join(piece for piece, _ in row.left).lstrip(" ▾▸")
+
+
+def _part(row: Row) -> str:
+    part = row.id.removeprefix("note:")
+    return above(part)[0] if part.startswith("value:techniques.") else part
+
+
 def _filtered(rows: list[Row], wanted: str) -> list[Row]:
-    """The rows that contain the text, with the notes and group of each."""
+    """The rows that contain the text, in what is seen of them or in their name in a plan.
+
+    Each with its notes, its group and its technique; with a technique come its parameters, with
+    a group's title all of it.
+    """
     kept: list[Row] = []
-    group: Row | None = None
-    keep = False
+    heads: list[Row] = []  # the group and the technique that are not shown yet
+    whole = mine = keep = False
     for row in rows:
-        text = "".join(piece for piece, _ in row.left)
-        if row.id.startswith("group:"):
-            group, keep = row, False
-            continue
+        kind, _, rest = row.id.partition(":")
+        parameter = rest.startswith("techniques.")
         if row.selectable:
-            belongs = row.id.startswith("value:techniques.") and keep
-            keep = belongs or wanted.lower() in f"{text} {row.id}".lower()
-        if keep:
-            if group is not None:
-                kept.append(group)
-                group = None
-            kept.append(row)
+            text = "".join(piece for piece, _ in row.left) + " "
+            text += "" if kind == "group" else rest.rpartition(".")[2]
+            keep = wanted.lower() in text.lower()
+        if kind == "group":
+            heads, whole = [row], wanted.lower() in _title(row).lower()
+            continue
+        if kind == "technique":
+            heads, mine = [each for each in heads if each.id.startswith("group:")], keep
+        if keep or whole or (parameter and mine):
+            kept += [*heads, row]
+            heads = []
+        elif kind == "technique":
+            heads.append(row)
     return kept
 
 

@@ -107,14 +107,32 @@ class Rows(ScrollView, can_focus=True):
         return self.rows[self.cursor] if self.cursor < len(self.rows) else None
 
     def fill(self, rows: Sequence[Row]) -> None:
-        """Other rows; the cursor stays on the row it stood on, or near where that was."""
+        """Other rows; the cursor stays on the row it stood on, or near where that was.
+
+        On the same line too, so that what is filled in above does not push the list away.
+        """
         before = self.current.id if self.current else ""
+        line, top = self.cursor - self.scroll_offset.y, self.scroll_offset.y
         self.rows = list(rows)
         places = [place for place, row in enumerate(self.rows) if row.id == before]
         at = places[0] if places else min(self.cursor, max(0, len(self.rows) - 1))
         self.set_reactive(Rows.cursor, self._selectable(at, 1))
         self.virtual_size = Size(1, len(self.rows))
+        height = self.size.height
+        if 0 <= line < height and (top or self.cursor >= height):
+            self._scroll(self.cursor - line)
         self.refresh()
+
+    def reveal(self, first: int, last: int) -> None:
+        """Scroll so far that these rows are seen; if not all, the first; the cursor always."""
+        height = self.size.height
+        top = max(self.scroll_offset.y, last - height + 1)
+        top = max(min(top, first), self.cursor - height + 1)
+        if height:
+            self._scroll(min(top, self.cursor))
+
+    def _scroll(self, top: int) -> None:
+        self.scroll_to(y=max(0, top), animate=False, force=True, immediate=True)
 
     def select(self, row_id: str) -> bool:
         """Put the cursor on the row of that id; False when there is none."""
@@ -128,8 +146,10 @@ class Rows(ScrollView, can_focus=True):
         """Keep the cursor in sight and tell who listens."""
         for line in {old, new}:
             self.refresh_line(line)
-        # One line above stays visible, so that a group's name is seen with its first row.
-        self.scroll_to_region(Region(0, max(0, new - 1), 1, 3), animate=False, force=True)
+        if self.size.height:
+            # One line above stays visible, so that a group's name is seen with its first row.
+            around = Region(0, max(0, new - 1), 1, 3)
+            self.scroll_to_region(around, animate=False, force=True, immediate=True)
         if old != new and self.current is not None:
             self.post_message(self.Moved(self, self.current))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
-from memwb.engine.plan import Plan, active
+from memwb.engine.plan import Plan, Problem, Workload, active, problems
 from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
-from memwb.engine.technique import techniques
-from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.engine.technique import GROUPS, Parameter, techniques
+from memwb.workbench.commands import COMMANDS, Command, shown_key
 from memwb.workbench.deviation import share, verdict_line
 from memwb.workbench.explained import change
 from memwb.workbench.panels import plan_rows
@@ -95,6 +96,8 @@ def about_row(row: str, explanation: Explanation | None) -> Content:
         kind = " | ".join(map(str, field.choices)) or field.type
         lines.append(Content.assemble((field.name.replace("_", " "), "bold"), f"  {kind}"))
         lines.append(Content.styled(field.description, MUTED))
+    elif explanation is None and (told := _about(row)):
+        lines += [Content.styled(told[0], "bold"), Content.styled(told[1], MUTED)]
     elif explanation is not None:
         technique = techniques()[explanation.name]
         for label, text in (("saves", technique.saves), ("costs", technique.costs)):
@@ -103,6 +106,66 @@ def about_row(row: str, explanation: Explanation | None) -> Content:
         label = f"{effect.category}  "
         lines.append(Content.assemble((label, "$text-accent"), change(effect)))
     return Content("\n").join(lines)
+
+
+def _about(row: str) -> tuple[str, str]:
+    """A title and a sentence on the model's row or that of a group; nothing on others."""
+    if row in ("model", "group:model"):
+        field = plan_rows.field("model")
+        return "model", f"{field.description if field else ''}; o searches what there is"
+    if row == "group:workload":
+        return "workload", " ".join((Workload.__doc__ or "").split())
+    for group in GROUPS:
+        if row == f"group:{group.name}":
+            one = "one of them at a time" if group.exclusive else "any of them together"
+            members = (each.title for each in techniques().values() if each.group == group.name)
+            return f"{group.title}, {one}", ", ".join(members)
+    return "", ""
+
+
+def refusal(
+    plan: Plan, config: Mapping[str, Any] | None, keymap: dict[str, str]
+) -> tuple[str, str]:
+    """Why the plan cannot run as it stands and the key that mends it; empty where it can."""
+    found = problems(plan, config)
+    if not found:
+        return "", ""
+    first, key = found[0], shown_key(_command("fix"), keymap)
+    more = f"\n{len(found) - 1} more to mend" if len(found) > 1 else ""
+    text = f"{_title(first.technique)}: {first.reason}\n{key}  {first.fix}{more}"
+    return "This plan cannot run as it stands", text
+
+
+def mended(problem: Problem, left: int) -> str:
+    """What the edit of a problem has done, and how many are left."""
+    name, _, value = problem.override.partition("=")
+    done = f"Set {name} to {value}."
+    if value in ("on", "off"):
+        done = f"Turned {_title(name)} {value}."
+    why = f"{_title(problem.technique)}: {problem.reason}"
+    return f"{done} {why}" + (f"\n{left} more to mend" if left else "")
+
+
+def nothing_to_edit(technique: str, on: bool) -> str:
+    """Said where Enter finds no parameter to edit."""
+    return f"{_title(technique)} has no parameters; space turns it {'off' if on else 'on'}."
+
+
+def expected(field: Parameter | None, reason: str) -> str:
+    """What is wrong with a typed value, in words instead of the names of types."""
+    if field is None or ", got " not in reason:
+        return reason
+    kinds = field.type.split(" | ")
+    words = {"float": "a number", "int": "a whole number", "bool": "true or false"}
+    return next((f"give {words[kind]}" for kind in words if kind in kinds), reason)
+
+
+def _title(name: str) -> str:
+    return techniques()[name].title if name in techniques() else name
+
+
+def _command(name: str) -> Command:
+    return next(command for command in COMMANDS if command.id == name)
 
 
 def no_gpu(device: Device | None) -> str:
@@ -281,7 +344,9 @@ def tabs(current: str, maximised: bool) -> Content:
     return Content(" ").join(parts)
 
 
-def footer(panel: str, running: bool, typing: bool, keymap: dict[str, str]) -> Content:
+def footer(
+    panel: str, running: bool, typing: bool, keymap: dict[str, str], broken: bool = False
+) -> Content:
     """At most six keys: those that matter in the focused panel and in this state."""
     if typing:
         keys = (("↵", "take it"), ("tab", "take it, next value"), ("esc", "leave"))
@@ -295,7 +360,9 @@ def footer(panel: str, running: bool, typing: bool, keymap: dict[str, str]) -> C
     if panel in ("memory", "loss", "peak"):
         first = [("freeze", "freeze"), ("maximise", "maximise")]
     go = ("stop", "stop") if running else ("run", "run")
-    pairs = [*first, go, ("export", "export"), ("help", "help"), ("palette", "commands")]
+    # A plan that cannot run cannot be exported either.
+    third = ("fix", "mend") if broken else ("export", "export")
+    pairs = [*first, go, third, ("help", "help"), ("palette", "commands")]
     return Content(" ").join(
         Content.from_markup(
             f"[@click={_clickable(known[name].action)}] [b $text-accent]$key[/] {word} [/]",

@@ -17,19 +17,21 @@ from textual.widgets import Input, Static
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
+from memwb.engine.script import adapters_of
 from memwb.workbench import library
 from memwb.workbench.panels.field import Field
 from memwb.workbench.panels.line import Line
 from memwb.workbench.screens.dialog import DIALOG
 from memwb.workbench.settings import Settings
 
-KEYS = (
-    "[@click=screen.write][b $text-accent]w[/] write[/]   "
-    "[@click=screen.copy][b $text-accent]y[/] copy[/]   "
-    "[@click=screen.target][b $text-accent]t[/] change the folder[/]   "
-    "[@click=screen.merge][b $text-accent]m[/] merge adapters[/]   "
-    "[@click=screen.dismiss][b $text-accent]esc[/] leave[/]"
-)
+KEYS = {
+    "write": ("w", "write"),
+    "copy": ("y", "copy"),
+    "target": ("t", "folder"),
+    "merge": ("m", "merge adapters"),
+    "dismiss": ("esc", "leave"),
+}
+"""Actions with their keys; together they fit the smallest terminal."""
 
 
 class ExportScreen(ModalScreen[str | None]):
@@ -40,7 +42,7 @@ class ExportScreen(ModalScreen[str | None]):
         {DIALOG}
         #script {{ height: 1fr; margin-bottom: 1; background: $background; padding: 0 1; }}
         #text {{ width: auto; }}
-        #launch {{ height: 1; color: $text-accent; }}
+        #launch {{ height: auto; max-height: 3; color: $text-accent; }}
         .said {{ min-height: 1; }}
     }}
     """
@@ -72,7 +74,14 @@ class ExportScreen(ModalScreen[str | None]):
             yield Field(self._target, placeholder="folder")
             yield Static(id="launch", markup=False)
             yield Static(classes="said", markup=False)
-            yield Line(KEYS, id="export-keys")
+            yield Line(self._keys(), id="export-keys")
+
+    def _keys(self) -> str:
+        return "   ".join(
+            f"[@click=screen.{action}][b $text-accent]{key}[/] {word}[/]"
+            for action, (key, word) in KEYS.items()
+            if action != "merge" or adapters_of(self._plan)
+        )
 
     async def on_mount(self) -> None:
         """The script is put together in a thread: a model's folder may be slow to read."""
@@ -140,15 +149,14 @@ class ExportScreen(ModalScreen[str | None]):
 
     async def action_merge(self) -> None:
         """Let the script save adapters, or one model that they are added into."""
-        from memwb.engine.script import adapters_of
-
         if not adapters_of(self._plan):
             self._say("✗ There are no adapters to merge: the plan trains the model itself.", "-bad")
             return
         self._merge = not self._merge
+        self._launch()
         await self._write_script()
         what = "one model, its adapters added in" if self._merge else "the adapters"
-        self._say(f"With --output, train.py saves {what}.", "-good")
+        self._say(f"train.py saves {what}.", "-good")
 
     def action_copy(self) -> None:
         """Put the script on the terminal's clipboard."""
@@ -180,8 +188,10 @@ class ExportScreen(ModalScreen[str | None]):
 
     def _launch(self) -> None:
         # A quoted ~ is a folder of that name.
-        file = os.path.join(os.path.expanduser(self._target), "train.py")
-        place = shlex.quote(file) if self._target else "…"
+        folder = os.path.expanduser(self._target)
+        words = [os.path.join(folder, "train.py"), "--output", os.path.join(folder, "model")]
+        words += ["--merge"] if self._merge else []
+        place = shlex.join(words) if self._target else "…"
         self.query_one("#launch", Static).update(f"python {place}")
 
     def _say(self, text: str, kind: str) -> None:

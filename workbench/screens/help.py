@@ -67,7 +67,7 @@ OWN_KEYS = {
 
 
 KEYS = 13
-"""Columns of the keys and names at the left."""
+"""Columns of the keys and names at the left, as long as the longest does not need more."""
 
 
 class Page(Static):
@@ -88,7 +88,7 @@ class HelpScreen(ModalScreen[None]):
     DEFAULT_CSS = f"""
     HelpScreen {{
         {DIALOG}
-        .dialog {{ max-width: 92; padding: 1 2; }}
+        .dialog {{ max-width: 92; padding: 1 2; scrollbar-gutter: stable; }}
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -135,11 +135,13 @@ def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
 def technique_help(explanation: Explanation, width: int) -> Content:
     """The explanation of a technique as a page."""
     lines: list[Content] = []
-    for section in sections(explanation):
+    told = sections(explanation)
+    column = max(KEYS, *(len(label) + 1 for section in told for label, _ in section.rows))
+    for section in told:
         if section.title:
             title = textwrap.fill(section.title, max(16, width), subsequent_indent="  ")
             lines += [Content(), _head(title)]
-        lines += [_pair(label, text, width) for label, text in section.rows]
+        lines += [_pair(label, text, width, column) for label, text in section.rows]
     return Content("\n").join(lines)
 
 
@@ -147,15 +149,16 @@ def _head(text: str) -> Content:
     return Content.styled(text, "bold $text-primary")
 
 
-def _pair(key: str, text: str, width: int) -> Content:
+def _pair(key: str, text: str, width: int, column: int = KEYS) -> Content:
     """A key and its text, whose further lines stand under the first."""
-    label = f"{key:<{KEYS - 1}} "
+    label = f"{key:<{column - 1}} "
     # A key that is longer than its column takes from its own line alone.
     told = textwrap.fill(
         text,
-        max(16 + KEYS, width),
+        max(16 + column, width),
         initial_indent=" " * len(label),
-        subsequent_indent=" " * KEYS,
+        subsequent_indent=" " * column,
         break_long_words=False,
+        break_on_hyphens=False,
     )
     return Content.assemble((label, "$text-accent"), told[len(label) :])

@@ -72,7 +72,6 @@ class MainScreen(Screen[None]):
         self._session = session
         self._keymap = keymap
         self._engine = "starting"
-        self._device: Device | None = None
 
     def compose(self) -> ComposeResult:
         """Header, panels, notice, footer."""
@@ -161,7 +160,6 @@ class MainScreen(Screen[None]):
         self, model: Model | None, device: Device | None, engine: str, doing: str
     ) -> None:
         """The line at the top."""
-        self._device = device
         self.query_one("#header", Line).show(
             header_left(self._session.plan, model), *header_right(device, engine, doing)
         )
@@ -172,7 +170,8 @@ class MainScreen(Screen[None]):
         self._engine = engine
         running = engine in ("running", "stopping")
         typing = self.focused is not None and "field" in self.focused.classes
-        keys = footer(self._session.tab, running, typing, self._keymap)
+        broken = bool(self.plan_panel.found)
+        keys = footer(self._session.tab, running, typing, self._keymap, broken)
         self.query_one("#footer", Line).show(keys)
 
     def show_trace(
@@ -226,9 +225,9 @@ class MainScreen(Screen[None]):
         }
         self.set_focus(self.query_one(targets.get(name, f"#{name}")))
 
-    def tell(self, kind: str, title: str, text: str = "") -> None:
-        """A message above the footer."""
-        self.notice.tell(kind, title, text)
+    def tell(self, kind: str, title: str, text: str = "", passing: bool = False) -> None:
+        """A message above the footer; a passing one goes with the next edit of the plan."""
+        self.notice.tell(kind, title, text, passing)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While one types into a field every key is the field's."""
@@ -250,8 +249,13 @@ class MainScreen(Screen[None]):
 
     def action_fix(self) -> None:
         """Mend what is wrong with the plan."""
-        if not self._in_plan().mend():
-            self.app.notify("Nothing is wrong with this plan.")
+        done = self._in_plan().mend()
+        self.app.notify(done or "Nothing is wrong with this plan.", markup=False)
+
+    def action_fold_all(self) -> None:
+        """The groups alone, or all of the plan."""
+        self._in_plan()
+        self._owner.fold_all()
 
     async def action_filter(self) -> None:
         """Narrow the plan's rows."""
@@ -286,7 +290,7 @@ class MainScreen(Screen[None]):
         """Explain the technique at the cursor, or the focused panel."""
         from memwb.workbench.screens.help import HelpScreen
 
-        told = self.plan_panel.explained(self._device) if self.panel == "plan" else None
+        told = self.plan_panel.explained(self.plan_panel.device) if self.panel == "plan" else None
         self.app.push_screen(HelpScreen(self.panel, self._keymap, told))
 
     def on_descendant_focus(self) -> None:
