@@ -117,9 +117,9 @@ def _about(row: str) -> tuple[str, str]:
         return "workload", " ".join((Workload.__doc__ or "").split())
     for group in GROUPS:
         if row == f"group:{group.name}":
-            one = "one of them at a time" if group.exclusive else "any of them together"
-            members = (each.title for each in techniques().values() if each.group == group.name)
-            return f"{group.title}, {one}", ", ".join(members)
+            members = [each.title for each in techniques().values() if each.group == group.name]
+            how = ", one of them at a time" if group.exclusive else ", any of them together"
+            return f"{group.title}{how if len(members) > 1 else ''}", ", ".join(members)
     return "", ""
 
 
@@ -153,11 +153,14 @@ def nothing_to_edit(technique: str, on: bool) -> str:
 
 def expected(field: Parameter | None, reason: str) -> str:
     """What is wrong with a typed value, in words instead of the names of types."""
-    if field is None or ", got " not in reason:
+    words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
+    kinds = field.type.split(" | ") if field is not None else []
+    kind = next((kind for kind in words if kind in kinds), "")
+    if not kind or not reason.startswith("expected "):
         return reason
-    kinds = field.type.split(" | ")
-    words = {"float": "a number", "int": "a whole number", "bool": "true or false"}
-    return next((f"give {words[kind]}" for kind in words if kind in kinds), reason)
+    if ", got " in reason:
+        return f"give {words[kind]}"
+    return reason.replace(f"expected {kind}", f"give {words[kind]}")
 
 
 def _title(name: str) -> str:
