@@ -89,6 +89,7 @@ class HelpScreen(ModalScreen[None]):
     HelpScreen {{
         {DIALOG}
         .dialog {{ max-width: 92; padding: 1 2; scrollbar-gutter: stable; }}
+        &.-short .dialog {{ height: 100%; padding: 0 2; }}
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -101,6 +102,8 @@ class HelpScreen(ModalScreen[None]):
         self, panel: str, keymap: dict[str, str], explanation: Explanation | None = None
     ) -> None:
         super().__init__()
+        # Every line counts in a small terminal.
+        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-high")]
         self._panel = panel
         self._keymap = keymap
         self._explanation = explanation
