@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ def trace(folder: str, label: str) -> Trace:
 
 
 def baseline(folder: str) -> Baseline | None:
-    """The earlier run that a run's losses are held against; None where none is owed."""
+    """The earlier run that a run's losses are compared with; None where none can be."""
     from memwb.engine.guard import baseline_for
     from memwb.engine.runs import list_runs, read_summary
 
@@ -73,7 +73,7 @@ def baseline(folder: str) -> Baseline | None:
 
 
 def verdict(trace: Trace) -> Verdict | None:
-    """The losses so far against those of the baseline; None where nothing is owed."""
+    """The losses so far against those of the baseline; None where there is none."""
     if trace.baseline is None:
         return None
     from memwb.engine.guard import compare
@@ -82,13 +82,20 @@ def verdict(trace: Trace) -> Verdict | None:
 
 
 def verdict_between(folder: str, other: str) -> Verdict | None:
-    """A recorded run held against another one; None where it owes it no curve."""
+    """A recorded run held against another one; None where they cannot be compared."""
     from memwb.engine.guard import between, compare
     from memwb.engine.runs import read_summary
 
     run = read_summary(Path(folder))
     found = between(run, read_summary(Path(other)))
     return compare(run.losses, found) if found is not None else None
+
+
+def outside(runs: Sequence[Summary]) -> frozenset[str]:
+    """The folders of those runs whose losses are outside what their techniques allow."""
+    from memwb.engine.guard import outside
+
+    return outside(runs)
 
 
 def why_not(plan: Plan, config: Mapping[str, Any] | None) -> MemwbError | None:

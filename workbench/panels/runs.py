@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
+from memwb.workbench import library
 from memwb.workbench.panels.history_rows import history_rows
 from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.rows import Row, Rows
@@ -29,6 +31,7 @@ class RunsPanel(Vertical):
         self._runs: Sequence[Summary] = ()
         self._shown = ""
         self._marks: tuple[str, ...] = ()
+        self._outside: frozenset[str] = frozenset()
 
     def compose(self) -> ComposeResult:
         """The list."""
@@ -49,11 +52,20 @@ class RunsPanel(Vertical):
     def show(self, runs: Sequence[Summary], shown: str, marks: tuple[str, ...]) -> None:
         """Other runs, or others of them in the charts."""
         grown = len(runs) > len(self._runs)
+        if runs is not self._runs:
+            self.run_worker(self._judge(runs), group="outside", exclusive=True)
         self._runs, self._shown, self._marks = runs, shown, marks
         self._fill()
         if grown and runs:
             self.rows.select(shown or runs[0].folder)
         self.border_subtitle = SAID[len(marks)]
+
+    async def _judge(self, runs: Sequence[Summary]) -> None:
+        """Mark the runs whose losses are outside; found beside the list, which does not wait."""
+        outside = await asyncio.to_thread(library.outside, runs)
+        if outside != self._outside:
+            self._outside = outside
+            self._fill()
 
     def choose(self) -> None:
         """Show the run at the cursor."""
@@ -71,5 +83,5 @@ class RunsPanel(Vertical):
 
     def _fill(self) -> None:
         width = self.rows.size.width
-        rows = history_rows(self._runs, self._shown, self._marks, width)
+        rows = history_rows(self._runs, self._shown, self._marks, width, self._outside)
         self.rows.fill(rows or [EMPTY])
