@@ -46,6 +46,7 @@ CHOICES = (
     "attention.implementation=eager",
     "activation_checkpointing.mode=submodule",
     "activation_checkpointing.mode=selective",
+    "chunked_cross_entropy.chunk_size=128",
     "adamw.kernel=foreach",
 )
 """Parameters that change what a technique saves: a row of their own, beside its default."""

@@ -13,10 +13,10 @@ import bisect
 import functools
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -108,14 +108,14 @@ def _owed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Owed | None:
     differing = tuple(
         name for name in known if name in named and ours.get(name) != theirs.get(name)
     )
-    allowed, free = 0.0, []
-    for name in differing:
-        technique = known[name]
+    free = [
+        name
+        for name in differing
         # The plain optimizer with other parameters (decay, moments) takes other steps.
-        other = name in ours and name in theirs and technique.group == "optimizer"
-        if other or not (technique.exact or technique.tolerance is not None):
-            free.append(name)
-        allowed += technique.tolerance or 0.0
+        if _owes_none(name)
+        or (name in ours and name in theirs and known[name].group == "optimizer")
+    ]
+    allowed = sum(known[name].tolerance or 0.0 for name in differing)
     if not free:
         return Owed(differing, allowed)
     reasons = {group_of(known[name].group).instead for name in free}
@@ -125,15 +125,25 @@ def _owed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Owed | None:
     return Owed(differing, None, tuple(free), first)
 
 
+def _owes_none(name: str) -> bool:
+    technique = techniques()[name]
+    return not technique.exact and technique.tolerance is None
+
+
 def between(run: Summary, other: Summary) -> Baseline | None:
     """``other`` as the baseline of ``run``; None when they cannot be compared."""
     if other.folder == run.folder or not _alike(run, other):
         return None
-    found = _owed_by_folders(run.folder, other.folder)
+    ours, theirs = _acting_in(run.folder), _acting_in(other.folder)
+    if ours is None or theirs is None or ours.trained != theirs.trained:
+        return None
+    found = _owed(ours.techniques, theirs.techniques)
     return _baseline(run, other, found) if found and _same_ground(run, other) else None
 
 
-def baseline_for(run: Summary, runs: Iterable[Summary]) -> Baseline | None:
+def baseline_for(
+    run: Summary, runs: Iterable[Summary], acting_in: ActingIn | None = None
+) -> Baseline | None:
     """The run among ``runs`` that this one is compared with, or None where none can be.
 
     Of the earlier ones that are done or were stopped: one that is owed a curve before one that is
@@ -147,8 +157,18 @@ def baseline_for(run: Summary, runs: Iterable[Summary]) -> Baseline | None:
     earlier.sort(key=_age, reverse=True)
     earlier.sort(key=lambda other: (len(other.techniques), other.outcome != "done"))
     free: Baseline | None = None
+    look_up = acting_in or _acting_in
+    ours = look_up(run.folder)
+    if ours is None:
+        return None
     for other in earlier:
-        found = _owed_by_folders(run.folder, other.folder)
+        theirs = look_up(other.folder)
+        if theirs is None or ours.trained != theirs.trained:
+            continue
+        # Once there is one that owes nothing, only one that owes something is of interest.
+        if free and ours.bound != theirs.bound:
+            continue
+        found = _owed(ours.techniques, theirs.techniques)
         if found is None or (free and found.allowed is None) or not _same_ground(run, other):
             continue
         if found.allowed is not None:
@@ -159,11 +179,6 @@ def baseline_for(run: Summary, runs: Iterable[Summary]) -> Baseline | None:
 
 def _alike(run: Summary, other: Summary) -> bool:
     return bool(other.losses) and _setting(run) == _setting(other)
-
-
-def _owed_by_folders(ours: str, theirs: str) -> Owed | None:
-    a, b = _acting_in(ours), _acting_in(theirs)
-    return _owed(a[1], b[1]) if a and b and a[0] == b[0] else None
 
 
 def _baseline(run: Summary, other: Summary, found: Owed) -> Baseline:
@@ -209,9 +224,11 @@ def compare(losses: Sequence[float], baseline: Baseline) -> Verdict | None:
     )
 
 
-def verdict_on(run: Summary, runs: Iterable[Summary]) -> Verdict | None:
+def verdict_on(
+    run: Summary, runs: Iterable[Summary], acting_in: ActingIn | None = None
+) -> Verdict | None:
     """The verdict on a recorded run, its baseline being among ``runs``; None where none is."""
-    baseline = baseline_for(run, runs) if run.losses else None
+    baseline = baseline_for(run, runs, acting_in) if run.losses else None
     return compare(run.losses, baseline) if baseline is not None else None
 
 
@@ -226,12 +243,13 @@ def outside(runs: Sequence[Summary]) -> frozenset[str]:
     """
     ages = sorted(_age(run) for run in runs if run.outcome in ("done", "stopped"))
     found: dict[tuple[str, int, int], bool] = {}
+    acting_in = functools.cache(_acting_in)
     for run in runs:
         if run.losses and (written := _written(run.folder, SUMMARY)):
             key = (run.folder, written, bisect.bisect_left(ages, _age(run)))
             beyond = _judged.get(key)
             if beyond is None:
-                verdict = verdict_on(run, runs)
+                verdict = verdict_on(run, runs, acting_in)
                 beyond = verdict is not None and not verdict.within
             found[key] = beyond
     _judged.clear()
@@ -293,8 +311,20 @@ def plan_of(folder: str) -> Plan | None:
         return None
 
 
-def _acting_in(folder: str) -> tuple[tuple[str, Workload], dict[str, msgspec.Struct]] | None:
-    """What a run trained, and the techniques that acted in it; None when its plan is not there."""
+class Acting(NamedTuple):
+    """What decides whether two runs can be compared, of one of them."""
+
+    trained: tuple[str, Workload]
+    techniques: dict[str, msgspec.Struct]
+    bound: dict[str, msgspec.Struct]
+    """Those that owe no curve: runs owe each other one only where these are the same."""
+
+
+ActingIn = Callable[[str], Acting | None]
+
+
+def _acting_in(folder: str) -> Acting | None:
+    """What acted in a run; None when its plan is not there."""
     try:
         written = _written(folder, PLAN)
         return _acting(folder, written) if written else None
@@ -316,9 +346,11 @@ def _plan(folder: str, written: int) -> Plan:
 
 
 @functools.lru_cache(maxsize=4096)
-def _acting(folder: str, written: int) -> tuple[tuple[str, Workload], dict[str, msgspec.Struct]]:
+def _acting(folder: str, written: int) -> Acting:
     plan = _plan(folder, written)
-    return (plan.model, plan.workload), active(plan)
+    found = active(plan)
+    bound = {name: params for name, params in found.items() if _owes_none(name)}
+    return Acting((plan.model, plan.workload), found, bound)
 
 
 def _versions(folder: str) -> dict[str, str]:
