@@ -34,7 +34,13 @@ def verdict_forms(verdict: Verdict) -> list[str]:
     else:
         apart = f"≤ {share(verdict.largest, up=True)} from {label}"
     if verdict.allowed is None:
-        return [f"{apart} ({_why_free(verdict)}no curve owed)", f"{apart} (none owed)", apart]
+        names = ", ".join(verdict.free)
+        return [
+            f"{apart} ({_why_free(verdict)}: no curve owed)",
+            f"{apart} ({names}: none owed)",
+            f"{apart} (none owed)",
+            apart,
+        ]
     allowed = f"{share(verdict.allowed)} allowed"
     if verdict.largest <= verdict.allowed:
         return [f"{apart} ({allowed})", apart]
@@ -59,12 +65,9 @@ def _outside(verdict: Verdict, label: str) -> list[str]:
 
 
 def _why_free(verdict: Verdict) -> str:
-    known = techniques()
-    titles = " + ".join(known[name].title for name in verdict.free)
-    reasons = {group_of(known[name].group).instead for name in verdict.free}
-    if len(verdict.free) > 1 or len(reasons) > 1:
-        return f"{titles}: "
-    return f"{titles} {reasons.pop()}: " if reasons else ""
+    found = [techniques()[name] for name in verdict.free]
+    titles = " + ".join(technique.title for technique in found)
+    return titles if len(found) > 1 else f"{titles} {group_of(found[0].group).instead}"
 
 
 def share(value: float, up: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
@@ -53,7 +54,7 @@ class RunsPanel(Vertical):
         """Other runs, or others of them in the charts."""
         grown = len(runs) > len(self._runs)
         if runs is not self._runs:
-            self.run_worker(self._judge(runs), group="outside", exclusive=True)
+            self.run_worker(partial(self._judge, runs), group="outside", exclusive=True)
         self._runs, self._shown, self._marks = runs, shown, marks
         self._fill()
         if grown and runs:
