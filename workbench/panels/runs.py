@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
@@ -53,17 +52,18 @@ class RunsPanel(Vertical):
     def show(self, runs: Sequence[Summary], shown: str, marks: tuple[str, ...]) -> None:
         """Other runs, or others of them in the charts."""
         grown = len(runs) > len(self._runs)
-        if runs is not self._runs:
-            self.run_worker(partial(self._judge, runs), group="outside", exclusive=True)
+        other = runs is not self._runs
         self._runs, self._shown, self._marks = runs, shown, marks
+        if other:
+            self.run_worker(self._judge, group="outside", exclusive=True)
         self._fill()
         if grown and runs:
             self.rows.select(shown or runs[0].folder)
         self.border_subtitle = SAID[len(marks)]
 
-    async def _judge(self, runs: Sequence[Summary]) -> None:
+    async def _judge(self) -> None:
         """Mark the runs whose losses are outside; found beside the list, which does not wait."""
-        outside = await asyncio.to_thread(library.outside, runs)
+        outside = await asyncio.to_thread(library.outside, self._runs)
         if outside != self._outside:
             self._outside = outside
             self._fill()
