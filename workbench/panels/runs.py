@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from textual import work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
@@ -55,12 +56,13 @@ class RunsPanel(Vertical):
         other = runs is not self._runs
         self._runs, self._shown, self._marks = runs, shown, marks
         if other:
-            self.run_worker(self._judge, group="outside", exclusive=True)
+            self._judge()
         self._fill()
         if grown and runs:
             self.rows.select(shown or runs[0].folder)
         self.border_subtitle = SAID[len(marks)]
 
+    @work(group="outside", exclusive=True)
     async def _judge(self) -> None:
         """Mark the runs whose losses are outside; found beside the list, which does not wait."""
         outside = await asyncio.to_thread(library.outside, self._runs)
