@@ -23,7 +23,7 @@ import msgspec
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, Workload, active
 from memwb.engine.runs import PLAN, SCRIPT, SUMMARY, Summary, read_plan
-from memwb.engine.technique import OTHER_ROWS, OTHER_STEPS, group_of, techniques
+from memwb.engine.technique import GROUPS, OTHER_ROWS, OTHER_STEPS, group_of, techniques
 
 HELD = 10
 """For how many steps a tolerance holds. After that two runs that differ in one bit drift apart,
@@ -33,6 +33,8 @@ REORDERED = 2**-10
 """What even a repetition may deviate on a GPU, where some kernels (attention's backward, scattered
 additions) add atomically, in whichever order threads arrive: the bound of a technique that only
 adds in another order."""
+
+_DEFAULTS = frozenset(group.default for group in GROUPS)
 
 
 class Owed(msgspec.Struct, frozen=True):
@@ -155,7 +157,7 @@ def baseline_for(
     ]
     earlier = [other for other in earlier if _alike(run, other)]
     earlier.sort(key=_age, reverse=True)
-    earlier.sort(key=lambda other: (len(other.techniques), other.outcome != "done"))
+    earlier.sort(key=lambda other: (*_richness(other), other.outcome != "done"))
     free: Baseline | None = None
     look_up = acting_in or _acting_in
     ours = look_up(run.folder)
@@ -175,6 +177,12 @@ def baseline_for(
             return _baseline(run, other, found)
         free = _baseline(run, other, found)
     return free
+
+
+def _richness(run: Summary) -> tuple[int, int]:
+    """How far from plain: the techniques named, those first that are no group's default."""
+    named = run.techniques
+    return sum(name not in _DEFAULTS for name in named), len(named)
 
 
 def _alike(run: Summary, other: Summary) -> bool:

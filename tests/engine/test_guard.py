@@ -137,6 +137,12 @@ def test_where_no_curve_is_owed_the_plainest_is_compared_with(change: str, free:
     assert chosen(a_run(change, EXACT)) == 3, "but with the same on both sides one is owed"
 
 
+def test_a_run_that_names_the_defaults_is_plain() -> None:
+    a_run("adamw=on", "fp32=on")
+    a_run("sgd=on")
+    assert chosen(a_run("lora=on")) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "first"),
     [
