@@ -1,8 +1,9 @@
 """What each technique does to the peak and the speed: alone, and taken out of a stack.
 
-``python -m benchmarks.techniques [--model tiny] [--device cpu] [--only lora,bf16] [-o KEY=VALUE]
-[--markdown FILE] [--json FILE]`` runs bursts through one engine process. A technique that needs
-others brings them along; one that is refused or not available here says why in its row.
+``python -m benchmarks.techniques [--model tiny] [--device cpu] [--only lora,adamw.kernel=foreach]
+[-o KEY=VALUE] [--markdown FILE] [--json FILE]`` runs bursts through one engine process. A row is a
+technique, or NAME.PARAMETER=VALUE. One that needs others brings them along; one that is refused or
+not available here says why in its row.
 
 Memory is what the engine's meter counts: on a CPU the same wherever it runs. Tokens/s is the
 median over the steps that are not traced; beside other work on the machine it is only a hint.
@@ -16,7 +17,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,19 @@ STACK = (
     "quantize_4bit",
     "lora",
     "activation_checkpointing",
-    "chunked_cross_entropy",
+    # The default chunk holds all tokens of a small step, which would change nothing.
+    "chunked_cross_entropy.chunk_size=128",
     "adamw_8bit",
 )
 """What one would switch on together to fine-tune in little memory."""
+CHOICES = (
+    "attention.implementation=eager",
+    "activation_checkpointing.mode=submodule",
+    "activation_checkpointing.mode=selective",
+    "chunked_cross_entropy.chunk_size=128",
+    "adamw.kernel=foreach",
+)
+"""Parameters that change what a technique saves: a row of their own, beside its default."""
 ALONE, REMOVED = "alone", "removed"
 HEADINGS = {
     ALONE: ("Alone", "Each technique on the plain plan, held against the plain plan's peak."),
@@ -80,23 +90,41 @@ def cases(base: Plan, device: str, stack: Sequence[str], only: Sequence[str] = (
 def _alone(base: Plan, config: dict[str, Any], device: Device, only: Sequence[str]) -> list[Case]:
     names = " + ".join(active(base))
     found = [Case(table=ALONE, technique="", label=f"plain: {names}", plan=base)]
-    for name in techniques():
-        plan = toggle(base, name, True)
-        if (only and name not in only) or active(plan) == active(base):
+    for row in only or _with_choices(techniques()):
+        name = row.partition(".")[0]
+        plan = _on(base, row)
+        if active(plan) == active(base):
             continue
         plan, brought, reason = _with_needs(plan, config)
-        label = f"{name}, with {' + '.join(brought)}" if brought else name
+        label = f"{row}, with {' + '.join(brought)}" if brought else row
         case = Case(table=ALONE, technique=name, label=label, plan=plan)
         found.append(_judged(case, reason, device))
     return found
+
+
+def _with_choices(names: Iterable[str]) -> list[str]:
+    """The names in their order, each with its choices after it."""
+    return [
+        row
+        for name in names
+        for row in (name, *(choice for choice in CHOICES if choice.startswith(f"{name}.")))
+    ]
+
+
+def _on(plan: Plan, row: str) -> Plan:
+    """The plan with a technique on: ``NAME``, or ``NAME.PARAMETER=VALUE``."""
+    plan = toggle(plan, row.partition(".")[0], True)
+    return override(plan, row) if "." in row else plan
 
 
 def _removed(
     base: Plan, config: dict[str, Any], device: Device, stack: Sequence[str], only: Sequence[str]
 ) -> list[Case]:
     full, out = base, []
-    for name in stack:
-        case = Case(table=REMOVED, technique=name, label=name, plan=toggle(full, name, True))
+    chosen = {row.partition(".")[0] for row in only}
+    rows = {row.partition(".")[0]: row for row in stack}
+    for name, row in rows.items():
+        case = Case(table=REMOVED, technique=name, label=row, plan=_on(full, row))
         # What one of the stack needs may come after it.
         lacking = [p for p in problems(case.plan, config) if not p.override.endswith("=on")]
         judged = _judged(case, lacking[0].reason if lacking else "", device)
@@ -105,11 +133,11 @@ def _removed(
         else:
             full = case.plan
     full, _, reason = _with_needs(full, config)
-    names = " + ".join(full.techniques)
+    names = " + ".join(rows.get(name, name) for name in full.techniques)
     case = Case(table=REMOVED, technique="", label=f"stack: {names}", plan=full)
     found = [_judged(case, reason, device)]
     for name in full.techniques:
-        if only and name not in only:
+        if only and name not in chosen:
             continue
         plan, gone = _without(full, name, config)
         label = f"without {' + '.join([name, *gone])}"
@@ -238,8 +266,9 @@ steps. {device}, {os.cpu_count()} cores, threads: {threads}. {around}.
 Bytes are those of the moment of the highest peak, by category, as docs/measuring.md defines them. \
 The difference is that of the peak to the first row's. Tokens/s is the median over the \
 {max(0, work.steps - 2)} steps after the two that are traced; on a machine that does other work \
-too it is a hint, not a figure. A technique has its default parameters unless it is set above. On \
-a model this small its fixed costs weigh more, and its savings less, than on a large one.
+too it is a hint, not a figure. A technique has its default parameters unless its row or the \
+stack's sets others. On a model this small its fixed costs weigh more, and its savings less, than \
+on a large one.
 
 {table(rows)}
 """
@@ -255,18 +284,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--model", default="tiny", help="a name of memwb models [%(default)s]")
     add("--device", default="cpu", choices=["cpu", "cuda"], help="[%(default)s]")
-    add("--steps", type=int, default=8, help="two are traced, the others timed [%(default)s]")
-    add("--only", default="", help="names of techniques, with commas between; all without")
+    add("--steps", type=int, default=4, help="two are traced, the others timed [%(default)s]")
+    add("--only", default="", help="NAME or NAME.PARAMETER=VALUE, with commas between; all without")
     add("--stack", default=",".join(STACK), help="[%(default)s]")
     add("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     add("--json", type=Path, help="a file for every figure")
     add("--markdown", type=Path, help="a file for the page with the tables")
     args = parser.parse_args(argv)
     only, stack = ([name for name in text.split(",") if name] for text in (args.only, args.stack))
-    for name in [*only, *stack]:
+    for name in (row.partition(".")[0] for row in [*only, *stack]):
         if name not in techniques():
             parser.error(f"there is no technique {name!r}. {nearest(name, techniques())}")
-    workload = {"steps": args.steps, "batch_size": 2, "sequence_length": 256}
+    workload = {"steps": args.steps, "batch_size": 2, "sequence_length": 128}
     try:
         base = plan_from({"model": args.model, "weights": "random", "workload": workload})
         for text in args.overrides:

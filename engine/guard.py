@@ -1,43 +1,56 @@
-"""The numerics guard: a run's losses against an earlier run that owes it the same curve.
+"""The numerics guard: a run's losses against an earlier run, and what the two owe each other.
 
 Each technique says how far it may bend the loss curve. When two runs differ only by techniques
 that say so, their curves can be held to it: this is how one learns that a technique is safe here.
+Where one of them owes no curve (another optimizer, an adapter) the deviation is told, not judged.
 Nothing is stored: verdicts are made from the run folders whenever they are asked for, so they
 hold for runs that were recorded before there was a guard.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, active
-from memwb.engine.runs import PLAN, SCRIPT, Summary, read_plan
-from memwb.engine.technique import techniques
+from memwb.engine.plan import Plan, Workload, active
+from memwb.engine.runs import PLAN, SCRIPT, SUMMARY, Summary, read_plan
+from memwb.engine.technique import GROUPS, OTHER_ROWS, OTHER_STEPS, group_of, techniques
+
+HELD = 10
+"""For how many steps a tolerance holds. After that two runs that differ in one bit drift apart,
+each as good as the other; equal ones stay equal for as long as they go on."""
 
 REORDERED = 2**-10
 """What even a repetition may deviate on a GPU, where some kernels (attention's backward, scattered
 additions) add atomically, in whichever order threads arrive: the bound of a technique that only
 adds in another order."""
 
+_DEFAULTS = frozenset(group.default for group in GROUPS)
+
 
 class Owed(msgspec.Struct, frozen=True):
     """By which techniques two plans differ, and how far their losses may be apart for it."""
 
     differing: tuple[str, ...]
-    allowed: float
-    """Largest relative deviation."""
+    allowed: float | None
+    """Largest relative deviation; None when no curve is owed."""
+    free: tuple[str, ...] = ()
+    """Those of ``differing`` that owe no curve."""
+    first: float | None = None
+    """Of the first loss alone, where these act after it only; None when they do not."""
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """An earlier run whose loss curve another one owes, within ``allowed``."""
+    """An earlier run that another one is compared with, and held to within ``allowed``."""
 
     run: int
     folder: str
@@ -46,8 +59,12 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     losses: tuple[float, ...]
     differing: tuple[str, ...]
     """The techniques that one of the two has and the other has not, or has otherwise."""
-    allowed: float
-    """Largest relative deviation that these techniques may cause."""
+    allowed: float | None
+    """Largest relative deviation that these techniques may cause; None when no curve is owed."""
+    free: tuple[str, ...] = ()
+    """The techniques by which none is owed."""
+    first: float | None = None
+    """Largest relative deviation of the first loss, where it alone is owed."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,46 +77,119 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     """How many steps both have."""
     largest: float
-    """Largest relative deviation; infinite where only one of the two is a number."""
+    """Largest relative deviation, of the steps that are held when these are outside, else of all;
+    infinite where only one of the two is a number."""
     step: int
     """Where it is; 0 when the losses are identical."""
-    allowed: float
+    allowed: float | None
+    """None when no curve is owed."""
     within: bool
+    held: int = 0
+    """How many steps are held to anything, from the first on: all of them to be identical, HELD to
+    a tolerance, one where only the first loss is owed, none where nothing is."""
+    free: tuple[str, ...] = ()
+    """The techniques by which no curve is owed."""
+    first: float | None = None
+    """What is allowed of the first loss where it alone is owed."""
 
 
 def owed(ours: Plan, theirs: Plan) -> Owed | None:
-    """What two plans owe each other; None when their losses need not agree.
+    """What two plans owe each other; None when their losses cannot be compared.
 
-    The whole workload must be the same. Even the number of steps decides which rows are drawn
-    and in which order, so another number of steps trains on other data from the first step on.
+    The whole workload must be the same, and the rows. Even the number of steps decides which rows
+    are drawn and in which order, so another number trains on other data from the first step on.
     """
     if (ours.model, ours.workload) != (theirs.model, theirs.workload):
         return None
-    a, b = active(ours), active(theirs)
+    return _owed(active(ours), active(theirs))
+
+
+def _owed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Owed | None:
     known = techniques()
-    differing = tuple(name for name in known if a.get(name) != b.get(name))
-    allowed = 0.0
-    for name in differing:
-        technique = known[name]
+    named = ours.keys() | theirs.keys()
+    differing = tuple(
+        name for name in known if name in named and ours.get(name) != theirs.get(name)
+    )
+    free = [
+        name
+        for name in differing
         # The plain optimizer with other parameters (decay, moments) takes other steps.
-        if name in a and name in b and technique.group == "optimizer":
-            return None
-        if not technique.exact and technique.tolerance is None:
-            return None
-        allowed += 0.0 if technique.exact else technique.tolerance or 0.0
-    return Owed(differing, allowed)
+        if _owes_none(name)
+        or (name in ours and name in theirs and known[name].group == "optimizer")
+    ]
+    allowed = sum(known[name].tolerance or 0.0 for name in differing)
+    if not free:
+        return Owed(differing, allowed)
+    reasons = {group_of(known[name].group).instead for name in free}
+    if OTHER_ROWS in reasons:
+        return None
+    first = allowed if reasons == {OTHER_STEPS} else None
+    return Owed(differing, None, tuple(free), first)
+
+
+def _owes_none(name: str) -> bool:
+    technique = techniques()[name]
+    return not technique.exact and technique.tolerance is None
 
 
 def between(run: Summary, other: Summary) -> Baseline | None:
-    """``other`` as the baseline of ``run``; None when it owes no curve, or has none."""
-    if other.folder == run.folder or not other.losses or _setting(run) != _setting(other):
+    """``other`` as the baseline of ``run``; None when they cannot be compared."""
+    if other.folder == run.folder or not _alike(run, other):
         return None
-    ours, theirs = plan_of(run.folder), plan_of(other.folder)
-    if ours is None or theirs is None:
+    ours, theirs = _acting_in(run.folder), _acting_in(other.folder)
+    if ours is None or theirs is None or ours.trained != theirs.trained:
         return None
-    found = owed(ours, theirs)
-    if found is None or not _same_ground(run, other, ours):
+    found = _owed(ours.techniques, theirs.techniques)
+    return _baseline(run, other, found) if found and _same_ground(run, other) else None
+
+
+def baseline_for(
+    run: Summary, runs: Iterable[Summary], acting_in: ActingIn | None = None
+) -> Baseline | None:
+    """The run among ``runs`` that this one is compared with, or None where none can be.
+
+    Of the earlier ones that are done or were stopped: one that is owed a curve before one that is
+    not, then the one with the fewest techniques named, one that is done before one that was
+    stopped, the latest. A plan is read only when its turn comes.
+    """
+    earlier = [
+        other for other in runs if other.outcome in ("done", "stopped") and _age(other) < _age(run)
+    ]
+    earlier = [other for other in earlier if _alike(run, other)]
+    earlier.sort(key=_age, reverse=True)
+    earlier.sort(key=lambda other: (*_richness(other), other.outcome != "done"))
+    free: Baseline | None = None
+    look_up = acting_in or _acting_in
+    ours = look_up(run.folder)
+    if ours is None:
         return None
+    for other in earlier:
+        theirs = look_up(other.folder)
+        if theirs is None or ours.trained != theirs.trained:
+            continue
+        # Once there is one that owes nothing, only one that owes something is of interest.
+        if free and ours.bound != theirs.bound:
+            continue
+        found = _owed(ours.techniques, theirs.techniques)
+        if found is None or (free and found.allowed is None) or not _same_ground(run, other):
+            continue
+        if found.allowed is not None:
+            return _baseline(run, other, found)
+        free = _baseline(run, other, found)
+    return free
+
+
+def _richness(run: Summary) -> tuple[int, int]:
+    """How far from plain: the techniques named, those first that are no group's default."""
+    named = run.techniques
+    return sum(name not in _DEFAULTS for name in named), len(named)
+
+
+def _alike(run: Summary, other: Summary) -> bool:
+    return bool(other.losses) and _setting(run) == _setting(other)
+
+
+def _baseline(run: Summary, other: Summary, found: Owed) -> Baseline:
     floor = REORDERED if run.device == "cuda" else 0.0
     return Baseline(
         run=other.run,
@@ -107,24 +197,10 @@ def between(run: Summary, other: Summary) -> Baseline | None:
         name=" + ".join(other.techniques) or "plain",
         losses=tuple(other.losses),
         differing=found.differing,
-        allowed=max(found.allowed, floor),
+        allowed=None if found.allowed is None else max(found.allowed, floor),
+        free=found.free,
+        first=None if found.first is None else max(found.first, floor),
     )
-
-
-def baseline_for(run: Summary, runs: Iterable[Summary]) -> Baseline | None:
-    """The run among ``runs`` that this one is held against, or None where no curve is owed.
-
-    Of the earlier ones that are done or were stopped: the one with the fewest techniques named,
-    one that is done before one that was stopped, the latest. A plan is read only when its turn
-    comes.
-    """
-    earlier = [
-        other for other in runs if other.outcome in ("done", "stopped") and _age(other) < _age(run)
-    ]
-    earlier.sort(key=_age, reverse=True)
-    earlier.sort(key=lambda other: (len(other.techniques), other.outcome != "done"))
-    found = (between(run, other) for other in earlier)
-    return next((baseline for baseline in found if baseline is not None), None)
 
 
 def compare(losses: Sequence[float], baseline: Baseline) -> Verdict | None:
@@ -132,7 +208,15 @@ def compare(losses: Sequence[float], baseline: Baseline) -> Verdict | None:
     steps = min(len(losses), len(baseline.losses))
     if not steps:
         return None
-    largest, step = deviation(losses, baseline.losses)
+    bound, held = baseline.allowed, steps
+    if bound is None:
+        bound, held = baseline.first, 0 if baseline.first is None else 1
+    elif bound:
+        held = min(steps, HELD)
+    largest, step = deviation(losses[:held], baseline.losses)
+    within = bound is None or largest <= bound
+    if within:
+        largest, step = deviation(losses, baseline.losses)
     return Verdict(
         run=baseline.run,
         name=baseline.name,
@@ -141,14 +225,44 @@ def compare(losses: Sequence[float], baseline: Baseline) -> Verdict | None:
         largest=largest,
         step=step,
         allowed=baseline.allowed,
-        within=largest <= baseline.allowed,
+        within=within,
+        held=held,
+        free=baseline.free,
+        first=baseline.first,
     )
 
 
-def verdict_on(run: Summary, runs: Iterable[Summary]) -> Verdict | None:
+def verdict_on(
+    run: Summary, runs: Iterable[Summary], acting_in: ActingIn | None = None
+) -> Verdict | None:
     """The verdict on a recorded run, its baseline being among ``runs``; None where none is."""
-    baseline = baseline_for(run, runs) if run.losses else None
+    baseline = baseline_for(run, runs, acting_in) if run.losses else None
     return compare(run.losses, baseline) if baseline is not None else None
+
+
+_judged: dict[tuple[str, int, int], bool] = {}
+
+
+def outside(runs: Sequence[Summary]) -> frozenset[str]:
+    """The folders of those runs whose losses are outside what they owe.
+
+    Each is judged once, and again only when its summary is written anew or a run before it comes
+    or goes: the list of hundreds of runs is drawn after every burst.
+    """
+    ages = sorted(_age(run) for run in runs if run.outcome in ("done", "stopped"))
+    found: dict[tuple[str, int, int], bool] = {}
+    acting_in = functools.cache(_acting_in)
+    for run in runs:
+        if run.losses and (written := _written(run.folder, SUMMARY)):
+            key = (run.folder, written, bisect.bisect_left(ages, _age(run)))
+            beyond = _judged.get(key)
+            if beyond is None:
+                verdict = verdict_on(run, runs, acting_in)
+                beyond = verdict is not None and not verdict.within
+            found[key] = beyond
+    _judged.clear()
+    _judged.update(found)
+    return frozenset(folder for (folder, *_), beyond in found.items() if beyond)
 
 
 def deviation(losses: Sequence[float], others: Sequence[float]) -> tuple[float, int]:
@@ -175,14 +289,15 @@ def _setting(run: Summary) -> tuple[str, ...]:
     return run.model, run.weights, run.device, run.device_name
 
 
-def _same_ground(run: Summary, other: Summary, plan: Plan) -> bool:
+def _same_ground(run: Summary, other: Summary) -> bool:
     """Whether both ran with the same packages on files that are still those of the earlier run.
 
     An exact technique owes identical losses, and another version of torch or an edited data file
     would be taken for its fault.
     """
     ours, theirs = _versions(run.folder), _versions(other.folder)
-    if any(ours[name] != theirs[name] for name in ours.keys() & theirs.keys()):
+    plan = plan_of(run.folder)
+    if plan is None or any(ours[name] != theirs[name] for name in ours.keys() & theirs.keys()):
         return False
     model, data = Path(plan.model).expanduser(), Path(plan.workload.data).expanduser()
     try:
@@ -198,9 +313,39 @@ def _same_ground(run: Summary, other: Summary, plan: Plan) -> bool:
 def plan_of(folder: str) -> Plan | None:
     """The plan of a run's folder, read once; None when it cannot be read."""
     try:
-        return _plan(folder, os.stat(Path(folder) / PLAN).st_mtime_ns)
+        written = _written(folder, PLAN)
+        return _plan(folder, written) if written else None
     except (OSError, MemwbError):
         return None
+
+
+class Acting(NamedTuple):
+    """What decides whether two runs can be compared, of one of them."""
+
+    trained: tuple[str, Workload]
+    techniques: dict[str, msgspec.Struct]
+    bound: dict[str, msgspec.Struct]
+    """Those that owe no curve: runs owe each other one only where these are the same."""
+
+
+ActingIn = Callable[[str], Acting | None]
+
+
+def _acting_in(folder: str) -> Acting | None:
+    """What acted in a run; None when its plan is not there."""
+    try:
+        written = _written(folder, PLAN)
+        return _acting(folder, written) if written else None
+    except (OSError, MemwbError):
+        return None
+
+
+def _written(folder: str, name: str) -> int:
+    """When a file of a run was written, in nanoseconds; 0 if it is not there."""
+    try:
+        return os.stat(os.path.join(folder, name)).st_mtime_ns
+    except OSError:
+        return 0
 
 
 @functools.lru_cache(maxsize=4096)
@@ -208,8 +353,21 @@ def _plan(folder: str, written: int) -> Plan:
     return read_plan(folder)
 
 
+@functools.lru_cache(maxsize=4096)
+def _acting(folder: str, written: int) -> Acting:
+    plan = _plan(folder, written)
+    found = active(plan)
+    bound = {name: params for name, params in found.items() if _owes_none(name)}
+    return Acting((plan.model, plan.workload), found, bound)
+
+
 def _versions(folder: str) -> dict[str, str]:
     """Packages and versions that the head of a run's script names; empty if it names none."""
+    return _versions_in(folder, _written(folder, SCRIPT))
+
+
+@functools.lru_cache(maxsize=4096)
+def _versions_in(folder: str, written: int) -> dict[str, str]:
     try:
         with (Path(folder) / SCRIPT).open(encoding="utf-8") as lines:
             head = " ".join(line.strip("# \n") for line, _ in zip(lines, range(40), strict=False))

@@ -49,6 +49,13 @@ other stages are applied one after another, in the order of the groups.
 REPLACING = ("loss", "build_optimizer", "batches", "train", "save")
 
 
+OTHER_NUMBERS = "rounds otherwise"
+OTHER_MODEL = "trains another model"
+OTHER_ROWS = "sees other rows"
+OTHER_STEPS = "takes other steps"
+"""Acts only after the first loss is known, which therefore is the plain run's."""
+
+
 class Group(msgspec.Struct, frozen=True):
     """A family of techniques, shown together. At most one of an exclusive group is on."""
 
@@ -57,20 +64,22 @@ class Group(msgspec.Struct, frozen=True):
     exclusive: bool = False
     default: str = ""
     """The technique that acts when none of the group is named."""
+    instead: str = OTHER_MODEL
+    """Why one of the group owes no curve that is neither exact nor has a tolerance."""
 
 
 GROUPS = (
-    Group("precision", "Precision", exclusive=True, default="fp32"),
+    Group("precision", "Precision", True, "fp32", OTHER_NUMBERS),
     Group("attention", "Attention"),
     Group("quantization", "Quantized base", exclusive=True),
     Group("adapters", "Adapters", exclusive=True),
     Group("activations", "Activations"),
     Group("compile", "Compile"),
-    Group("sequence", "Sequences", exclusive=True, default="concatenation"),
+    Group("sequence", "Sequences", True, "concatenation", OTHER_ROWS),
     Group("loss", "Loss", exclusive=True),
-    Group("optimizer", "Optimizer", exclusive=True, default="adamw"),
-    Group("step", "Optimizer step"),
-    Group("zeroing", "Gradients between steps", exclusive=True, default="set_to_none"),
+    Group("optimizer", "Optimizer", True, "adamw", OTHER_STEPS),
+    Group("step", "Optimizer step", instead=OTHER_STEPS),
+    Group("zeroing", "Gradients between steps", True, "set_to_none", OTHER_STEPS),
 )
 
 

@@ -5,22 +5,69 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from memwb.engine.technique import group_of, techniques
+
 if TYPE_CHECKING:
     from memwb.engine.guard import Verdict
 
 
 def verdict_line(verdict: Verdict) -> str:
-    """``= #3, identical``, ``≤ 2.1e-4 from #3 (8e-3 allowed)``, or what is outside and where."""
+    """``= #3, identical``, ``≤ 2.1e-4 from #3 (8e-3 allowed)``, or what is outside and where.
+
+    Where no curve is owed, by which techniques: ``2.1e-5 from #1 (SGD takes other steps: no curve
+    owed)``.
+    """
+    return verdict_forms(verdict)[0]
+
+
+def verdict_forms(verdict: Verdict) -> list[str]:
+    """The line, then shorter forms of it; what is outside is the first thing that each says."""
     label = f"#{verdict.run}"
     if not verdict.step:
-        return f"= {label}, identical"
-    if verdict.within:
-        largest = share(verdict.largest, up=True)
-        return f"≤ {largest} from {label} ({share(verdict.allowed)} allowed)"
-    allowed = f"{share(verdict.allowed)} allowed" if verdict.allowed else "none allowed"
+        return [f"= {label}, identical", f"= {label}"]
+    if not verdict.within:
+        return _outside(verdict, label)
     if math.isinf(verdict.largest):
-        return f"✗ outside: a number in only one of this and {label} at step {verdict.step}"
-    return f"✗ outside: {share(verdict.largest)} from {label} at step {verdict.step}, {allowed}"
+        apart = f"a number in only one of this and {label} at step {verdict.step}"
+    elif verdict.allowed is None:
+        apart = f"{share(verdict.largest)} from {label}"
+    else:
+        apart = f"≤ {share(verdict.largest, up=True)} from {label}"
+    if verdict.allowed is None:
+        names = ", ".join(verdict.free)
+        return [
+            f"{apart} ({_why_free(verdict)}: no curve owed)",
+            f"{apart} ({names}: none owed)",
+            f"{apart} (none owed)",
+            apart,
+        ]
+    allowed = f"{share(verdict.allowed)} allowed"
+    if verdict.largest <= verdict.allowed:
+        return [f"{apart} ({allowed})", apart]
+    # Further on than where a tolerance holds.
+    return [f"{apart} ({allowed} in steps 1–{verdict.held})", f"{apart} (not held)", apart]
+
+
+def _outside(verdict: Verdict, label: str) -> list[str]:
+    bound = verdict.first if verdict.allowed is None else verdict.allowed
+    allowed = f"{share(bound)} allowed" if bound else "none allowed"
+    at = f"at step {verdict.step}"
+    if math.isinf(verdict.largest):
+        whole = f"✗ outside: a number in only one of this and {label} {at}"
+        return [whole, f"✗ a number in one only {at}"]
+    apart = f"{share(verdict.largest)} from {label}"
+    return [
+        f"✗ outside: {apart} {at}, {allowed}",
+        f"✗ outside: {apart} ({allowed})",
+        f"✗ {apart} ({allowed})",
+        f"✗ {apart}",
+    ]
+
+
+def _why_free(verdict: Verdict) -> str:
+    found = [techniques()[name] for name in verdict.free]
+    titles = " + ".join(technique.title for technique in found)
+    return titles if len(found) > 1 else f"{titles} {group_of(found[0].group).instead}"
 
 
 def share(value: float, up: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def trace(folder: str, label: str) -> Trace:
 
 
 def baseline(folder: str) -> Baseline | None:
-    """The earlier run that a run's losses are held against; None where none is owed."""
+    """The earlier run that a run's losses are compared with; None where none can be."""
     from memwb.engine.guard import baseline_for
     from memwb.engine.runs import list_runs, read_summary
 
@@ -73,7 +74,7 @@ def baseline(folder: str) -> Baseline | None:
 
 
 def verdict(trace: Trace) -> Verdict | None:
-    """The losses so far against those of the baseline; None where nothing is owed."""
+    """The losses so far against those of the baseline; None where there is none."""
     if trace.baseline is None:
         return None
     from memwb.engine.guard import compare
@@ -82,7 +83,7 @@ def verdict(trace: Trace) -> Verdict | None:
 
 
 def verdict_between(folder: str, other: str) -> Verdict | None:
-    """A recorded run held against another one; None where it owes it no curve."""
+    """A recorded run held against another one; None where they cannot be compared."""
     from memwb.engine.guard import between, compare
     from memwb.engine.runs import read_summary
 
@@ -96,6 +97,13 @@ def assumed_device() -> Device:
     from memwb.workbench.headless.devices import assumed
 
     return assumed("auto")
+
+
+def outside(runs: Sequence[Summary]) -> frozenset[str]:
+    """The folders of those runs whose losses are outside what their techniques allow."""
+    from memwb.engine.guard import outside
+
+    return outside(runs)
 
 
 def script(plan: Plan, settings: Settings, merge: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class Trace:
     def __init__(self, label: str = "") -> None:
         self.label = label
         self.baseline: Baseline | None = None
-        """The earlier run whose losses it is held against, where one is owed."""
+        """The earlier run whose losses it is held against, where there is one."""
         self.started: Started | None = None
         self.loaded: Loaded | None = None
         self.ended: Ended | None = None
@@ -96,6 +97,12 @@ class Trace:
     def device(self) -> Device | None:
         """Where it runs; None until it started."""
         return self.started.device if self.started else None
+
+    @property
+    def techniques(self) -> list[str]:
+        """Those that the plan names, which stands in the head of the script."""
+        script = self.started.script if self.started else ""
+        return re.findall(r"^# +\[techniques\.(\w+)\]", script, re.MULTILINE)
 
     @property
     def planned(self) -> int:

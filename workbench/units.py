@@ -27,10 +27,10 @@ def rate(value: float | None) -> str:
 
 
 def padding(share: float | None) -> str:
-    """How much of all positions trained nothing; empty where all did, or none are known."""
-    if not share:
+    """How much of all positions trained nothing; empty where that is not known."""
+    if share is None:
         return ""
-    return f"{share * 100:.0f} % padding" if share >= 0.005 else "<1 % padding"
+    return f"{share * 100:.0f} % padding" if share >= 0.005 or not share else "<1 % padding"
 
 
 def count(value: int | None) -> str:

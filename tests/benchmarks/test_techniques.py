@@ -34,7 +34,12 @@ def test_every_technique_has_a_row_that_can_run_or_says_why(bench: Any) -> None:
     base = plan_from(BASE)
     cases = bench.cases(base, "cpu", bench.STACK)
     alone = [case for case in cases if case.table == bench.ALONE]
-    assert {case.technique for case in alone} == {""} | techniques().keys() - active(base).keys()
+    rows = [case.label.partition(",")[0] for case in alone[1:]]
+    named = [row for row in rows if "." not in row]
+    assert named == [name for name in techniques() if name not in active(base)]
+    assert {row for row in rows if "." in row} == set(bench.CHOICES)
+    for case in alone[1:]:
+        assert active(case.plan) != active(base) and case.technique in active(case.plan)
     for case in cases:
         if case.outcome:
             assert case.reason
@@ -44,6 +49,26 @@ def test_every_technique_has_a_row_that_can_run_or_says_why(bench: Any) -> None:
                 case.table == bench.ALONE
             )
     assert len({case.key for case in cases}) == len(cases)
+
+
+def test_no_two_rows_are_the_same_plan(bench: Any) -> None:
+    for name in (bench.ALONE, bench.REMOVED):
+        cases = [c for c in bench.cases(plan_from(BASE), "cpu", bench.STACK) if c.table == name]
+        plans = [active(case.plan) for case in cases if not case.outcome]
+        assert all(plan not in plans[:place] for place, plan in enumerate(plans))
+
+
+def test_a_row_may_set_a_parameter(bench: Any) -> None:
+    base = plan_from(BASE)
+    chosen = ["attention.implementation=eager"]
+    plain, eager = (c for c in bench.cases(base, "cpu", ("lora",), chosen) if c.table == "alone")
+    assert (plain.technique, eager.technique) == ("", "attention")
+    assert eager.label == chosen[0]
+    assert eager.plan.techniques["attention"].implementation == "eager"
+    stack = next(c for c in bench.cases(base, "cpu", bench.STACK) if c.table == "removed")
+    chunk = stack.plan.techniques["chunked_cross_entropy"].chunk_size
+    assert f"chunked_cross_entropy.chunk_size={chunk}" in stack.label
+    assert chunk < 256, "else one chunk holds all tokens of a step"
 
 
 def test_needs_are_brought_along_and_go_together(bench: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -91,10 +93,8 @@ def test_defaults_that_are_named_are_the_plain_run() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "lora=on",
-        "adamw_8bit=on",
-        "sgd=on",
-        "adamw.weight_decay=0.1",
+        "packing=on",
+        "packing.window=8",
         "batch_size=2",
         "gradient_accumulation=2",
         "sequence_length=16",
@@ -107,10 +107,102 @@ def test_defaults_that_are_named_are_the_plain_run() -> None:
         "steps=4",
     ],
 )
-def test_no_curve_is_owed_by_another_model_other_steps_or_other_data(change: str) -> None:
+def test_other_rows_or_another_workload_are_not_compared(change: str) -> None:
     a_run()
     assert chosen(a_run(change)) is None
     assert chosen(a_run(change, EXACT)) == 2, "but with the same on both sides it is"
+
+
+@pytest.mark.parametrize(
+    ("change", "free"),
+    [
+        ("lora=on", "lora"),
+        ("bf16=on", "bf16"),
+        ("adamw_8bit=on", "adamw_8bit"),
+        ("sgd=on", "sgd"),
+        ("adamw.weight_decay=0.1", "adamw"),
+        ("gradient_clipping=on", "gradient_clipping"),
+    ],
+)
+def test_where_no_curve_is_owed_the_plainest_is_compared_with(change: str, free: str) -> None:
+    a_run()
+    a_run(EXACT)
+    run = a_run(change, losses=[6.0, 3.0, 1.0])
+    found = baseline_for(run, runs.list_runs())
+    assert found is not None
+    assert (found.run, found.allowed, found.free) == (1, None, (free,))
+    verdict = compare(run.losses, found)
+    assert verdict is not None and verdict.within
+    assert (verdict.largest, verdict.step, verdict.allowed) == (0.75, 3, None)
+    assert chosen(a_run(change, EXACT)) == 3, "but with the same on both sides one is owed"
+
+
+def test_a_run_that_names_the_defaults_is_plain() -> None:
+    a_run("adamw=on", "fp32=on")
+    a_run("sgd=on")
+    assert chosen(a_run("lora=on")) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        (["adamw_8bit=on"], 0.0),
+        (["sgd=on", EXACT, TOLERANT], ALLOWED),
+        (["adamw.weight_decay=0.1"], 0.0),
+        (["gradient_clipping=on"], 0.0),
+        (["lora=on"], None),
+        (["bf16=on"], None),
+        (["sgd=on", "lora=on"], None),
+    ],
+)
+def test_other_steps_begin_after_the_first_loss(changes: list[str], first: float | None) -> None:
+    a_run()
+    run = a_run(*changes, losses=[6.01, 3.0, 1.0])
+    verdict = guard.verdict_on(run, runs.list_runs())
+    assert verdict is not None and verdict.first == first
+    assert verdict.held == (0 if first is None else 1)
+    assert verdict.within == (first is None)
+    assert verdict.step == (3 if first is None else 1)
+
+
+def test_a_tolerance_is_held_for_ten_steps_and_identity_for_all() -> None:
+    a_run(losses=[1.0] * 20)
+    for step, within in ((10, False), (11, True)):
+        losses = [1.0] * 20
+        losses[step - 1] = 2.0
+        verdict = guard.verdict_on(a_run(TOLERANT, losses=losses), runs.list_runs())
+        assert verdict is not None
+        assert (verdict.within, verdict.held, verdict.steps) == (within, 10, 20)
+        assert (verdict.largest, verdict.step) == (1.0, step)
+        verdict = guard.verdict_on(a_run(EXACT, losses=losses), runs.list_runs())
+        assert verdict is not None and not verdict.within
+        assert (verdict.held, verdict.step) == (20, step)
+
+
+def test_runs_that_are_outside_are_found_and_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run()
+    wrong = a_run(EXACT, losses=[6.0, 5.0, 4.5])
+    a_run(EXACT)
+    late = a_run("sgd=on", losses=[6.5, 5.0, 4.0])
+    a_run("lora=on", losses=[6.5, 5.0, 4.0])
+    a_run("steps=2", losses=[])
+    judged: list[int] = []
+
+    def count(run: Summary, *among: Any) -> guard.Verdict | None:
+        judged.append(run.run)
+        return found(run, *among)
+
+    found = guard.verdict_on
+    monkeypatch.setattr(guard, "verdict_on", count)
+    assert guard.outside(runs.list_runs()) == {wrong.folder, late.folder}
+    assert judged == [5, 4, 3, 2, 1]
+    assert guard.outside(runs.list_runs()) == {wrong.folder, late.folder}
+    assert len(judged) == 5
+    again = a_run(EXACT, losses=[6.0, 5.0, 4.5])
+    assert guard.outside(runs.list_runs()) == {wrong.folder, late.folder, again.folder}
+    assert judged[5:] == [7]
+    shutil.rmtree(runs.find_run("1").folder)
+    assert wrong.folder not in guard.outside(runs.list_runs()), "there is none before it now"
 
 
 def test_no_curve_is_owed_by_other_weights_or_on_another_device() -> None:
@@ -123,8 +215,10 @@ def test_no_curve_is_owed_by_other_weights_or_on_another_device() -> None:
 
 def test_adapters_with_other_parameters_are_other_models() -> None:
     a_run("lora.rank=4")
-    assert chosen(a_run("lora.rank=8")) is None
-    assert chosen(a_run("lora.rank=4", TOLERANT)) == 1
+    other = baseline_for(a_run("lora.rank=8"), runs.list_runs())
+    assert other is not None and (other.allowed, other.free) == (None, ("lora",))
+    same = baseline_for(a_run("lora.rank=4", TOLERANT), runs.list_runs())
+    assert same is not None and (same.run, same.allowed) == (1, ALLOWED)
 
 
 def test_the_plainest_is_preferred_then_the_latest_that_is_done() -> None:
@@ -239,5 +333,10 @@ def test_every_technique_alone_owes_what_it_declares() -> None:
         found = owed(toggle(plan(), name, True), plan())
         if technique.exact or technique.tolerance is not None:
             assert found is not None and found.allowed == (technique.tolerance or 0.0), name
-        else:
+            assert found.free == ()
+        elif technique.group == "sequence":
             assert found is None, name
+        else:
+            assert found is not None and found.free == (name,), name
+            assert found.allowed is None
+            assert (found.first == 0.0) == (technique.group in ("optimizer", "step")), name

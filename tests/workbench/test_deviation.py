@@ -72,6 +72,40 @@ def test_the_line(given: tuple[float, int, float], words: str) -> None:
     assert verdict_line(verdict(*given)) == words
 
 
+@pytest.mark.parametrize(
+    ("free", "words"),
+    [
+        (("adamw_8bit",), "2.1e-5 from #3 (AdamW 8-bit takes other steps: no curve owed)"),
+        (("lora",), "2.1e-5 from #3 (LoRA trains another model: no curve owed)"),
+        (("lora", "sgd"), "2.1e-5 from #3 (LoRA + SGD: no curve owed)"),
+    ],
+)
+def test_the_line_where_no_curve_is_owed(free: tuple[str, ...], words: str) -> None:
+    told = replace(verdict(2.1e-5, 3, 1.0), allowed=None, free=free)
+    assert verdict_line(told) == words
+    assert verdict_line(replace(told, largest=0.0, step=0)) == "= #3, identical"
+    first = replace(told, largest=0.01, step=1, within=False, first=0.0, held=1)
+    assert verdict_line(first) == "✗ outside: 1e-2 from #3 at step 1, none allowed"
+
+
+def test_the_line_beyond_where_a_tolerance_holds() -> None:
+    told = replace(verdict(0.02, 400, 0.008), within=True, held=10)
+    assert verdict_line(told) == "≤ 2e-2 from #3 (8e-3 allowed in steps 1–10)"
+
+
+@pytest.mark.parametrize("allowed", [0.0, 1e-3])
+def test_what_is_outside_fits_beside_the_loss_and_the_speed(play: Any, allowed: float) -> None:
+    trace = trace_of(play("full"), "#5")
+    whole = texts.loss_line(trace).plain
+    for room in (74, 68, 48):
+        line = texts.loss_line(trace, verdict(1.2e-2, 2, allowed), room)
+        assert line.plain.startswith("✗") and line.plain.endswith(whole)
+        assert line.cell_length <= room
+        assert "1.2e-2 from #3" in line.plain
+        within = texts.loss_line(trace, verdict(1.2e-4, 2, 7.8e-3), room)
+        assert within.cell_length <= room and "≤ 1.2e-4 from #3" in within.plain
+
+
 def test_a_share_is_rounded_up_where_it_is_a_bound() -> None:
     assert [share(value, up=True) for value in (1e-4, 1.01e-4, 9.95e-4, 1.0)] == [
         "1e-4",
@@ -98,6 +132,11 @@ def loss_panel(app: Any) -> tuple[str, str, dict[str, Any]]:
     return panel.border_title, panel.border_subtitle, panel.query_one("#loss-chart")._shown
 
 
+def said_of(app: Any, row: int) -> str:
+    found = app.screen_stack[0].runs.rows.rows[row]
+    return "".join(text for text, _ in (*found.left, *found.right))
+
+
 async def test_the_curve_lies_over_its_baseline_while_it_runs(
     bench: Any, waiting: Any, play: Any
 ) -> None:
@@ -112,7 +151,7 @@ async def test_the_curve_lies_over_its_baseline_while_it_runs(
         app.change_plan(override(app.session.plan, "activation_checkpointing=on"))
         app.scripted.hold = True
         await pilot.press("r")
-        await waiting(pilot, lambda: "outside" in loss_panel(app)[1])
+        await waiting(pilot, lambda: "✗" in loss_panel(app)[1])
         title, subtitle, shown = loss_panel(app)
         assert app.engine_state == "running"
         assert title == "3 Loss · #2, dotted #1 plain"
@@ -124,9 +163,11 @@ async def test_the_curve_lies_over_its_baseline_while_it_runs(
         await waiting(pilot, lambda: app.main.notice.display)
         told = str(app.main.notice.render())
         assert "#2 does not follow #1 plain" in told and "activation_checkpointing" in told
+        await waiting(pilot, lambda: "✗ loss" in said_of(app, 0))
+        assert "✗ loss" not in said_of(app, 1)
 
 
-async def test_an_identical_run_is_said_to_be_and_another_model_is_not_held(
+async def test_an_identical_run_is_said_to_be_and_another_model_is_not_judged(
     bench: Any, waiting: Any
 ) -> None:
     app = bench("full", "full", "lora", plan=Plan(model="tiny"))
@@ -142,8 +183,11 @@ async def test_an_identical_run_is_said_to_be_and_another_model_is_not_held(
             if count == 1:
                 await waiting(pilot, lambda: "identical" in loss_panel(app)[1])
                 assert not app.main.notice.display
+        await waiting(pilot, lambda: "from #1" in loss_panel(app)[1])
         title, subtitle, shown = loss_panel(app)
-        assert title == "3 Loss" and "#" not in subtitle and list(shown) == [""]
+        assert title == "3 Loss · #3, dotted #1 plain" and shown["#1"].overlay
+        assert "owed" in subtitle and "✗" not in subtitle
+        assert not app.main.notice.display
         first, second = app.recorded[2].folder, app.recorded[1].folder
         app.keep(replace(app.session, marks=(first, second)))
         app._show_runs()
@@ -178,6 +222,9 @@ def test_the_command_line_tells_and_flags(fake: None, capsys: Out) -> None:
         "step": 0,
         "allowed": 0.0,
         "within": True,
+        "held": 2,
+        "free": [],
+        "first": None,
     }
     perturb("2", 1.25)
     words = "✗ outside: 2.5e-1 from #1 at step 2, none allowed"
@@ -185,6 +232,9 @@ def test_the_command_line_tells_and_flags(fake: None, capsys: Out) -> None:
     assert words in capsys.readouterr().out
     assert main(["runs", "compare", "1", "2"]) == 0
     assert words in capsys.readouterr().out
+    assert main(["runs", "list"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table if "✗" in line] == ["2", "✗"]
     assert main(["runs", "show", "2", "--json"]) == 0
     assert document(capsys)["baseline"]["within"] is False
     assert main(["runs", "compare", "1", "2", "--json"]) == 0
@@ -200,8 +250,12 @@ def test_two_runs_that_owe_nothing_are_only_measured(fake: None, capsys: Out) ->
     assert main(["runs", "compare", "1", "2"]) == 0
     out = capsys.readouterr().out
     assert "2.5e-1 at step 2" in out and "allowed" not in out
+    words = "2.5e-1 from #1 (LoRA trains another model: no curve owed)"
+    assert words in out
     assert main(["runs", "show", "2"]) == 0
-    assert "#1" not in capsys.readouterr().out
+    assert words in capsys.readouterr().out
+    assert main(["runs", "list"]) == 0
+    assert "✗" not in capsys.readouterr().out
 
 
 def test_real_bursts_keep_to_what_their_techniques_allow(capsys: Out) -> None:

@@ -5,7 +5,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from memwb.engine.catalog import resolve
+from memwb.engine.plan import Plan, toggle
 from memwb.engine.protocol import Beat, Ended, Event, Sample, Samples, Started, Step, Timeline
+from memwb.engine.script import script
 from memwb.workbench.deviation import share
 from memwb.workbench.panels import texts
 from memwb.workbench.trace import Trace, trace_of
@@ -55,6 +58,26 @@ def test_padding_is_told_beside_the_speed(play: Play) -> None:
         assert ("padding" in str(texts.loss_line(padded))) == bool(told)
         assert told in str(texts.loss_line(padded))
         assert ("waste" in texts.comparison(trace, padded).plain) == bool(told)
+
+
+def test_no_padding_is_told_where_documents_are_kept_whole(play: Play) -> None:
+    def ran(share: float | None, name: str) -> Trace:
+        plan = toggle(Plan(model="tiny"), name, True)
+        text = script(plan, resolve("tiny"))
+        trace = trace_of(play("full"))
+        assert trace.started is not None and trace.ended is not None
+        trace.apply(msgspec.structs.replace(trace.started, script=text))
+        trace.apply(msgspec.structs.replace(trace.ended, padding=share))
+        assert trace.techniques == [name]
+        return trace
+
+    assert "0 % padding" in str(texts.loss_line(ran(0.0, "packing")))
+    assert "padding" not in str(texts.loss_line(ran(0.0, "bf16")))
+    assert "padding" not in str(texts.loss_line(ran(None, "packing")))
+    table = texts.comparison(ran(0.0, "bf16"), ran(0.25, "padding")).plain
+    assert ["waste", "0", "%", "padding", "25", "%", "padding"] in map(str.split, table.split("\n"))
+    table = texts.comparison(ran(None, "bf16"), ran(0.25, "padding")).plain
+    assert ["waste", "–", "25", "%", "padding"] in map(str.split, table.split("\n"))
 
 
 def test_a_beat_changes_nothing_that_is_drawn(play: Play) -> None:

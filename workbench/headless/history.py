@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from memwb.engine.errors import MemwbError, nearest
-from memwb.engine.guard import Verdict, between, compare, deviation, verdict_on
+from memwb.engine.guard import Verdict, between, compare, deviation, outside, verdict_on
 from memwb.engine.plan import plan_data
 from memwb.engine.protocol import (
     CATEGORIES,
@@ -28,6 +28,7 @@ from memwb.workbench.deviation import share, verdict_line
 from memwb.workbench.headless.output import loss, print_json, rate, size, table
 from memwb.workbench.headless.run import narration, peak_table
 from memwb.workbench.units import delta, padding
+from memwb.workbench.waste import waste
 
 ACTIONS = {"list": 0, "show": 1, "compare": 2}
 
@@ -60,6 +61,7 @@ def _list(as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
+    beyond = outside(found)
     header = ("run", "when (UTC)", "model", "what", "device", "outcome", "peak", "loss", "speed")
     rows = [
         (
@@ -70,19 +72,26 @@ def _list(as_json: bool) -> int:
             run.device,
             run.outcome,
             size(run.peak.allocated if run.peak else None),
-            loss(run.losses[-1]) if run.losses else "–",
+            f"{loss(run.losses[-1]) if run.losses else '–'}{_mark(run, beyond)}",
             rate(run.tokens_per_second),
         )
         for run in found
     ]
     print(table(rows, header, right="0678") if rows else "No runs yet: memwb run tiny-demo")
+    if beyond:
+        print("\n✗ a loss outside what its techniques allow: memwb runs show RUN")
     return 0
+
+
+def _mark(run: Summary, beyond: frozenset[str]) -> str:
+    """What stands beside a loss: nothing in a list without a mark, so that digits line up."""
+    return "" if not beyond else " ✗" if run.folder in beyond else "  "
 
 
 def _show(run: Summary, as_json: bool) -> int:
     damaged = run.outcome == "damaged"
     plan = None if damaged else plan_data(read_plan(run.folder))
-    shown = padding(run.padding)
+    shown = waste(run.padding, run.techniques)
     verdict = None if damaged else verdict_on(run, list_runs())
     if as_json:
         summary = {name: getattr(run, name) for name in run.__struct_fields__}
@@ -139,7 +148,7 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
         rows.append(("last loss", loss(a.losses[-1]), loss(b.losses[-1]), ""))
         rows.append(("loss at its furthest", "", "", _furthest(a, b)))
     rows.append(("speed", rate(a.tokens_per_second), rate(b.tokens_per_second), ""))
-    if a.padding or b.padding:
+    if any(waste(run.padding, run.techniques) for run in (a, b)):
         rows.append(("waste", padding(a.padding) or "–", padding(b.padding) or "–", ""))
     print(table(rows, ("", f"run {a.run}", f"run {b.run}", "difference"), right="123"))
     if verdict:
@@ -148,7 +157,7 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
 
 
 def _verdict(a: Summary, b: Summary) -> Verdict | None:
-    """The second run held against the first; None where it owes no curve."""
+    """The second run held against the first; None where they cannot be compared."""
     baseline = between(b, a)
     return compare(b.losses, baseline) if baseline is not None else None
 

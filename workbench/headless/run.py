@@ -22,7 +22,7 @@ from memwb.workbench.headless.output import (
     size,
     table,
 )
-from memwb.workbench.units import padding
+from memwb.workbench.waste import waste
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def verdict(result: Result) -> Verdict | None:
-    """The losses against the earlier run that they are held to; None where nothing is owed."""
+    """The losses against those of an earlier run; None where none can be compared."""
     return verdict_on(result.summary, list_runs()) if result.summary else None
 
 
@@ -95,7 +95,7 @@ def report(result: Result) -> str:
         if found := verdict(result):
             lines.append(f"        {verdict_line(found)}")
         lines.append(f"speed   {rate(ended.tokens_per_second)}")
-        if shown := padding(ended.padding):
+        if shown := waste(ended.padding, summary.techniques if summary else ()):
             lines.append(f"waste   {shown}: positions that train nothing")
     if summary:
         lines.append(f"folder  {summary.folder}")

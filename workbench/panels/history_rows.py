@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from memwb.engine.technique import techniques
@@ -29,13 +29,20 @@ def label(run: int) -> str:
 
 
 def history_rows(
-    runs: Sequence[Summary], shown: str, marks: tuple[str, ...], width: int
+    runs: Sequence[Summary],
+    shown: str,
+    marks: tuple[str, ...],
+    width: int,
+    outside: Container[str] = (),
 ) -> list[Row]:
-    """One row a run, newest first: mark, outcome, number, model, techniques, peak, speed."""
-    return [_row(run, shown, marks, width) for run in runs]
+    """One row a run, newest first: mark, outcome, number, model, techniques, peak, speed.
+
+    With a word on the losses of those whose folder is in ``outside``.
+    """
+    return [_row(run, shown, marks, width, run.folder in outside) for run in runs]
 
 
-def _row(run: Summary, shown: str, marks: tuple[str, ...], width: int) -> Row:
+def _row(run: Summary, shown: str, marks: tuple[str, ...], width: int, outside: bool) -> Row:
     sign, style = OUTCOME.get(run.outcome, ("?", "warning"))
     mark = "AB"[marks.index(run.folder)] if run.folder in marks else " "
     here = "›" if run.folder == shown or run.folder in marks else " "
@@ -51,7 +58,8 @@ def _row(run: Summary, shown: str, marks: tuple[str, ...], width: int) -> Row:
         (names, "muted"),
     )
     peak = gib(run.peak.allocated) if run.peak else run.outcome
-    right: Spans = ((f"  {peak:>9}", "value"),)
+    right: Spans = (("  ✗ loss", "error"),) if outside else ()
+    right += ((f"  {peak:>9}", "value"),)
     if width >= 60:
         right += ((f"  {rate(run.tokens_per_second):>13}", "muted"),)
     return Row(run.folder, left, (*right, (" ", "muted")))

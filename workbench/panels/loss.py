@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
@@ -10,9 +12,20 @@ from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.panels.texts import loss_line, loss_title
 from memwb.workbench.trace import Trace
 
+if TYPE_CHECKING:
+    from memwb.engine.guard import Verdict
+
+AROUND = 6
+"""Columns of the border that a subtitle cannot take."""
+
 
 class LossPanel(Vertical):
     """The loss curve of one burst, over that of its baseline where it has one, or of two."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._trace: Trace | None = None
+        self._verdict: Verdict | None = None
 
     def compose(self) -> ComposeResult:
         """The chart."""
@@ -25,7 +38,8 @@ class LossPanel(Vertical):
             return
         single = over is None
         behind = trace.baseline if single else None
-        self.border_subtitle = loss_line(trace, library.verdict(trace) if single else None)
+        self._trace, self._verdict = trace, library.verdict(trace) if single else None
+        self._tell()
         self.border_title = loss_title(trace) if single else "3 Loss"
         chart = self.query_one(LineChart)
         chart.clear()
@@ -37,6 +51,15 @@ class LossPanel(Vertical):
         # With one run its number is already in the title of the memory chart.
         alone = over is None and behind is None
         chart.set_series("" if alone else trace.label, enumerate(trace.losses, 1))
+
+    def on_resize(self) -> None:
+        """Less room says less."""
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._trace is not None:
+            room = self.outer_size.width - AROUND
+            self.border_subtitle = loss_line(self._trace, self._verdict, room)
 
     def freeze(self, frozen: bool) -> None:
         """Hold the curve still, or let it catch up."""

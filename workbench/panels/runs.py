@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from textual import work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
+from memwb.workbench import library
 from memwb.workbench.panels.history_rows import history_rows
 from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.rows import Row, Rows
@@ -29,6 +32,7 @@ class RunsPanel(Vertical):
         self._runs: Sequence[Summary] = ()
         self._shown = ""
         self._marks: tuple[str, ...] = ()
+        self._outside: frozenset[str] = frozenset()
 
     def compose(self) -> ComposeResult:
         """The list."""
@@ -49,11 +53,22 @@ class RunsPanel(Vertical):
     def show(self, runs: Sequence[Summary], shown: str, marks: tuple[str, ...]) -> None:
         """Other runs, or others of them in the charts."""
         grown = len(runs) > len(self._runs)
+        other = runs is not self._runs
         self._runs, self._shown, self._marks = runs, shown, marks
+        if other:
+            self._judge()
         self._fill()
         if grown and runs:
             self.rows.select(shown or runs[0].folder)
         self.border_subtitle = SAID[len(marks)]
+
+    @work(group="outside", exclusive=True)
+    async def _judge(self) -> None:
+        """Mark the runs whose losses are outside; found beside the list, which does not wait."""
+        outside = await asyncio.to_thread(library.outside, self._runs)
+        if outside != self._outside:
+            self._outside = outside
+            self._fill()
 
     def choose(self) -> None:
         """Show the run at the cursor."""
@@ -71,5 +86,5 @@ class RunsPanel(Vertical):
 
     def _fill(self) -> None:
         width = self.rows.size.width
-        rows = history_rows(self._runs, self._shown, self._marks, width)
+        rows = history_rows(self._runs, self._shown, self._marks, width, self._outside)
         self.rows.fill(rows or [EMPTY])

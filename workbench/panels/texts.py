@@ -11,11 +11,12 @@ from memwb.engine.plan import Plan, Problem, Workload, active, problems
 from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
 from memwb.engine.technique import GROUPS, Parameter, techniques
 from memwb.workbench.commands import COMMANDS, Command, shown_key
-from memwb.workbench.deviation import share, verdict_line
+from memwb.workbench.deviation import share, verdict_forms, verdict_line
 from memwb.workbench.explained import change
 from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
 from memwb.workbench.units import delta, gib, loss, name, padding, parameters, rate
+from memwb.workbench.waste import waste
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
@@ -178,24 +179,33 @@ def no_gpu(device: Device | None) -> str:
     return "No GPU here: bursts run on the CPU; memory by category is the same arithmetic."
 
 
-def loss_line(trace: Trace, verdict: Verdict | None = None) -> Content:
+def loss_line(trace: Trace, verdict: Verdict | None = None, room: int = 0) -> Content:
     """First and last loss, the speed, and how far the losses are from the baseline's.
 
-    What is outside comes first: a narrow panel cuts the end off.
+    In so many columns as there is room for: the verdict is shortened first. What is outside comes
+    first, since a narrow panel cuts the end off.
     """
     losses = trace.losses
     if not losses:
         over = "no step was finished" if trace.ended else "no step yet"
         return Content(over if trace.started else "")
     span = loss(losses[0]) if len(losses) == 1 else f"{loss(losses[0])} → {loss(losses[-1])}"
-    waste = padding(trace.ended.padding if trace.ended else None)
-    told = (span, rate(trace.tokens_per_second), waste)
-    parts = [Content("   ".join(part for part in told if part))]
-    if verdict is not None and verdict.within:
-        parts.append(Content(verdict_line(verdict)))
-    elif verdict is not None:
-        parts.insert(0, Content.styled(verdict_line(verdict), "bold $text-error"))
+    told = (span, rate(trace.tokens_per_second), _waste(trace))
+    line = Content("   ".join(part for part in told if part))
+    if verdict is None:
+        return line
+    forms = [_with_verdict(line, form, verdict.within) for form in verdict_forms(verdict)]
+    fits = (form for form in forms if not room or form.cell_length <= room)
+    return next(fits, forms[-1])
+
+
+def _with_verdict(line: Content, form: str, within: bool) -> Content:
+    parts = [line, Content(form)] if within else [Content.styled(form, "bold $text-error"), line]
     return Content("   ").join(parts)
+
+
+def _waste(trace: Trace) -> str:
+    return waste(trace.ended.padding, trace.techniques) if trace.ended else ""
 
 
 def loss_title(trace: Trace) -> str:
@@ -251,7 +261,7 @@ def _parts(peak: Peak) -> list[Content]:
 def comparison(first: Trace, second: Trace, verdict: Verdict | None = None) -> Content:
     """What differs between two runs: peak by category, speed, and the loss at its furthest.
 
-    With the verdict on the second where it owes the curve of the first.
+    With the verdict on the second, held against the first where the two can be compared.
     """
     rows = [("", f"A {first.label}", f"B {second.label}", "B − A")]
     a, b = peak_of(first), peak_of(second)
@@ -264,8 +274,8 @@ def comparison(first: Trace, second: Trace, verdict: Verdict | None = None) -> C
     fast, slow = first.tokens_per_second, second.tokens_per_second
     faster = f"{(slow / fast - 1) * 100:+.0f} %" if fast and slow else ""
     rows.append(("speed", rate(fast), rate(slow), faster))
-    wastes = [padding(each.ended.padding) if each.ended else "" for each in (first, second)]
-    if any(wastes):
+    if any(map(_waste, (first, second))):
+        wastes = [padding(each.ended.padding) if each.ended else "" for each in (first, second)]
         rows.append(("waste", wastes[0] or "–", wastes[1] or "–", ""))
     rows.append(("largest loss deviation", "", "", _deviation(first, second)))
     lines = [

@@ -33,7 +33,15 @@ ABOUT = {
         "pass for the backward pass. Temporary: everything else. Only the traced steps are "
         "drawn; the others run without any tracing and give the speed.",
     ),
-    "loss": ("Loss", "The training loss of each optimizer step."),
+    "loss": (
+        "Loss",
+        "The training loss of each optimizer step. Dotted: that of the plainest earlier run of "
+        "the same model, workload, seed and versions, and how far this one is from it at most. "
+        "Allowed: what the techniques by which the two differ may change, as each declares it; "
+        "exact ones nothing, over all steps, others so much in the first ten. Outside: further "
+        "away than that, so do not trust one of them here; the list of runs says ✗ loss. No "
+        "curve owed: other steps are taken or another model is trained, and losses may differ.",
+    ),
     "peak": (
         "The peak",
         "The moment of the most allocated bytes. Allocated: live tensors. Reserved: held by the "
