@@ -190,6 +190,21 @@ def closed(
     return {} if len(reasons) == len(found) else reasons
 
 
+def mend_of(technique: Technique, params: Any, device: Device) -> str:
+    """The override by which a technique that cannot run there does, or is off if none does.
+
+    A value that was chosen goes back to its default, if that can run, before another changes.
+    """
+    chosen = [item for item in parameters_of(technique) if item.choices]
+    chosen.sort(key=lambda item: getattr(params, item.name) == item.default)
+    for item in chosen:
+        shut = closed(technique, item, params, device)
+        open_ = [choice for choice in (item.default, *item.choices) if choice not in shut]
+        if getattr(params, item.name) in shut and open_:
+            return f"{technique.name}.{item.name}={open_[0]}"
+    return f"{technique.name}=off"
+
+
 def _inner(info: Any) -> Any:
     return info.type if isinstance(info, msgspec.inspect.Metadata) else info
 

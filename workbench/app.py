@@ -340,7 +340,7 @@ class Workbench(App[None]):
 
     def action_run(self) -> None:
         """Run the plan; with no engine, start one and run when it is ready."""
-        found = library.why_not(self.session.plan, self.config)
+        found = library.why_not(self.session.plan, self.config, self.device)
         if found is not None:
             self.tell_error(found)
             return

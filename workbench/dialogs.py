@@ -57,7 +57,9 @@ def export(app: Workbench) -> None:
             app.keep(state.exported(app.session, target))
             app.main.tell("information", "Exported", str(Path(target) / "train.py"))
 
-    app.push_screen(ExportScreen(app.session.plan, app.settings, app.session.target), exported)
+    session = app.session
+    lack = library.not_here(session.plan, app.device)
+    app.push_screen(ExportScreen(session.plan, app.settings, session.target, lack), exported)
 
 
 def ask_quit(app: Workbench) -> None:

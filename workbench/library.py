@@ -13,6 +13,7 @@ from memwb.workbench.trace import Trace, trace_of
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.guard import Baseline, Verdict
+    from memwb.engine.protocol import Device
     from memwb.engine.runs import Summary
     from memwb.workbench.pump import Engine
     from memwb.workbench.settings import Settings
@@ -91,13 +92,22 @@ def verdict_between(folder: str, other: str) -> Verdict | None:
     return compare(run.losses, found) if found is not None else None
 
 
-def why_not(plan: Plan, config: Mapping[str, Any] | None) -> MemwbError | None:
-    """Why the plan cannot run as it stands, on a model of that config if it is known, or None."""
+def why_not(
+    plan: Plan, config: Mapping[str, Any] | None, device: Device | None = None
+) -> MemwbError | None:
+    """Why the plan cannot run as it stands, on that model and device where known, or None."""
     try:
-        check(plan, config)
+        check(plan, config, device)
     except MemwbError as error:
         return MemwbError(error.title, error.what, f"{error.fix.partition(' (-o')[0]} Or press f.")
     return None
+
+
+def not_here(plan: Plan, device: Device | None) -> str:
+    """Why the plan's script cannot run on this device; empty if it can, or nothing is known."""
+    from memwb.workbench.headless.export import not_here as lack
+
+    return lack(plan, device) if device else ""
 
 
 def script(plan: Plan, settings: Settings, merge: bool = False) -> str:

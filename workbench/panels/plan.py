@@ -79,14 +79,18 @@ class PlanPanel(Vertical):
         self.plan, self.folded, self.facts = plan, folded, facts
         self.device, self.config = device, config
         self._fill()
-        found = problems(plan, config)
-        self.border_subtitle = f"✗ {len(found)} to mend" if found else ""
-        self.set_class(bool(found), "-problems")
+        self._count()
 
     def meet(self, device: Device) -> None:
         """The device is known: what cannot run on it is told."""
         self.device = device
         self._fill()
+        self._count()
+
+    def _count(self) -> None:
+        found = problems(self.plan, self.config, self.device)
+        self.border_subtitle = f"✗ {len(found)} to mend" if found else ""
+        self.set_class(bool(found), "-problems")
 
     def technique_at_cursor(self) -> str:
         """The technique that the cursor's row belongs to, or nothing."""
@@ -137,7 +141,7 @@ class PlanPanel(Vertical):
 
     def mend(self) -> bool:
         """Make the edit of the first problem, of the cursor's technique if it has one."""
-        found = problems(self.plan, self.config)
+        found = problems(self.plan, self.config, self.device)
         name = self.technique_at_cursor()
         found.sort(key=lambda problem: problem.technique != name)
         for problem in found:
