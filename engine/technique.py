@@ -8,7 +8,8 @@ there, all of them free of torch:
   config (empty while the model is unknown), with the override that mends it; or None;
 - ``unavailable(params, device)``: why these parameters cannot run on that device (None while it
   is unknown), or an empty string;
-- ``effects(params, facts)``: what it does to the bytes of a category (see arithmetic.py).
+- ``effects(params, facts)``: what it does to the bytes of a category (see arithmetic.py), or a
+  sentence ``NO_ARITHMETIC`` on why that cannot be reckoned.
 
 The declaration feeds the toggle in the workbench, the command line, the check of a plan, the
 script and the tests.

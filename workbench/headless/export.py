@@ -40,7 +40,7 @@ def not_here(plan: Plan, device: Device) -> str:
     """Why a script that can be written cannot run on this device; empty if it can."""
     found = [problem for problem in problems(plan, None, device) if problem.here]
     lacks = "; ".join(f"{problem.technique}: {problem.reason}" for problem in found)
-    return f"it cannot run here, on {device.name} ({lacks})" if found else ""
+    return f"train.py cannot run here, on {device.name} ({lacks})" if found else ""
 
 
 def write(plan: Plan, model: Model, folder: Path, force: bool = False, merge: bool = False) -> Path:

@@ -57,7 +57,7 @@ class ExportScreen(ModalScreen[str | None]):
     def __init__(self, plan: Plan, settings: Settings, target: str, lack: str = "") -> None:
         """``lack`` is why the script cannot run on this machine, if it cannot."""
         super().__init__()
-        self._lack = f"✗ It can be written, but {lack}." if lack else ""
+        self._lack = f"✗ {lack}" if lack else ""
         self._plan = plan
         self._settings = settings
         self._script = ""
