@@ -46,7 +46,9 @@ technique = Technique(
     exact=True,
 )
 
-NO_ARITHMETIC = "what modes selective and budget keep depends on the operators of each layer: a burst measures it"
+NO_ARITHMETIC = (
+    "what modes selective and budget keep depends on each layer's operators: a burst measures it"
+)
 
 # Products of matrices with weights, and attention in one kernel. Not batched products: those
 # are the scores of attention that is written out, which grow with the square of the length.
