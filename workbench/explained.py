@@ -13,7 +13,7 @@ def sections(explanation: Explanation) -> list[Section]:
         (each.category, f"{change(each)}   {each.formula}") for each in explanation.effects
     )
     if explanation.unknown:
-        rows = (("not known", f"no arithmetic: {explanation.unknown}"),)
+        rows = (("no arithmetic", explanation.unknown),)
     told = list(explanation.sections)
     if rows:
         told.append(Section(f"Bytes by arithmetic: {explanation.setting}", rows))

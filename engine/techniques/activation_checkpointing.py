@@ -47,7 +47,7 @@ technique = Technique(
 )
 
 NO_ARITHMETIC = (
-    "what modes selective and budget keep depends on each layer's operators: a burst measures it"
+    "what modes selective and budget keep depends on each layer's operators; a burst measures it"
 )
 
 # Products of matrices with weights, and attention in one kernel. Not batched products: those

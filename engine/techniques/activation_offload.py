@@ -39,7 +39,7 @@ technique = Technique(
     ),
 )
 
-NO_ARITHMETIC = "what leaves depends on what the kernels of each layer keep: a burst measures it"
+NO_ARITHMETIC = "what leaves depends on what the kernels of each layer keep; a burst measures it"
 
 
 def patch_model(model: Any, *, min_size: float) -> Any:

@@ -45,7 +45,7 @@ technique = Technique(
 )
 
 NO_ARITHMETIC = (
-    "what another kernel keeps depends on its blocks and the device: a burst measures it"
+    "what another kernel keeps depends on its blocks and the device; a burst measures it"
 )
 
 HALF = ("bf16", "amp_bf16", "amp_fp16")
@@ -138,15 +138,17 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
     # Softmax keeps its result in fp32, and the product with the values its copy in half precision.
     score = 4 if facts.compute_bytes == 4 else 4 + facts.compute_bytes
     fused = 4 * rows + pair * shape.kv_heads
-    scores = f"{score} B × {rows:,} rows of {work.sequence_length:,} scores"
+    length = f"{work.sequence_length:,}"
+    formula = f"keys, values and 4 B × {rows:,} sums of rows; no row's {length} scores are kept"
+    if not plain:
+        formula = f"{score} B × {rows:,} rows of {length} scores, keys and values repeated "
+        formula += f"from {shape.kv_heads} heads to {shape.heads}"
     return [
         Effect(
             category="activations",
             before=fused,
             after=fused if plain else score * rows * work.sequence_length + pair * shape.heads,
-            formula=f"keys, values and 4 B × {rows:,} rows; {scores} are not kept"
-            if plain
-            else f"{scores}, keys and values repeated from {shape.kv_heads} heads to {shape.heads}",
+            formula=formula,
             each=True,
         )
     ]

@@ -25,7 +25,7 @@ technique = Technique(
 )
 
 NO_ARITHMETIC = (
-    "it is the reference, and what a full row keeps depends on kernels: a burst measures it"
+    "it is the reference, and what a full row keeps depends on kernels; a burst measures it"
 )
 
 

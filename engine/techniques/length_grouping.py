@@ -39,7 +39,7 @@ technique = Technique(
     params=Params,
 )
 
-NO_ARITHMETIC = "a batch's width depends on the lengths of the documents: a burst measures it"
+NO_ARITHMETIC = "a batch's width depends on the lengths of the documents; a burst measures it"
 
 
 def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -41,7 +41,7 @@ technique = Technique(
 )
 
 NO_ARITHMETIC = (
-    "what masks take in this family depends on its windows and kernels: a burst measures it"
+    "what masks take in this family depends on its windows and kernels; a burst measures it"
 )
 
 # Layers that carry a state along the row, and families that take no position ids: in neither

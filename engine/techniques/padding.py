@@ -42,7 +42,7 @@ technique = Technique(
 
 
 NO_ARITHMETIC = (
-    "a batch's width, or what its masks take, depends on documents and kernels: a burst measures it"
+    "a batch's width, or what its masks take, depends on documents and kernels; a burst measures it"
 )
 
 MASKED = ("gpt2", "llama", "qwen2", "qwen3")

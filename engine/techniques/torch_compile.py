@@ -47,7 +47,7 @@ technique = Technique(
 )
 
 NO_ARITHMETIC = (
-    "what is fused and kept depends on the compiler and the kernels: a burst measures it"
+    "what is fused and kept depends on the compiler and the kernels; a burst measures it"
 )
 
 
