@@ -8,8 +8,11 @@ against what a burst measures, to the byte. Of each category is told:
 - gradients: the most there are at once;
 - optimizer: its state after a step, counters of steps and shared maps included;
 - activations: only the part that the technique changes, the rest being the same;
-- temporary: the most that comes to what stands all through the phase; ``before`` is 0 where
-  arithmetic cannot tell the plain run's.
+- temporary: the most that comes to what stands all through the phase.
+
+Where a plain run's share depends on kernels, ``before`` is None, and only what is left is told.
+A technique of which nothing exact can be said, or not with every parameter, says in
+``NO_ARITHMETIC`` on what its bytes depend.
 
 Facts come from what these files say beside their declaration:
 
@@ -68,7 +71,8 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
     category: str
     """weights, gradients, optimizer, activations or temporary."""
-    before: int
+    before: int | None
+    """None where it depends on the kernels that run."""
     after: int
     formula: str
     """The reckoning in words and numbers: ``2 moments x 4 B x 1.54 B weights``."""
@@ -108,6 +112,16 @@ def effects_of(name: str, params: Any, facts: Facts) -> list[Effect]:
     """What a technique says of the bytes of its categories; empty when it says nothing."""
     effects = getattr(module_of(name), "effects", None)
     return list(effects(params, facts)) if effects else []
+
+
+def has_arithmetic(name: str) -> bool:
+    """Whether a technique says anything of its bytes, with some parameters at least."""
+    return hasattr(module_of(name), "effects")
+
+
+def no_arithmetic(name: str) -> str:
+    """On what the bytes of a technique depend where there is no arithmetic of them."""
+    return str(getattr(module_of(name), "NO_ARITHMETIC", ""))
 
 
 def precision_effects(facts: Facts) -> list[Effect]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from memwb.engine.arithmetic import Effect, effects_of, facts_of
+from memwb.engine.arithmetic import Effect, effects_of, facts_of, has_arithmetic, no_arithmetic
 from memwb.engine.plan import Plan, active, problems, toggle
 from memwb.engine.protocol import Device
 from memwb.engine.technique import (
@@ -16,7 +16,7 @@ from memwb.engine.technique import (
     Technique,
     closed,
     group_of,
-    module_of,
+    mend_of,
     parameters_of,
     techniques,
     unavailable,
@@ -42,7 +42,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     plan is in it: each technique is reckoned as if it alone were added to these."""
     effects: tuple[Effect, ...]
     unknown: str
-    """Why there is no arithmetic where there could be some."""
+    """Why there is no arithmetic: there never is without the one or the other."""
 
 
 def explain(
@@ -57,7 +57,10 @@ def explain(
     # Parameters that the plan holds, or the defaults; a default technique acts without a name.
     chosen = plan if name in active(plan) else toggle(plan, name, True)
     params = active(chosen)[name]
-    sections = [Section("", tuple(_facts(technique, chosen, config, params, device)))]
+    here = unavailable(technique, params, device)
+    if here and device and name in plan.techniques:
+        here += f" (mended by -o {mend_of(technique, params, device)})"
+    sections = [Section("", tuple(_facts(technique, chosen, config, params, device, here)))]
     rows = tuple(
         (item.name, _parameter(item, getattr(params, item.name)))
         for item in parameters_of(technique)
@@ -91,6 +94,7 @@ def _facts(
     config: Mapping[str, Any] | None,
     params: msgspec.Struct,
     device: Device | None,
+    here: str,
 ) -> list[tuple[str, str]]:
     told = [
         ("saves", technique.saves),
@@ -104,7 +108,7 @@ def _facts(
         if problem.technique == technique.name:
             told.append(("in this plan", f"{problem.reason}. {problem.fix}"))
     told.append(("source", technique.source))
-    told.append(("available", unavailable(technique, params, device) or "yes"))
+    told.append(("available", here or "yes"))
     place = f"on {device.kind}" if device else "here"
     for item in parameters_of(technique):
         for choice, why in closed(technique, item, params, device).items():
@@ -121,21 +125,26 @@ def _arithmetic(
     device: Device | None,
 ) -> tuple[tuple[Effect, ...], str, str]:
     """The effects, what they are reckoned for, and why there are none where there are none."""
-    if not hasattr(module_of(name), "effects"):
-        return (), "", ""
     plan = _with_needs(plan, name)
     known = techniques()
     acting = [each for each in active(plan) if known[each].group in ("precision", "adapters")]
     work = plan.workload
     batch = f"{work.batch_size:,} × {work.sequence_length:,} tokens"
     setting = ", ".join([plan.model, batch, *acting])
+    if not has_arithmetic(name):
+        return (), setting, no_arithmetic(name)
     if not config:
         return (), setting, "the model's config.json is not on this machine"
+    for problem in problems(plan, config):
+        # Of the technique itself, and only on this model: then no plan has these bytes.
+        if problem.technique == name and problem not in problems(plan):
+            return (), setting, f"{problem.reason}: it does not run on this model"
     facts = facts_of(plan, config, device)
     if facts is None:
         kind = config.get("model_type", "this")
         return (), setting, f"the tensors of a {kind} model are not known without loading it"
-    return tuple(effects_of(name, params, facts)), setting, ""
+    effects = tuple(effects_of(name, params, facts))
+    return effects, setting, "" if effects else no_arithmetic(name)
 
 
 def _with_needs(plan: Plan, name: str) -> Plan:

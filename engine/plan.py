@@ -12,7 +12,17 @@ import msgspec
 from msgspec import Meta
 
 from memwb.engine.errors import MemwbError, nearest
-from memwb.engine.technique import GROUPS, Technique, group_of, module_of, techniques
+from memwb.engine.mistakes import explain_mistake
+from memwb.engine.protocol import Device
+from memwb.engine.technique import (
+    GROUPS,
+    Technique,
+    group_of,
+    mend_of,
+    module_of,
+    techniques,
+    unavailable,
+)
 
 # Beyond these a number is a slip of the hand, and the lists that batches are drawn from would
 # fill the machine before a meter could see it.
@@ -77,6 +87,8 @@ class Problem(msgspec.Struct, frozen=True):
     fix: str
     override: str = ""
     """The edit that mends it: ``NAME=on|off`` or ``KEY=VALUE``."""
+    here: bool = False
+    """True where only this device is in the way: elsewhere it may run."""
 
     @property
     def technique(self) -> str:
@@ -163,7 +175,11 @@ def override(plan: Plan, text: str) -> Plan:
         if not isinstance(table, dict):
             raise _wrong(text, f"$.{key}: {part} holds a value, not a table", _unknown(key))
     table[path[-1]] = _value(raw, table.get(path[-1]))
-    return plan_from(data, f"-o {text}")
+    made = plan_from(data, f"-o {text}")
+    # Which technique was named last is known by their order.
+    order = [name for name in (*plan.techniques, *made.techniques) if name in made.techniques]
+    kept = {name: made.techniques[name] for name in order}
+    return msgspec.structs.replace(made, techniques=kept)
 
 
 def toggle(plan: Plan, name: str, on: bool) -> Plan:
@@ -193,30 +209,42 @@ def active(plan: Plan) -> dict[str, msgspec.Struct]:
     return {name: chosen[name] for name in known if name in chosen}
 
 
-def problems(plan: Plan, config: Mapping[str, Any] | None = None) -> list[Problem]:
+def problems(
+    plan: Plan, config: Mapping[str, Any] | None = None, device: Device | None = None
+) -> list[Problem]:
     """Every conflict and unmet need among the plan's techniques; empty when it can run.
 
-    With the model's config (the content of its config.json) also what does not fit the model.
+    With the model's config (the content of its config.json) also what does not fit the model;
+    with the device also what cannot run on it, of each technique first.
     """
     known = techniques()
     found = _too_long(plan, config or {})
     for name, params in plan.techniques.items():
-        found += _problems_of(known[name], plan)
+        path = f"$.techniques.{name}"
+        if device is not None and (lack := unavailable(known[name], params, device)):
+            mend = mend_of(known[name], params, device)
+            found.append(Problem(path, lack, _how(mend), mend, here=True))
+        found += _problems_of(known[name], plan, device)
         refuse = getattr(module_of(name), "refuse", None)
         if refuse and (refusal := refuse(params, plan, config or {})):
             reason, mend = refusal
-            found.append(Problem(f"$.techniques.{name}", reason, _how(mend), mend))
+            mend = _newest_stays(name, mend, plan)
+            found.append(Problem(path, reason, _how(mend), mend))
     return found
 
 
-def check(plan: Plan, config: Mapping[str, Any] | None = None) -> Plan:
+def check(
+    plan: Plan, config: Mapping[str, Any] | None = None, device: Device | None = None
+) -> Plan:
     """The plan itself if its techniques go together, else MemwbError with the first reason.
 
-    With the model's config also if they fit the model.
+    With the model's config also if they fit the model, with the device also if it can run them.
     """
-    for problem in problems(plan, config):
+    for problem in problems(plan, config, device):
         raise MemwbError(
-            "This plan cannot run as it stands",
+            "A technique cannot run on this machine"
+            if problem.here
+            else "This plan cannot run as it stands",
             f"{problem.path}: {problem.reason}",
             f"{problem.fix} (-o {problem.override})",
         )
@@ -252,32 +280,50 @@ def _how(mend: str) -> str:
     return f"Turn {name} {value}." if value in ("on", "off") else f"Set {name} to {value}."
 
 
-def _problems_of(technique: Technique, plan: Plan) -> list[Problem]:
+def _problems_of(technique: Technique, plan: Plan, device: Device | None) -> list[Problem]:
     path = f"$.techniques.{technique.name}"
-    found = []
+    found: list[Problem] = []
     group = group_of(technique.group)
     known = techniques()
     chosen = list(plan.techniques)
-    for other in chosen:
-        if other == technique.name:
-            continue
-        # A conflict is told once, at the technique that was named later.
-        earlier = chosen.index(other) < chosen.index(technique.name)
-        if earlier and group.exclusive and known[other].group == group.name:
-            reason = f"{other} is on, and only one of {group.title} can act"
-            found.append(Problem(path, reason, f"Turn {other} off.", f"{other}=off"))
+
+    def clash(other: str, reason: str) -> None:
+        # What was switched on later is what is wanted: it stays.
+        mend = f"{min(other, technique.name, key=chosen.index)}=off"
+        found.append(Problem(path, reason, _how(mend), mend))
+
+    for other in chosen[: chosen.index(technique.name)]:
+        # Told once, at the technique that was named later.
+        if group.exclusive and known[other].group == group.name:
+            clash(other, f"{other} is on, and only one of {group.title} can act")
     for conflict in technique.conflicts:
         for other in conflict.names:
             if other in plan.techniques:
-                reason = f"conflicts with {other}: {conflict.reason}"
-                found.append(Problem(path, reason, f"Turn {other} off.", f"{other}=off"))
+                clash(other, f"conflicts with {other}: {conflict.reason}")
     for need in technique.needs:
         if not any(name in plan.techniques for name in need.names):
-            wanted = " or ".join(need.names)
-            reason = f"needs {wanted}: {need.reason}"
-            first = need.names[0]
-            found.append(Problem(path, reason, f"Turn {first} on.", f"{first}=on"))
+            reason = f"needs {' or '.join(need.names)}: {need.reason}"
+            # One that cannot run here would be the next thing to mend, and mending it this again.
+            able = [name for name in need.names if not _lacking(name, device)]
+            mend = f"{able[0]}=on" if able else f"{technique.name}=off"
+            mend = _newest_stays(technique.name, mend, plan)
+            found.append(Problem(path, reason, _how(mend), mend))
     return found
+
+
+def _newest_stays(name: str, mend: str, plan: Plan) -> str:
+    """The mend, or the technique off where the mend would put out one that was named later."""
+    other, _, value = mend.partition("=")
+    if value == "on":
+        chosen = list(plan.techniques)
+        left = toggle(plan, other, True).techniques
+        if any(later not in left for later in chosen[chosen.index(name) + 1 :]):
+            return f"{name}=off"
+    return mend
+
+
+def _lacking(name: str, device: Device | None) -> bool:
+    return device is not None and bool(unavailable(techniques()[name], None, device))
 
 
 def _params(name: str, value: Any, origin: str) -> Any:
@@ -298,60 +344,8 @@ def _convert(data: dict[str, Any], kind: type[Any], path: str, origin: str) -> A
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        what, fix = _explain(str(error), kind, path)
+        what, fix = explain_mistake(str(error), kind, path)
         raise _wrong(origin, what, fix) from None
-
-
-def _explain(message: str, kind: type[Any], path: str) -> tuple[str, str]:
-    """msgspec's message as ``path: reason`` and a hint at the nearest name or the range."""
-    reason, _, inner = message.partition(" - at `$")
-    where = path + inner.rstrip("`")
-    unknown = re.search(r"unknown field `(.*)`", reason, re.DOTALL)
-    if unknown:
-        at = _struct_at(kind, inner.rstrip("`"))
-        names = at.__struct_fields__
-        known = f"Known here: {', '.join(names)}." if names else "It has no parameters."
-        return (
-            f"{where}.{unknown[1]}: there is no such key",
-            f"{nearest(unknown[1], names)} {known}".strip(),
-        )
-    enum = re.search(r"[Ii]nvalid enum value '?(.*?)'?$", reason, re.DOTALL)
-    choices = _choices(kind, inner.rstrip("`")) if enum else ()
-    if enum and choices:
-        known = f"{enum[1]!r} is none of {' | '.join(choices)}"
-        hint = nearest(enum[1], choices)
-        if _takes_list(kind, inner.rstrip("`")):
-            known += f', nor a list of names such as ["{enum[1]}"]'
-        return f"{where}: {known}; {hint}".removesuffix("; "), "Give one of these values."
-    reason = reason[0].lower() + reason[1:].replace("`", "")
-    return f"{where}: {reason.replace('>=', '≥').replace('<=', '≤')}", "Give a value of that kind."
-
-
-def _struct_at(kind: type[Any], inner: str) -> type[msgspec.Struct]:
-    for part in inner.strip(".").split("."):
-        hints = {field.name: field.type for field in msgspec.structs.fields(kind)}
-        if part in hints and isinstance(hints[part], type):
-            kind = hints[part]
-    return kind
-
-
-def _takes_list(kind: type[Any], inner: str) -> bool:
-    """Whether the value at this path may also be a list."""
-    name = inner.rpartition(".")[2]
-    hints = {f.name: f.type for f in msgspec.structs.fields(_struct_at(kind, inner))}
-    return "tuple[" in str(hints.get(name, ""))
-
-
-def _choices(kind: type[Any], inner: str) -> tuple[str, ...]:
-    """The values that a choice at this path can have; none if it is no plain choice."""
-    name = inner.rpartition(".")[2]
-    info = msgspec.inspect.type_info(_struct_at(kind, inner))
-    assert isinstance(info, msgspec.inspect.StructType)
-    kinds: list[Any] = [field.type for field in info.fields if field.name == name]
-    if kinds and isinstance(kinds[0], msgspec.inspect.Metadata):
-        kinds = [kinds[0].type]
-    kinds = [one for each in kinds for one in getattr(each, "types", (each,))]
-    return tuple(str(value) for one in kinds for value in getattr(one, "values", ()))
 
 
 def _wrong(origin: str, what: str, fix: str) -> MemwbError:

@@ -8,7 +8,8 @@ there, all of them free of torch:
   config (empty while the model is unknown), with the override that mends it; or None;
 - ``unavailable(params, device)``: why these parameters cannot run on that device (None while it
   is unknown), or an empty string;
-- ``effects(params, facts)``: what it does to the bytes of a category (see arithmetic.py).
+- ``effects(params, facts)``: what it does to the bytes of a category (see arithmetic.py), or a
+  sentence ``NO_ARITHMETIC`` on why that cannot be reckoned.
 
 The declaration feeds the toggle in the workbench, the command line, the check of a plan, the
 script and the tests.
@@ -197,6 +198,21 @@ def closed(
     }
     reasons = {choice: reason for choice, reason in found.items() if reason}
     return {} if len(reasons) == len(found) else reasons
+
+
+def mend_of(technique: Technique, params: Any, device: Device) -> str:
+    """The override by which a technique that cannot run there does, or is off if none does.
+
+    A value that was chosen goes back to its default, if that can run, before another changes.
+    """
+    chosen = [item for item in parameters_of(technique) if item.choices]
+    chosen.sort(key=lambda item: getattr(params, item.name) == item.default)
+    for item in chosen:
+        shut = closed(technique, item, params, device)
+        open_ = [choice for choice in (item.default, *item.choices) if choice not in shut]
+        if getattr(params, item.name) in shut and open_:
+            return f"{technique.name}.{item.name}={open_[0]}"
+    return f"{technique.name}=off"
 
 
 def _inner(info: Any) -> Any:

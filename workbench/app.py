@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan
+from memwb.engine.plan import Plan, problems
 from memwb.engine.protocol import (
     Device,
     Ended,
@@ -355,7 +355,7 @@ class Workbench(App[None]):
 
     def action_run(self) -> None:
         """Run the plan; with no engine, start one and run when it is ready."""
-        if self.refused():
+        if self.refused(self.device):
             return
         if self.engine_state == "dead":
             self.main.notice.clear()
@@ -381,9 +381,10 @@ class Workbench(App[None]):
         self._set_engine("running")
         self._pump.start(self.session.plan, self.settings)
 
-    def refused(self) -> bool:
-        """Whether the plan cannot run as it stands; then that is told."""
-        title, text = texts.refusal(self.session.plan, self.config, self.settings.keymap)
+    def refused(self, device: Device | None = None) -> bool:
+        """Whether the plan cannot run as it stands, on a device if one is given; that is told."""
+        found = problems(self.session.plan, self.config, device)
+        title, text = texts.refusal(found, self.settings.keymap)
         if title:
             self.main.tell("error", title, text, passing=True)
         return bool(title)

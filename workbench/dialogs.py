@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memwb.engine.plan import Plan
-from memwb.workbench import state
+from memwb.workbench import library, state
 
 if TYPE_CHECKING:
     from memwb.workbench.app import Workbench
@@ -55,7 +55,9 @@ def export(app: Workbench) -> None:
             app.keep(state.exported(app.session, target))
             app.main.tell("information", "Exported", str(Path(target) / "train.py"))
 
-    app.push_screen(ExportScreen(app.session.plan, app.settings, app.session.target), exported)
+    session = app.session
+    lack = library.not_here(session.plan, app.device)
+    app.push_screen(ExportScreen(session.plan, app.settings, session.target, lack), exported)
 
 
 def ask_quit(app: Workbench) -> None:

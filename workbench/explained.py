@@ -13,7 +13,7 @@ def sections(explanation: Explanation) -> list[Section]:
         (each.category, f"{change(each)}   {each.formula}") for each in explanation.effects
     )
     if explanation.unknown:
-        rows = (("not known", explanation.unknown),)
+        rows = (("no arithmetic", explanation.unknown),)
     told = list(explanation.sections)
     if rows:
         told.insert(1, Section(f"Bytes by arithmetic: {explanation.setting}", rows))
@@ -21,10 +21,12 @@ def sections(explanation: Explanation) -> list[Section]:
 
 
 def change(effect: Effect) -> str:
-    """The bytes without and with the technique: ``5.75 GiB → 35.1 MiB``."""
-    before, after = gib(effect.before), gib(effect.after)
-    text = f"{before} → {after}" if effect.before != effect.after else f"{after}, the same"
-    if effect.category == "temporary" and not effect.before:
-        text = after
-    text += ", each layer" if effect.each else ""
+    """The bytes without and with the technique: ``5.75 GiB → 35.1 MiB``.
+
+    Without the first where they depend on the kernels that run.
+    """
+    after = gib(effect.after)
+    text = f"→ {after}" if effect.before is None else f"{gib(effect.before)} → {after}"
+    text = f"{after}, the same" if effect.before == effect.after else text
+    text += " each layer" if effect.each else ""
     return f"{text}, in the {effect.phase} phase" if effect.phase else text

@@ -106,6 +106,13 @@ def outside(runs: Sequence[Summary]) -> frozenset[str]:
     return outside(runs)
 
 
+def not_here(plan: Plan, device: Device | None) -> str:
+    """Why the plan's script cannot run on this device; empty if it can, or nothing is known."""
+    from memwb.workbench.headless.export import not_here as lack
+
+    return lack(plan, device) if device else ""
+
+
 def script(plan: Plan, settings: Settings, merge: bool = False) -> str:
     """The text of the plan's train.py, with what was measured of it. Raises MemwbError."""
     from memwb.engine.script import script as text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ technique = Technique(
     # Mode budget too computes what the plain run computes; what torch_compile, which it needs,
     # rounds otherwise is torch_compile's.
     exact=True,
+)
+
+NO_ARITHMETIC = (
+    "what modes selective and budget keep depends on each layer's operators; a burst measures it"
 )
 
 # Products of matrices with weights, and attention in one kernel. Not batched products: those
@@ -125,3 +130,31 @@ def keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Any
 
     kept = str(operator) in KEPT_OPERATORS
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """The inputs that are kept: of each checkpointed layer, or of its attention and its MLP."""
+    if params.mode not in ("layer", "submodule"):
+        return []
+    count = 1 if params.mode == "layer" else 2
+    what = "input of the layer" if params.mode == "layer" else "inputs of attention and MLP"
+    rest = "" if params.mode == "layer" else "; what the norms between them keep stays"
+    if params.every > 1:
+        rest += f"; of one layer in {params.every}, the others keep all of theirs"
+    return [kept_inputs(facts, count, f"{what}: ", rest, each=True)]
+
+
+def kept_inputs(facts: Facts, count: int, what: str, rest: str, *, each: bool) -> Effect:
+    """Hidden states that are kept in place of all that the kernels inside would keep.
+
+    They have the weights' precision: autocast lowers that of products, not of the sums between.
+    """
+    width, hidden = facts.weight_bytes, facts.shape.hidden
+    number = f"{count} × " if count > 1 else ""
+    return Effect(
+        category="activations",
+        before=None,
+        after=count * width * facts.tokens * hidden,
+        formula=f"{what}{number}{width} B × {facts.tokens:,} tokens × {hidden:,} hidden{rest}",
+        each=each,
+    )

@@ -39,6 +39,8 @@ technique = Technique(
     ),
 )
 
+NO_ARITHMETIC = "what leaves depends on what the kernels of each layer keep; a burst measures it"
+
 
 def patch_model(model: Any, *, min_size: float) -> Any:
     """On a GPU, copy what the decoder saves for backward out, and back when backward nears it."""

@@ -79,7 +79,7 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
     if params.kernel in scratch:
         size, how = scratch[params.kernel]
         found.append(
-            Effect(category="temporary", before=0, after=size, formula=how, phase="optimizer")
+            Effect(category="temporary", before=None, after=size, formula=how, phase="optimizer")
         )
     return found
 

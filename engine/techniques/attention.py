@@ -44,6 +44,10 @@ technique = Technique(
     tolerance=2**-7,
 )
 
+NO_ARITHMETIC = (
+    "what another kernel keeps depends on its blocks and the device; a burst measures it"
+)
+
 HALF = ("bf16", "amp_bf16", "amp_fp16")
 
 
@@ -126,19 +130,25 @@ def effects(params: Params, facts: Facts) -> list[Effect]:
     """
     shape, work = facts.shape, facts.workload
     known = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text", "phi3")
-    if params.implementation != "eager" or shape.family not in known:
+    plain = params == Params()
+    if not (plain or params.implementation == "eager") or shape.family not in known:
         return []
     rows = work.batch_size * shape.heads * work.sequence_length
     pair = 2 * facts.compute_bytes * facts.tokens * shape.head_dim
     # Softmax keeps its result in fp32, and the product with the values its copy in half precision.
     score = 4 if facts.compute_bytes == 4 else 4 + facts.compute_bytes
+    fused = 4 * rows + pair * shape.kv_heads
+    length = f"{work.sequence_length:,}"
+    formula = f"keys, values and 4 B × {rows:,} sums of rows; no row's {length} scores are kept"
+    if not plain:
+        formula = f"{score} B × {rows:,} rows of {length} scores, keys and values repeated "
+        formula += f"from {shape.kv_heads} heads to {shape.heads}"
     return [
         Effect(
             category="activations",
-            before=4 * rows + pair * shape.kv_heads,
-            after=score * rows * work.sequence_length + pair * shape.heads,
-            formula=f"{score} B × {rows:,} rows of {work.sequence_length:,} scores, "
-            f"keys and values repeated from {shape.kv_heads} heads to {shape.heads}",
+            before=fused,
+            after=fused if plain else score * rows * work.sequence_length + pair * shape.heads,
+            formula=formula,
             each=True,
         )
     ]

@@ -6,6 +6,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Relation, Technique
 
 if TYPE_CHECKING:
@@ -182,3 +183,14 @@ def wait_for(event: Any) -> None:
 
     if event is not None:
         torch.cuda.current_stream().wait_event(event)
+
+
+def effects(params: Any, facts: Facts) -> list[Effect]:
+    """Two inputs of layers on the GPU; on a CPU, as checkpointing has it, one of each layer."""
+    from memwb.engine.techniques.activation_checkpointing import kept_inputs
+
+    if facts.device == "cpu":
+        return [kept_inputs(facts, 1, "input of the layer, on a CPU: ", "", each=True)]
+    count = min(2, facts.shape.layers)
+    rest = f"; of {facts.shape.layers} layers the other inputs are on the host"
+    return [kept_inputs(facts, count, "at most ", rest, each=False)]

@@ -24,6 +24,10 @@ technique = Technique(
     exact=True,
 )
 
+NO_ARITHMETIC = (
+    "it is the reference, and what a full row keeps depends on kernels; a burst measures it"
+)
+
 
 def batches(
     args: argparse.Namespace, documents: Iterator[array[int]]

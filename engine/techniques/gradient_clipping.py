@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
+from memwb.engine.techniques.adamw import tensors
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,3 +41,17 @@ def patch_optimizer(model: Any, optimizer: Any, *, max_norm: float) -> Any:
 
     optimizer.register_step_pre_hook(clip)
     return optimizer
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Nothing is kept: gradients are scaled in place."""
+    size = facts.trained_bytes * facts.trainable
+    return [
+        Effect(
+            category="gradients",
+            before=size,
+            after=size,
+            formula=f"scaled in place; a norm of {facts.trained_bytes} B for each of "
+            f"{tensors(facts):,} tensors comes and goes",
+        )
+    ]

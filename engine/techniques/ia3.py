@@ -108,7 +108,7 @@ def trained(params: Params, shape: Shape) -> tuple[Weight, ...]:
 
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
-    """The base's gradients against the factors'."""
+    """The factors, and the base's gradients and optimizer states against theirs."""
     from memwb.engine.techniques.lora import adapter_effects
 
     return adapter_effects(trained(params, facts.shape), facts)

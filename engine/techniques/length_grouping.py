@@ -39,6 +39,8 @@ technique = Technique(
     params=Params,
 )
 
+NO_ARITHMETIC = "a batch's width depends on the lengths of the documents; a burst measures it"
+
 
 def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
     """Why padding does not fit the plan, and the override that mends it."""

@@ -12,6 +12,7 @@ from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.errors import nearest
 from memwb.engine.shapes import Shape, Weight, shape_of
 from memwb.engine.technique import Technique
+from memwb.engine.techniques.adamw import adamw_states
 
 if TYPE_CHECKING:
     import argparse
@@ -336,14 +337,16 @@ def targeted(params: Params, shape: Shape) -> dict[str, Linear]:
 
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
-    """The adapters' weights, and the base's gradients against theirs."""
+    """The adapters' weights, and the base's gradients and optimizer states against theirs."""
     return adapter_effects(trained(params, facts.shape), facts)
 
 
 def adapter_effects(adapters: tuple[Weight, ...], facts: Facts) -> list[Effect]:
-    """What adapters add to the weights, and what they leave of the gradients."""
+    """What adapters add to the weights, and what they leave of gradients and AdamW's states."""
     base, width = facts.shape.parameters, facts.weight_bytes
     count = sum(weight.size * weight.count for weight in adapters)
+    plain = msgspec.structs.replace(facts, trained=facts.shape.weights, trained_bytes=width)
+    adapted = msgspec.structs.replace(facts, trained=adapters, trained_bytes=TRAINED_BYTES)
     return [
         Effect(
             category="weights",
@@ -356,5 +359,12 @@ def adapter_effects(adapters: tuple[Weight, ...], facts: Facts) -> list[Effect]:
             before=base * width,
             after=TRAINED_BYTES * count,
             formula=f"{TRAINED_BYTES} B × {count:,} in adapters, not {width} B × {base:,}",
+        ),
+        Effect(
+            category="optimizer",
+            before=adamw_states(plain),
+            after=adamw_states(adapted),
+            formula=f"with AdamW: 2 moments × {TRAINED_BYTES} B × {count:,} in adapters, "
+            f"not × {width} B × {base:,}; and 4 B a tensor",
         ),
     ]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
-from memwb.engine.techniques.padding import masked
+from memwb.engine.techniques.padding import mask_effects, masked
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +38,10 @@ technique = Technique(
     not_when="Documents fill a sequence each: there is nothing to pack.",
     source="arXiv:2404.10830 (best-fit packing); arXiv:2107.02027",
     params=Params,
+)
+
+NO_ARITHMETIC = (
+    "what masks take in this family depends on its windows and kernels; a burst measures it"
 )
 
 # Layers that carry a state along the row, and families that take no position ids: in neither
@@ -154,3 +159,8 @@ def best_fit(pieces: list[array[int]], length: int) -> list[list[array[int]]]:
         rows[row].append(piece)
         insort(spaces, (space - len(piece), row))
     return rows
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """The masks by which documents in one row do not see each other."""
+    return mask_effects(facts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ technique = Technique(
     source="https://huggingface.co/docs/transformers/pad_truncation",
     params=Params,
 )
+
+
+NO_ARITHMETIC = (
+    "a batch's width, or what its masks take, depends on documents and kernels; a burst measures it"
+)
+
+MASKED = ("gpt2", "llama", "qwen2", "qwen3")
+"""Families whose layers have no mask of their own, such as a window's."""
 
 
 def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -128,3 +137,31 @@ def padded(
         flush=True,
     )
     return collated(args, new_order(), collate)
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """The masks of batches as wide as a sequence; shorter ones are as wide as documents are."""
+    return mask_effects(facts) if params.to == "sequence_length" else []
+
+
+def mask_effects(facts: Facts) -> list[Effect]:
+    """What sdpa keeps in each layer of batches that have a mask, beside those that need none.
+
+    The mask is expanded to the precision of the scores; keys and values that several heads
+    share are repeated, since kernels that share them take no mask.
+    """
+    shape, work = facts.shape, facts.workload
+    if shape.family not in MASKED:
+        return []
+    width, length = facts.compute_bytes, work.sequence_length
+    pair = 2 * width * facts.tokens * shape.head_dim
+    return [
+        Effect(
+            category="activations",
+            before=pair * shape.kv_heads,
+            after=pair * shape.heads + width * work.batch_size * length**2,
+            formula=f"mask: {width} B × {work.batch_size} × {length:,} × {length:,} where sdpa "
+            f"needs one; keys and values repeated from {shape.kv_heads} heads to {shape.heads}",
+            each=True,
+        )
+    ]

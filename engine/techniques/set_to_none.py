@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
 
 technique = Technique(
@@ -14,3 +17,18 @@ technique = Technique(
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html",
     exact=True,
 )
+
+
+def effects(params: Any, facts: Facts) -> list[Effect]:
+    """Against buffers that are kept: none stands while forward runs."""
+    size = facts.trained_bytes * facts.trainable
+    return [
+        Effect(
+            category="gradients",
+            before=size,
+            after=0,
+            formula=f"{facts.trained_bytes} B × {facts.trainable:,} trained values, which "
+            "zero_in_place keeps",
+            phase="forward",
+        )
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memwb.engine.arithmetic import Effect, Facts, precision_effects
 from memwb.engine.technique import Params, Technique
 
 if TYPE_CHECKING:
@@ -38,3 +39,8 @@ def configure(options: dict[str, Any]) -> dict[str, Any]:
     # the setting of all devices, fails after it.
     torch.set_float32_matmul_precision("high")
     return {**options, "dtype": torch.float32}
+
+
+def effects(params: Params, facts: Facts) -> list[Effect]:
+    """Those of fp32: only the products differ."""
+    return precision_effects(facts)

@@ -46,6 +46,10 @@ technique = Technique(
     tolerance=2**-7,
 )
 
+NO_ARITHMETIC = (
+    "what is fused and kept depends on the compiler and the kernels; a burst measures it"
+)
+
 
 def unavailable(params: Params, device: Device | None) -> str:
     """Why inductor cannot compile here: no compiler, no headers, or no triton for a GPU."""

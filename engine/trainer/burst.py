@@ -22,7 +22,7 @@ import msgspec
 import torch
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, active, check, plan_from
+from memwb.engine.plan import active, check, plan_from
 from memwb.engine.protocol import (
     Device,
     Ended,
@@ -69,9 +69,8 @@ def run_plan(start: Start, emit: Emit) -> Ended:
     from memwb.engine import catalog, script
 
     try:
-        plan = check(plan_from(start.plan))
         device = device_for(start.device)
-        _check_available(plan, device)
+        plan = check(plan_from(start.plan), device=device)
         allowed = {
             "allow_pickle": start.allow_pickle,
             "trust_remote_code": start.trust_remote_code,
@@ -299,16 +298,3 @@ def _device_of(argv: Sequence[str]) -> Device:
     words = [part for word in argv for part in word.split("=", 1)]
     wanted = words[words.index("--device") + 1] if "--device" in words[:-1] else "auto"
     return device_for(wanted.partition(":")[0])
-
-
-def _check_available(plan: Plan, device: Device) -> None:
-    from memwb.engine.technique import techniques, unavailable
-
-    for name, params in plan.techniques.items():
-        reason = unavailable(techniques()[name], params, device)
-        if reason:
-            raise MemwbError(
-                "A technique cannot run on this machine",
-                f"$.techniques.{name}: {reason}",
-                f"Mend that, or turn {name} off (-o {name}=off).",
-            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from memwb.engine.arithmetic import Effect, Facts, amount, effects_of, facts_of
+from memwb.engine.arithmetic import (
+    Effect,
+    Facts,
+    amount,
+    effects_of,
+    facts_of,
+    has_arithmetic,
+    no_arithmetic,
+)
 from memwb.engine.plan import Plan, Workload, override, plan_data, problems, toggle
 from memwb.engine.protocol import Categories, Device, Ended, Event, Loaded, Start, Timeline
 from memwb.engine.shapes import Weight, shape_of
@@ -55,6 +64,13 @@ CONTEXTS: dict[str, tuple[str, ...]] = {
 }
 
 
+SHORT = Path(__file__).parents[1] / "data" / "short.txt"
+"""Documents of a few bytes: several fit a row, and each leaves some of it empty."""
+
+WITHOUT = {"set_to_none": "zero_in_place"}
+"""What a default is held against, where leaving it out would change nothing."""
+
+
 class Case(msgspec.Struct, frozen=True):
     """A technique with parameters (as overrides) among others, on a model."""
 
@@ -70,8 +86,12 @@ class Case(msgspec.Struct, frozen=True):
 def without(case: Case) -> Plan:
     """The context alone, with what the technique cannot do without."""
     plan = Plan(model=case.model, weights="random", workload=WORK)
+    if techniques()[case.technique].group == "sequence":
+        plan = override(plan, f"data={SHORT}")
     for text in CONTEXTS[case.context]:
         plan = override(plan, text)
+    if case.technique in WITHOUT:
+        plan = toggle(plan, WITHOUT[case.technique], True)
     for need in techniques()[case.technique].needs:
         if not any(name in plan.techniques for name in need.names):
             plan = toggle(plan, need.names[0], True)
@@ -99,7 +119,7 @@ def variants(name: str) -> Iterator[tuple[str, ...]]:
 def cases() -> Iterator[Case]:
     """Every technique with effects, wherever it runs: discovered, so that none is forgotten."""
     for name, technique in techniques().items():
-        if not hasattr(module_of(name), "effects"):
+        if not has_arithmetic(name):
             continue
         everywhere = [Case(name, model, "plain") for model in CONFIGS]
         everywhere += [Case(name, "llama", context) for context in CONTEXTS if context != "plain"]
@@ -107,7 +127,8 @@ def cases() -> Iterator[Case]:
         for case in everywhere:
             plan, off = with_it(case), without(case)
             # One of the context's own, or another of an exclusive group in its place.
-            replaced = name in off.techniques or off.techniques.keys() - plan.techniques.keys()
+            gone = off.techniques.keys() - plan.techniques.keys() - {WITHOUT.get(name)}
+            replaced = name in off.techniques or gone
             refused = problems(plan, CONFIGS[case.model])
             if not (replaced or refused or unavailable(technique, plan.techniques[name], CPU)):
                 yield case
@@ -204,13 +225,53 @@ def test_the_arithmetic_is_what_a_burst_measures(case: Case, root: Path) -> None
     facts = facts_of(plan, CONFIGS[case.model], CPU)
     assert facts is not None
     for effect in effects_of(case.technique, plan.techniques[case.technique], facts):
-        before, after = figure(without(case), effect, root), figure(plan, effect, root)
+        after = figure(plan, effect, root)
+        if effect.before is None:
+            assert effect.after == after - stays(plan, facts), effect
+            continue
+        before = figure(without(case), effect, root)
         if effect.category == "activations":
             assert effect.after - effect.before == after - before, effect
-        elif effect.category == "temporary" and not effect.before:
-            assert effect.after == after, effect
         else:
             assert (effect.before, effect.after) == (before, after), effect
+
+
+def stays(plan: Plan, facts: Facts) -> int:
+    """What a layer keeps beside the inputs of attention and MLP, where these alone are told.
+
+    It is what its two norms keep. Llama's: their input in fp32, the root of each token, and,
+    if their factors are trained, what these multiply. GPT-2's: their input, and two numbers of
+    each token, in the weights' precision on a CPU.
+    """
+    chosen = plan.techniques.get("activation_checkpointing")
+    if getattr(chosen, "mode", "") != "submodule":
+        return 0
+    width, states = facts.weight_bytes, facts.tokens * facts.shape.hidden
+    if facts.shape.family == "gpt2":
+        return 2 * width * (states + 2 * facts.tokens)
+    multiplied = 0 if facts.adapters else width * states
+    return 2 * (4 * states + 4 * facts.tokens + multiplied)
+
+
+@pytest.mark.parametrize("name", techniques())
+def test_every_technique_has_arithmetic_or_says_on_what_it_depends(name: str) -> None:
+    assert has_arithmetic(name) or no_arithmetic(name)
+    plans = [toggle(Plan(model="llama", workload=WORK), name, True)]
+    plans += [override(plans[0], text) for changes in variants(name) for text in changes]
+    for plan, kind in itertools.product(plans, ("", "cpu", "cuda")):
+        found = facts_of(plan, CONFIGS["llama"], Device(kind, "test", 2**33) if kind else None)
+        assert found is not None
+        told = effects_of(name, plan.techniques[name], found)
+        assert told or no_arithmetic(name), plan.techniques
+        assert all(each.formula for each in told)
+
+
+def test_on_a_gpu_two_inputs_of_layers_stay_on_the_device() -> None:
+    plan = toggle(Plan(model="llama", workload=WORK), "checkpoint_offload", True)
+    found = facts_of(plan, {**CONFIGS["llama"], "num_hidden_layers": 9}, Device("cuda", "x", 1))
+    assert found is not None
+    [effect] = effects_of("checkpoint_offload", plan.techniques["checkpoint_offload"], found)
+    assert (effect.before, effect.after, effect.each) == (None, 2 * 4 * 48 * 80, False)
 
 
 def facts(model: str, *changes: str) -> Facts:

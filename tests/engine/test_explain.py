@@ -38,7 +38,8 @@ def test_every_technique_tells_all_it_declares(name: str) -> None:
         assert parameter.description in told(found, parameter.name)
     for relation in technique.conflicts:
         assert relation.reason in str(found.sections)
-    assert not found.unknown
+    # Bytes, or on what they depend: never nothing.
+    assert bool(found.effects) != bool(found.unknown)
 
 
 def test_the_values_are_the_plan_s_or_the_defaults() -> None:
@@ -70,4 +71,21 @@ def test_the_arithmetic_is_of_the_plan_with_the_technique_on() -> None:
 def test_what_is_not_known_is_said() -> None:
     assert explain("bf16", plan(), None).unknown == "the model's config.json is not on this machine"
     assert "mixtral" in explain("bf16", plan(), {"model_type": "mixtral"}).unknown
-    assert not explain("set_to_none", plan(), None).unknown, "it has no arithmetic to miss"
+    assert "compiler" in explain("torch_compile", plan(), None).unknown, "whatever the model"
+    mode = "activation_checkpointing.mode=selective"
+    assert "operators" in explain("activation_checkpointing", plan(mode), TINY).unknown
+
+
+def test_a_model_that_refuses_a_technique_has_no_bytes_of_it() -> None:
+    scaled = {**(TINY or {}), "logits_scaling": 8.0}
+    refused = explain("chunked_cross_entropy", plan(), scaled)
+    assert not refused.effects and "does not run on this model" in refused.unknown
+    # What is refused of the plan alone could be mended: its bytes are told.
+    assert explain("quantize_4bit", plan("quantize_4bit=on"), TINY).effects
+
+
+def test_what_the_device_cannot_run_is_told_with_the_mend() -> None:
+    device = Device("cpu", "test", 2**33)
+    on = told(explain("tf32", plan("tf32=on"), TINY, device), "available")
+    assert on.startswith("only CUDA") and on.endswith("(mended by -o tf32=off)")
+    assert "mended" not in told(explain("tf32", plan(), TINY, device), "available")

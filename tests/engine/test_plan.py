@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from memwb.engine.plan import (
     read_plan,
     toggle,
 )
+from memwb.engine.protocol import Device
+from memwb.engine.technique import parameters_of, techniques
 
 PLAN = """\
 # A first run.
@@ -142,6 +146,71 @@ def test_conflicts_and_needs_are_told_with_the_edit_that_mends_them() -> None:
     with pytest.raises(MemwbError, match="needs lora"):
         check(alone)
     assert problems(override(alone, problem.override)) == []
+
+
+CPU, GPU = Device("cpu", "test", 2**33), Device("cuda", "test", 2**33)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        (("tf32=on",), "tf32=off"),
+        (("attention.implementation=flash_attention_2",), "attention.implementation=sdpa"),
+        (("attention.implementation=flex_attention",), "attention.implementation=sdpa"),
+        (("attention.backend=efficient",), "attention.backend=auto"),
+    ],
+)
+def test_what_cannot_run_on_the_device_is_a_problem_before_others(
+    changes: tuple[str, ...], mend: str
+) -> None:
+    plan = Plan("tiny")
+    for text in changes:
+        plan = override(plan, text)
+    first, *_ = problems(plan, None, CPU)
+    assert first.here and first.override == mend
+    with pytest.raises(MemwbError, match="cannot run on this machine"):
+        check(plan, None, CPU)
+    assert not problems(override(plan, first.override), None, CPU)
+    # Where it will run is not known when it is exported.
+    assert not any(problem.here for problem in problems(plan))
+
+
+def test_a_missing_package_turns_a_technique_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else found(name)
+    )
+    plan = toggle(Plan("tiny"), "lora", True)
+    [problem] = problems(plan, None, CPU)
+    assert problem.override == "lora=off" and "pip install peft" in problem.reason
+    # What needs it is not told to turn it on: there would be no end of mending.
+    quantized = toggle(Plan("tiny"), "quantize_4bit", True)
+    assert [problem.override for problem in problems(quantized)] == ["lora=on"]
+    assert problems(quantized, None, GPU)[-1].override == "quantize_4bit=off"
+
+
+def test_no_mend_puts_out_what_was_named_last() -> None:
+    count = 0
+    for first, second in itertools.permutations(techniques(), 2):
+        choices = [
+            f"{first}.{item.name}={choice}"
+            for item in parameters_of(techniques()[first])
+            for choice in item.choices
+        ]
+        alone = toggle(Plan("tiny"), first, True)
+        for start in (alone, *(override(alone, text) for text in choices)):
+            plan = toggle(start, second, True)
+            for problem in problems(plan):
+                count += 1
+                mended = override(plan, problem.override)
+                assert second in mended.techniques, (first, second, problem)
+    assert count > 400
+
+
+def test_an_override_keeps_the_order_in_which_techniques_were_named() -> None:
+    plan = parse_plan('model = "tiny"\n[techniques.sgd]\n[techniques.lora]\n[techniques.bf16]')
+    changed = override(override(plan, "lora.rank=4"), "attention.backend=math")
+    assert list(changed.techniques) == ["sgd", "lora", "bf16", "attention"]
 
 
 @pytest.mark.parametrize(

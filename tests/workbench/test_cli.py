@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
 from memwb.engine.version import VERSION
 from memwb.workbench.cli import commands, main
@@ -221,6 +222,21 @@ def test_export_writes_the_script_and_refuses_to_overwrite(tmp_path: Path, capsy
     assert main(["export", str(folder / "plan.toml"), str(folder), "--force", "--json"]) == 0
     assert document(capsys)["folder"] == str(folder)
     assert (folder / "train.py").read_text() == script
+
+
+def test_export_for_another_machine_says_that_it_is_one(
+    tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from memwb.workbench.headless import export
+
+    for kind, lacks in (("cpu", True), ("cuda", False)):
+        device = Device(kind, "the device", 2**33)
+        monkeypatch.setattr(export, "assumed", lambda wanted, device=device: device)
+        assert main(["export", "tiny-demo", str(tmp_path), "-o", "tf32=on", "--force"]) == 0
+        said = capsys.readouterr()
+        assert said.out == f"python {tmp_path}/train.py\n"
+        told = "train.py cannot run here, on the device (tf32: only CUDA devices" in said.err
+        assert told == lacks
 
 
 def test_export_can_have_the_script_merge(tmp_path: Path, capsys: Out) -> None:

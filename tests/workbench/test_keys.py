@@ -133,6 +133,33 @@ async def test_f_mends_a_problem(bench: Any) -> None:
         assert "lora" in app.session.plan.techniques
 
 
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ("tf32=on", {}),
+        ("attention.implementation=flash_attention_2", {"implementation": "sdpa"}),
+    ],
+)
+async def test_f_mends_what_the_device_cannot_run(
+    bench: Any, change: str, left: dict[str, str]
+) -> None:
+    app = bench(plan=override(Plan(model="tiny"), change))
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        panel = main(app).plan_panel
+        assert "to mend" in panel.border_subtitle
+        told = [text(row) for row in rows(app).rows if "CUDA devices" in text(row)]
+        assert len(told) == 1, "once, at its row"
+        await pilot.press("r")
+        assert main(app).notice.display
+        await pilot.press("f")
+        await pilot.pause()
+        assert not panel.border_subtitle
+        chosen = panel.plan.techniques
+        assert {key: getattr(chosen["attention"], key) for key in left} == left
+        assert "bf16" not in chosen and "tf32" not in chosen
+
+
 async def test_u_and_shift_u(bench: Any) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:

@@ -129,6 +129,21 @@ async def test_export_writes_what_a_burst_runs(bench: Any, waiting: Any, tmp_pat
         assert app.session.target == str(target)
 
 
+async def test_what_cannot_run_here_is_exported_all_the_same(
+    bench: Any, waiting: Any, tmp_path: Path
+) -> None:
+    app = bench(plan=override(Plan(model="tiny"), "tf32=on"))
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.device)
+        await pilot.press("e")
+        await waiting(pilot, lambda: "def main" in app.screen._script)
+        assert "train.py cannot run here" in said(app) and "TF32" in said(app)
+        app.screen._retarget(str(tmp_path / "out"))
+        await pilot.press("w")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert (tmp_path / "out" / "train.py").exists()
+
+
 async def test_export_merges_adapters_if_asked(bench: Any, waiting: Any, tmp_path: Path) -> None:
     app = bench(plan=override(Plan(model="tiny"), "lora=on"))
     async with app.run_test(size=(80, 24)) as pilot:

@@ -10,10 +10,12 @@ from pathlib import Path
 from memwb.engine.catalog import Model, resolve
 from memwb.engine.data import check_data
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, plan_toml
+from memwb.engine.plan import Plan, plan_toml, problems
 from memwb.engine.presets import load_plan
+from memwb.engine.protocol import Device
 from memwb.engine.runs import list_runs, read_plan
 from memwb.engine.script import script
+from memwb.workbench.headless.devices import assumed
 from memwb.workbench.headless.output import narrate, print_json, rate, size
 
 
@@ -22,6 +24,8 @@ def export(arguments: argparse.Namespace) -> int:
     plan = check_data(load_plan(arguments.plan, arguments.overrides))
     model = resolve(plan.model, plan.weights, arguments.allow_pickle, arguments.trust_remote_code)
     folder = write(plan, model, Path(arguments.directory), arguments.force, arguments.merge)
+    if lack := not_here(plan, assumed("auto")):
+        narrate(lack)
     launch = f"python {shlex.quote(str(folder / 'train.py'))}"
     if arguments.json:
         files = [str(folder / name) for name in ("train.py", "plan.toml")]
@@ -30,6 +34,13 @@ def export(arguments: argparse.Namespace) -> int:
         narrate(f"wrote train.py and plan.toml to {folder}; train with")
         print(launch)
     return 0
+
+
+def not_here(plan: Plan, device: Device) -> str:
+    """Why a script that can be written cannot run on this device; empty if it can."""
+    found = [problem for problem in problems(plan, None, device) if problem.here]
+    lacks = "; ".join(f"{problem.technique}: {problem.reason}" for problem in found)
+    return f"train.py cannot run here, on {device.name} ({lacks})" if found else ""
 
 
 def write(plan: Plan, model: Model, folder: Path, force: bool = False, merge: bool = False) -> Path:

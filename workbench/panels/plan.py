@@ -85,14 +85,18 @@ class PlanPanel(Vertical):
         if changed:
             # What a key has just brought about is to be seen.
             self.rows.reveal(*plan_rows.block(self.rows.rows, self.rows.cursor))
-        self.found = problems(plan, config)
-        self.border_subtitle = f"✗ {len(self.found)} to mend" if self.found else ""
-        self.set_class(bool(self.found), "-problems")
+        self._count()
 
     def meet(self, device: Device) -> None:
         """The device is known: what cannot run on it is told."""
         self.device = device
         self._fill()
+        self._count()
+
+    def _count(self) -> None:
+        self.found = problems(self.plan, self.config, self.device)
+        self.border_subtitle = f"✗ {len(self.found)} to mend" if self.found else ""
+        self.set_class(bool(self.found), "-problems")
 
     def technique_at_cursor(self) -> str:
         """The technique that the cursor's row belongs to, or nothing."""
@@ -146,7 +150,7 @@ class PlanPanel(Vertical):
 
         Returns what was done, or nothing where there was nothing to do.
         """
-        found = problems(self.plan, self.config)
+        found = problems(self.plan, self.config, self.device)
         name = self.technique_at_cursor()
         found.sort(key=lambda problem: problem.technique != name)
         for problem in found:

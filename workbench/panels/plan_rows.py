@@ -47,7 +47,7 @@ def plan_rows(
     shut = () if wanted else tuple(folded)
     rows = _section("model", "Model", _model_rows(plan, facts, width), shut, plan.model)
     rows += _section("workload", "Workload", _workload_rows(plan), shut, _summary(plan))
-    found = problems(plan, config)
+    found = problems(plan, config, device)
     acting = active(plan)
     for group in GROUPS:
         members = [item for item in techniques().values() if item.group == group.name]
@@ -83,7 +83,7 @@ def technique_rows(
     else:
         left = ((f"  {OFF} ", "muted"), (technique.title, "off"))
     rows = [Row(row, left)]
-    if missing:
+    if missing and not any(problem.here for problem in found):
         rows += _wrapped(row, missing, "muted" if not chosen else "error", width)
     for problem in found:
         rows += _wrapped(row, problem.reason, "error", width)

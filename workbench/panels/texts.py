@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from memwb.engine.plan import Plan, Problem, Workload, active, problems
+from memwb.engine.plan import Plan, Problem, Workload, active
 from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
 from memwb.engine.technique import GROUPS, Parameter, techniques
 from memwb.workbench.commands import COMMANDS, Command, shown_key
@@ -124,11 +124,8 @@ def _about(row: str) -> tuple[str, str]:
     return "", ""
 
 
-def refusal(
-    plan: Plan, config: Mapping[str, Any] | None, keymap: dict[str, str]
-) -> tuple[str, str]:
-    """Why the plan cannot run as it stands and the key that mends it; empty where it can."""
-    found = problems(plan, config)
+def refusal(found: Sequence[Problem], keymap: dict[str, str]) -> tuple[str, str]:
+    """Why a plan of these problems cannot run and the key that mends it; empty without any."""
     if not found:
         return "", ""
     first, key = found[0], shown_key(_command("fix"), keymap)
@@ -165,7 +162,9 @@ def expected(field: Parameter | None, reason: str) -> str:
 
 
 def _title(name: str) -> str:
-    return techniques()[name].title if name in techniques() else name
+    if name in techniques():
+        return techniques()[name].title
+    return name.removeprefix("$.workload.").replace("_", " ")
 
 
 def _command(name: str) -> Command:

@@ -56,8 +56,10 @@ class ExportScreen(ModalScreen[str | None]):
         Binding("enter", "take_folder", "Take the folder", priority=True),
     ]
 
-    def __init__(self, plan: Plan, settings: Settings, target: str) -> None:
+    def __init__(self, plan: Plan, settings: Settings, target: str, lack: str = "") -> None:
+        """``lack`` is why the script cannot run on this machine, if it cannot."""
         super().__init__()
+        self._lack = f"✗ {lack}" if lack else ""
         self._plan = plan
         self._settings = settings
         self._script = ""
@@ -87,6 +89,7 @@ class ExportScreen(ModalScreen[str | None]):
         """The script is put together in a thread: a model's folder may be slow to read."""
         self.query_one("#script").focus()
         self._launch()
+        self._say(self._lack, "-bad")
         await self._write_script()
 
     async def _write_script(self) -> None:
@@ -113,7 +116,7 @@ class ExportScreen(ModalScreen[str | None]):
             self._launch()
             if self._script:
                 # What was said was said of the other folder.
-                self._say("", "")
+                self._say(self._lack, "-bad")
 
     def action_target(self) -> None:
         """Type another folder."""

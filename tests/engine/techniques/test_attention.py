@@ -124,7 +124,8 @@ def test_what_does_not_go_with_the_plan_is_refused_and_mended(
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_bigcode"])
 def test_families_without_flex_are_refused(family: str, families: dict[str, Any]) -> None:
-    [problem] = problems(plan_of("attention.implementation=flex_attention"), families[family])
+    plan = plan_of("attention.implementation=flex_attention", "sequence_length=16")
+    [problem] = problems(plan, families[family])
     assert "family" in problem.reason
 
 

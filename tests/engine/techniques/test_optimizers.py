@@ -160,7 +160,7 @@ def test_states_are_the_bytes_of_the_arithmetic(
     """In every precision, over a full and an adapted model; and the first loss is the plain one."""
     config = families["llama"]
     if name == "bf16_stochastic_rounding" and mode in ("fp32", "lora"):
-        refused = plan_of(f"{name}=on", *MODES[mode])
+        refused = plan_of(*MODES[mode], f"{name}=on")
         assert [problem.override for problem in problems(refused)] == ["bf16=on"]
         return
     params = {"galore": {"rank": 8}, "sgd": {"momentum": 0.5}}.get(name, {})
