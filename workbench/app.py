@@ -27,7 +27,7 @@ from memwb.engine.protocol import (
     Stop,
 )
 from memwb.engine.technique import GROUPS
-from memwb.workbench import dialogs, library, state
+from memwb.workbench import dialogs, history, library, state
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.panels import texts
 from memwb.workbench.pump import Engine, EngineEvent, EngineGone, NotRecorded, Pump, RunOpened
@@ -70,8 +70,8 @@ class Workbench(App[None]):
         self._pump: Pump | None = None
         self._warning = warning
         self._model_error = ""
-        self._live_folder = self._live_label = self._failure = ""
-        self._live_baseline: Baseline | None = None
+        self.live_folder = self._live_label = self._failure = ""
+        self.live_baseline: Baseline | None = None
         self._wanted_run = False
         self._bursting = False
         self.main = MainScreen(self, session, self.settings.keymap)
@@ -99,7 +99,7 @@ class Workbench(App[None]):
         gc.enable()
         self._start_engine()
         self.run_worker(self.main.plan_panel.prepare(), group="fields")
-        self.run_worker(self._load_history(), group="history")
+        self.run_worker(history.load(self), group="history")
         self.run_worker(self._assume_device(), group="device")
         self._resolve_model()
         if self._warning is not None:
@@ -152,7 +152,7 @@ class Workbench(App[None]):
     def _trace(self, event: Event) -> None:
         if isinstance(event, Started):
             self.live = Trace(self._live_label)
-            self.live.baseline = self._live_baseline
+            self.live.baseline = self.live_baseline
             self._bursting = True
             self.main.notice.clear()
         if self.live is not None:
@@ -163,42 +163,26 @@ class Workbench(App[None]):
             self._set_engine(self.engine_state)
         if isinstance(event, Ended):
             self._ended(event)
-        elif self.live is not None and self._follows:
+        elif self.live is not None and self.follows:
             self.main.take(event, self.live)
 
     @property
-    def _follows(self) -> bool:
+    def follows(self) -> bool:
         """Whether the live burst is what the charts show."""
-        return len(self.session.marks) < 2 and self.session.shown == self._live_folder
+        return len(self.session.marks) < 2 and self.session.shown == self.live_folder
 
     def on_run_opened(self, message: RunOpened) -> None:
         """The burst has a folder: it is in the history and in the charts from now on."""
-        self._live_folder, self._live_label = message.folder, f"#{message.number}"
+        self.live_folder, self._live_label = message.folder, f"#{message.number}"
         session = state.shown(self.session, message.folder)
         narrow = self.main.has_class("-narrow")
         if narrow and session.tab == "plan" and not self.main.typing:
             session = state.at(session, "memory")
         self.keep(session)
-        self.run_worker(self._load_history(), group="history")
-        self.run_worker(self._find_baseline(message.folder), group="baseline", exclusive=True)
-
-    async def _find_baseline(self, folder: str) -> None:
-        """The run behind the live curve; found beside the burst, which does not wait for it."""
-        found = await asyncio.to_thread(library.baseline, folder)
-        if folder != self._live_folder:
-            return
-        self._live_baseline = found
-        if self.live is not None and found is not None:
-            self.live.baseline = found
-            self._judge(self.live)
-            if self._follows:
-                self.main.loss.show(self.live)
-
-    def _judge(self, trace: Trace) -> None:
-        """Say so when a burst is over whose losses were not those that it owed."""
-        verdict = library.verdict(trace) if trace.ended is not None else None
-        if verdict is not None and not verdict.within:
-            self.main.tell("warning", *texts.flagged(verdict, trace.label))
+        self.run_worker(history.load(self), group="history")
+        self.run_worker(
+            history.find_baseline(self, message.folder), group="baseline", exclusive=True
+        )
 
     def on_not_recorded(self, message: NotRecorded) -> None:
         """The burst goes on without one."""
@@ -218,10 +202,10 @@ class Workbench(App[None]):
         self._bursting = False
         self._set_engine("ready")
         if self.live is not None:
-            self._judge(self.live)
-        if self.live is not None and self._follows:
+            history.judge(self, self.live)
+        if self.live is not None and self.follows:
             self.main.show_trace(self.live)
-        self.run_worker(self._load_history(), group="history")
+        self.run_worker(history.load(self), group="history")
 
     def on_engine_gone(self, message: EngineGone) -> None:
         """The process is no more: say so, and how to go on."""
@@ -294,12 +278,16 @@ class Workbench(App[None]):
         self.keep(state.arranged(self.session, layout))
         if arrives:
             # Another workbench or the command line may have made runs meanwhile.
-            self.run_worker(self._look_again(), group="history")
+            self.run_worker(history.look_again(self), group="history")
+
+    def show_runs(self) -> None:
+        """The chosen run, or the marked two, in the charts."""
+        self.run_worker(history.show(self), group="show", exclusive=True)
 
     def show_run(self, folder: str) -> None:
         """One run in the charts."""
         self.keep(state.shown(self.session, folder))
-        self._show_runs()
+        self.show_runs()
 
     def _resolve_model(self) -> None:
         plan = self.session.plan
@@ -312,44 +300,6 @@ class Workbench(App[None]):
         except MemwbError as error:
             self.model, self._model_error = None, error.title
         self.keep(self.session)
-
-    # Runs
-
-    async def _load_history(self) -> None:
-        self.recorded = await asyncio.to_thread(library.runs)
-        self.main.show_runs(self.recorded, self.session.shown, self.session.marks)
-        if self.live is None or not self._follows:
-            await self._show()
-
-    async def _look_again(self) -> None:
-        if await asyncio.to_thread(library.runs) != self.recorded:
-            await self._load_history()
-
-    def _show_runs(self) -> None:
-        self.run_worker(self._show(), group="show", exclusive=True)
-
-    async def _show(self) -> None:
-        """The chosen run, or the marked two, in the charts."""
-        known = [run.folder for run in self.recorded]
-        folders = [folder for folder in self.session.marks if folder in known]
-        if len(folders) < 2:
-            folders = [folder for folder in (self.session.shown,) if folder in known]
-        if not folders:
-            folders = known[:1]
-        traces = [await self._trace_of(folder) for folder in folders]
-        if len(traces) > 1:
-            verdict = await asyncio.to_thread(library.verdict_between, folders[1], folders[0])
-            self.main.show_trace(traces[0], traces[1], verdict)
-        elif traces:
-            self.main.show_trace(traces[0])
-        else:
-            self.main.memory.empty(texts.first_steps(texts.no_gpu(self.device)))
-
-    async def _trace_of(self, folder: str) -> Trace:
-        if self.live is not None and folder == self._live_folder:
-            return self.live
-        number = next(run.run for run in self.recorded if run.folder == folder)
-        return await asyncio.to_thread(library.trace, folder, f"#{number}")
 
     # Actions
 
@@ -376,8 +326,8 @@ class Workbench(App[None]):
         self._wanted_run = False
         assert self._pump is not None
         # Until the burst has started there is nothing of it to show.
-        self.live, self._live_folder, self._live_label, self._failure = None, "", "", ""
-        self._live_baseline = None
+        self.live, self.live_folder, self._live_label, self._failure = None, "", "", ""
+        self.live_baseline = None
         self._set_engine("running")
         self._pump.start(self.session.plan, self.settings)
 
@@ -407,7 +357,7 @@ class Workbench(App[None]):
             return
         if self.main.runs.folder:
             self.keep(state.marked(self.session, self.main.runs.folder))
-            self._show_runs()
+            self.show_runs()
 
     def action_undo(self) -> None:
         """Take back the last edit."""

@@ -337,7 +337,7 @@ def test_what_does_not_fit_is_refused(overrides: list[str], reason: str) -> None
 
 def test_a_budget_is_refused_where_dropout_is_drawn(families: dict[str, dict[str, Any]]) -> None:
     """torch's partitioner recomputes dropout with other random numbers."""
-    plan = plan_from({"model": "tiny"})
+    plan = plan_from({"model": "tiny", "workload": {"sequence_length": 64}})
     for text in ("torch_compile=on", "activation_checkpointing.mode=budget"):
         plan = override(plan, text)
     assert not problems(plan, families["llama"])
