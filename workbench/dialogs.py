@@ -56,7 +56,7 @@ def export(app: Workbench) -> None:
             app.main.tell("information", "Exported", str(Path(target) / "train.py"))
 
     session = app.session
-    lack = library.not_here(session.plan, app.device)
+    lack = library.not_here(session.plan, app.main.plan_panel.device)
     app.push_screen(ExportScreen(session.plan, app.settings, session.target, lack), exported)
 
 
