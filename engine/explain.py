@@ -79,8 +79,10 @@ def explain(
     )
 
 
-def exactness(technique: Technique) -> str:
-    """What a technique promises of the losses."""
+def exactness(technique: Technique, params: msgspec.Struct) -> str:
+    """What a technique promises of the losses with these parameters."""
+    if technique.exact and technique.group == "optimizer" and params != technique.params():
+        return "its own: with other parameters than the defaults it takes other steps"
     if technique.exact:
         return "identical to those without it: the tests hold it to that"
     if technique.tolerance is not None:
@@ -100,7 +102,7 @@ def _facts(
         ("saves", technique.saves),
         ("costs", technique.costs),
         ("not when", technique.not_when),
-        ("losses", exactness(technique)),
+        ("losses", exactness(technique, params)),
     ]
     told += [("conflicts", _relation(each, ", ")) for each in technique.conflicts]
     told += [("needs", _relation(each, " or ")) for each in technique.needs]
@@ -131,6 +133,8 @@ def _arithmetic(
     work = plan.workload
     batch = f"{work.batch_size:,} × {work.sequence_length:,} tokens"
     setting = ", ".join([plan.model, batch, *acting])
+    others = [each for each in plan.techniques if each not in (*acting, name)]
+    setting += f" ({', '.join(others)} left out)" if others else ""
     if not has_arithmetic(name):
         return (), setting, no_arithmetic(name)
     if not config:

@@ -29,7 +29,7 @@ technique = Technique(
     group="loss",
     saves="The logits and their fp32 copy, but for one chunk: large with a large vocabulary.",
     costs="The output head runs twice; its gradient is added up once a chunk.",
-    not_when="The vocabulary is small or the batch has fewer tokens than one chunk.",
+    not_when="The vocabulary is small, or the micro-batch has no more tokens than one chunk.",
     source="https://docs.pytorch.org/torchtune/stable/; arXiv:2410.10989",
     params=Params,
     # The terms of the fp32 sum are added in another order: n terms err by n * 2^-24 at most,
@@ -90,7 +90,11 @@ def loss(
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """What is not kept for backward: the log-probabilities of all tokens."""
-    return [kept_log_probabilities(facts, 8 * facts.tokens)]
+    kept = kept_log_probabilities(facts, 8 * facts.tokens)
+    one = f"; while it runs, those of {params.chunk_size:,} tokens at a time"
+    if facts.tokens <= params.chunk_size:
+        one = "; but all tokens are one chunk, whose logits are temporary then: the peak stays"
+    return [msgspec.structs.replace(kept, formula=kept.formula + one)]
 
 
 def kept_log_probabilities(facts: Facts, kept: int) -> Effect:
