@@ -297,7 +297,7 @@ def test_a_technique_is_reckoned_for_a_plan(capsys: Out) -> None:
     assert "gpt2" in text and "477 MiB → " in text
     assert main([*words, "--json"]) == 0
     found = document(capsys)["arithmetic"]
-    assert found["setting"].startswith("gpt2, ") and found["setting"].endswith("bf16, lora")
+    assert found["setting"].startswith("gpt2, ") and "bf16, lora (" in found["setting"]
     weights = found["effects"][0]
     assert weights["before"] - weights["after"] == 2 * 124_439_808
     assert main(["techniques", "-o", "lora=on"]) == 2
