@@ -175,7 +175,7 @@ def unavailable(technique: Technique, params: Any = None, device: Device | None 
 
     With its parameters (else the defaults) and the device, where these decide.
     """
-    missing = [name for name in technique.packages if importlib.util.find_spec(name) is None]
+    missing = _missing(technique.packages)
     if missing:
         return f"needs {' and '.join(missing)}: pip install {' '.join(missing)}"
     reason = getattr(module_of(technique.name), "unavailable", None)
@@ -233,3 +233,7 @@ def _type_name(info: Any) -> str:
 def _description(hint: Any) -> str:
     metas = [part for part in get_args(hint) if isinstance(part, msgspec.Meta)]
     return next((meta.description for meta in metas if meta.description), "")
+
+
+def _missing(packages: tuple[str, ...]) -> list[str]:
+    return [name for name in packages if importlib.util.find_spec(name) is None]

@@ -131,6 +131,9 @@ class Workbench(App[None]):
 
     def on_engine_event(self, message: EngineEvent) -> None:
         """One event: the state of the engine, the live trace, the screen."""
+        if not self.main.children:
+            # The screen is being taken down: there is nothing left to show it on.
+            return
         event = message.event
         match event:
             case Hello():

@@ -11,9 +11,11 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from memwb.engine import technique
 from memwb.engine.catalog import Model
 from memwb.engine.plan import Plan, override
 from memwb.engine.protocol import Device
+from memwb.engine.techniques import torch_compile
 from memwb.workbench import library
 
 SIZES = ((80, 24), (120, 40), (200, 50))
@@ -57,6 +59,9 @@ MODELS = [
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that changes with the machine, the time or the catalogue."""
     monkeypatch.setattr(library, "models", lambda: MODELS)
+    # Neither the packages nor the compiler that happen to be here.
+    monkeypatch.setattr(technique, "_missing", lambda packages: [])
+    monkeypatch.setattr(torch_compile, "unavailable", lambda params, device: "")
     monkeypatch.setattr(library, "script", lambda plan, settings: SCRIPT)
     monkeypatch.setattr(
         library,
