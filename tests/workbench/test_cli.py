@@ -211,7 +211,7 @@ def test_our_own_fault_is_told_without_a_traceback(
 def test_export_writes_the_script_and_refuses_to_overwrite(tmp_path: Path, capsys: Out) -> None:
     folder = tmp_path / "a folder" / "out"
     assert main(["export", "tiny-demo", str(folder), "-o", "lora=on"]) == 0
-    assert capsys.readouterr().out == f"python '{folder}/train.py'\n"
+    assert capsys.readouterr().out == f"python '{folder}/train.py' --output '{folder}/model'\n"
     assert sorted(os.listdir(folder)) == ["plan.toml", "train.py"]
     script = (folder / "train.py").read_text()
     compile(script, "train.py", "exec")
@@ -234,7 +234,7 @@ def test_export_for_another_machine_says_that_it_is_one(
         monkeypatch.setattr(export, "assumed", lambda wanted, device=device: device)
         assert main(["export", "tiny-demo", str(tmp_path), "-o", "tf32=on", "--force"]) == 0
         said = capsys.readouterr()
-        assert said.out == f"python {tmp_path}/train.py\n"
+        assert said.out == f"python {tmp_path}/train.py --output {tmp_path}/model\n"
         told = "train.py cannot run here, on the device (tf32: only CUDA devices" in said.err
         assert told == lacks
 

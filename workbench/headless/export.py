@@ -26,7 +26,8 @@ def export(arguments: argparse.Namespace) -> int:
     folder = write(plan, model, Path(arguments.directory), arguments.force, arguments.merge)
     if lack := not_here(plan, assumed("auto")):
         narrate(lack)
-    launch = f"python {shlex.quote(str(folder / 'train.py'))}"
+    file, saved = (shlex.quote(str(folder / name)) for name in ("train.py", "model"))
+    launch = f"python {file} --output {saved}"
     if arguments.json:
         files = [str(folder / name) for name in ("train.py", "plan.toml")]
         print_json({"folder": str(folder), "files": files, "launch": launch})
