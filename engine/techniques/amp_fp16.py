@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memwb.engine.arithmetic import Effect, Facts, precision_effects
-from memwb.engine.technique import Params, Relation, Technique
+from memwb.engine.technique import Params, Technique
 
 COMPUTE_BYTES = 2
 
@@ -25,12 +25,6 @@ technique = Technique(
     source="arXiv:1710.03740; https://docs.pytorch.org/docs/stable/amp.html",
     # No tolerance: a step that is skipped trains nothing, and the curve lags by as many steps.
     # Up to the first of them it is amp_bf16's with 11 significant bits in place of 8: 8 x 2^-11.
-    conflicts=(
-        Relation(
-            ("optimizer_in_backward",),
-            "gradients must be unscaled, all of them, before any weight is changed",
-        ),
-    ),
 )
 
 
