@@ -49,14 +49,17 @@ def build_optimizer(
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """Two moments of 1 byte, their scales, and two shared maps."""
-    return [
-        Effect(
-            category="optimizer",
-            before=adamw_states(facts),
-            after=blockwise_states(facts, moments=2),
-            formula=blockwise_formula(facts, moments=2),
-        )
-    ]
+    return [blockwise_effect(facts, moments=2)]
+
+
+def blockwise_effect(facts: Facts, moments: int, where: str = "") -> Effect:
+    """bitsandbytes' 8-bit states in place of AdamW's; ``where`` is added to the reckoning."""
+    return Effect(
+        category="optimizer",
+        before=adamw_states(facts),
+        after=blockwise_states(facts, moments),
+        formula=blockwise_formula(facts, moments) + where,
+    )
 
 
 def blockwise_states(facts: Facts, moments: int) -> int:

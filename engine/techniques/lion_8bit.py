@@ -9,8 +9,7 @@ from msgspec import Meta
 
 from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
-from memwb.engine.techniques.adamw import adamw_states
-from memwb.engine.techniques.adamw_8bit import blockwise_formula, blockwise_states
+from memwb.engine.techniques.adamw_8bit import blockwise_effect
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,11 +48,4 @@ def build_optimizer(
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """One moment of 1 byte, its scales, and two shared maps."""
-    return [
-        Effect(
-            category="optimizer",
-            before=adamw_states(facts),
-            after=blockwise_states(facts, moments=1),
-            formula=blockwise_formula(facts, moments=1),
-        )
-    ]
+    return [blockwise_effect(facts, moments=1)]

@@ -6,8 +6,7 @@ from typing import Any
 
 from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
-from memwb.engine.techniques.adamw import adamw_states
-from memwb.engine.techniques.adamw_8bit import Params, blockwise_formula, blockwise_states
+from memwb.engine.techniques.adamw_8bit import Params, blockwise_effect
 
 technique = Technique(
     name="paged_adamw_8bit",
@@ -37,11 +36,4 @@ def build_optimizer(
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """The bytes of adamw_8bit, wherever they are paged to."""
-    return [
-        Effect(
-            category="optimizer",
-            before=adamw_states(facts),
-            after=blockwise_states(facts, moments=2),
-            formula=blockwise_formula(facts, moments=2) + ", on the GPU or paged out",
-        )
-    ]
+    return [blockwise_effect(facts, moments=2, where=", on the GPU or paged out")]
