@@ -28,3 +28,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     found = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.5)
     return f"did you mean {found[0]!r}?" if found else ""
+
+
+class CannotPredict(MemwbError):
+    """A plan that cannot be predicted, and the technique that it is due to."""
+
+    def __init__(self, title: str, what: str, fix: str, technique: str = "") -> None:
+        super().__init__(title, what, fix)
+        self.technique = technique

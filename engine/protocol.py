@@ -10,64 +10,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from memwb.engine.memory import CATEGORIES as CATEGORIES
+from memwb.engine.memory import PHASES as PHASES
+from memwb.engine.memory import Categories as Categories
+from memwb.engine.memory import Peak as Peak
+from memwb.engine.memory import Sample as Sample
+from memwb.engine.prediction import Change, Prediction
+
 if TYPE_CHECKING:
     Loss = float
 else:
     # JSON has no NaN and no infinity: both travel as null, and null is read as NaN.
     Loss = float | None
 
-CATEGORIES = ("weights", "gradients", "optimizer", "activations", "temporary")
-PHASES = ("load", "forward", "loss", "backward", "optimizer")
-
 
 def _number(loss: float | None) -> float:
     return math.nan if loss is None else loss
-
-
-class Categories(msgspec.Struct, frozen=True):
-    """Bytes alive by category; their sum is what is allocated.
-
-    weights: parameters and buffers, with what a quantised weight needs to be read;
-    gradients: ``.grad`` of parameters; optimizer: the optimizer's state; activations: what
-    forward and loss allocated and backward found alive; temporary: everything else.
-    """
-
-    weights: int = 0
-    gradients: int = 0
-    optimizer: int = 0
-    activations: int = 0
-    temporary: int = 0
-
-    @property
-    def total(self) -> int:
-        """The allocated bytes."""
-        return sum(getattr(self, name) for name in CATEGORIES)
-
-
-class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """Memory at one moment. ``reserved`` and ``device`` are the last known figures."""
-
-    time: float
-    """Seconds since the burst began."""
-    step: int
-    """0 while loading, then from 1."""
-    phase: str
-    """One of PHASES; empty in a step that is not traced."""
-    allocated: int
-    reserved: int
-    device: int
-    categories: Categories | None = None
-    """None where only totals are known (CUDA, before a traced step is over)."""
-
-
-class Peak(msgspec.Struct, frozen=True):
-    """The moment of the most allocated bytes, with the highest reserved and device figures."""
-
-    allocated: int
-    reserved: int
-    device: int
-    phase: str
-    categories: Categories
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -102,7 +60,23 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """Stop the burst and end the engine."""
 
 
-Command = Start | Stop | Quit
+class Predict(msgspec.Struct, frozen=True, tag="predict", forbid_unknown_fields=True):
+    """Predict a plan, in a process of its own beside whatever runs.
+
+    A new one takes the place of the one before it: the answers to that are no longer sent.
+    """
+
+    plan: dict[str, object]
+    target: str = ""
+    """The id of a GPU, or cpu; empty means this machine's GPU, or its CPU."""
+    prediction: str = "1"
+    """The client's name for it; every answer carries the name."""
+    changes: bool = False
+    """Whether each toggle of the plan is predicted too, after the plan itself."""
+    trust_remote_code: bool = False
+
+
+Command = Start | Stop | Quit | Predict
 
 
 # Events: engine to client.
@@ -197,6 +171,38 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
         msgspec.structs.force_setattr(self, "losses", [_number(loss) for loss in self.losses])
 
 
+class Predicted(msgspec.Struct, frozen=True, tag="predicted"):
+    """What a plan will need."""
+
+    prediction: str
+    result: Prediction
+
+
+class Toggled(msgspec.Struct, frozen=True, tag="toggled"):
+    """What a plan would need with one technique switched on or off."""
+
+    prediction: str
+    change: Change
+
+
+class Unpredicted(msgspec.Struct, frozen=True, tag="unpredicted"):
+    """No prediction can be told: the plan is wrong, or a technique cannot be predicted."""
+
+    prediction: str
+    title: str
+    what: str = ""
+    fix: str = ""
+    technique: str = ""
+    """The technique it is due to, where it is one."""
+
+
+class AllPredicted(msgspec.Struct, frozen=True, tag="all_predicted"):
+    """Everything that a Predict asked for has been told."""
+
+    prediction: str
+    seconds: float
+
+
 class Problem(msgspec.Struct, frozen=True, tag="problem"):
     """A command could not be taken; nothing changed."""
 
@@ -211,7 +217,22 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
     burst: str = ""
 
 
-Event = Hello | Ready | Started | Loaded | Samples | Timeline | Step | Ended | Problem | Beat
+Event = (
+    Hello
+    | Ready
+    | Started
+    | Loaded
+    | Samples
+    | Timeline
+    | Step
+    | Ended
+    | Predicted
+    | Toggled
+    | Unpredicted
+    | AllPredicted
+    | Problem
+    | Beat
+)
 
 _command: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

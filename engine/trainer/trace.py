@@ -99,21 +99,29 @@ class Trace:
 
     def settle(self) -> list[Row]:
         """The span is over: one row per moment since the last settling, categories resolved."""
-        self._find_activations()
+        before = self._before
+        moments, categories = self.resolve()
         totals = [0] * len(CATEGORIES)
-        for storage, size in self._before.items():
-            totals[self._labels.get(storage, TEMPORARY)] += size
+        for storage, size in before.items():
+            totals[categories[storage]] += size
         rows = []
-        for moment in self._moments:
+        for moment in moments:
             if moment.change:
-                totals[self._labels.get(moment.storage, TEMPORARY)] += moment.change
+                totals[categories[moment.storage]] += moment.change
             rows.append(Row(moment.time, moment.step, moment.phase, tuple(totals)))
-        self._moments = []
+        return rows
+
+    def resolve(self) -> tuple[list[Moment], dict[int, int]]:
+        """The span is over: its moments, and the category of each storage that lived in it."""
+        self._find_activations()
+        moments, self._moments = self._moments, []
+        named = {*self._before, *(moment.storage for moment in moments)}
+        categories = {storage: self._labels.get(storage, TEMPORARY) for storage in named}
         self._before = dict(self._sizes)
         self._labels = {key: self._labels[key] for key in self._sizes if key in self._labels}
         for storage, size in self._sizes.items():
             self._move_guess(storage, self._labels.get(storage, TEMPORARY), size)
-        return rows
+        return moments, categories
 
     def _move_guess(self, storage: int, category: int, size: int) -> None:
         self.live[self._guesses[storage]] -= size

@@ -1,0 +1,54 @@
+"""The words for memory that everyone shares: its categories, and what is told of a moment."""
+
+from __future__ import annotations
+
+import msgspec
+
+CATEGORIES = ("weights", "gradients", "optimizer", "activations", "temporary")
+PHASES = ("load", "forward", "loss", "backward", "optimizer")
+
+
+class Categories(msgspec.Struct, frozen=True):
+    """Bytes alive by category; their sum is what is allocated.
+
+    weights: parameters and buffers, with what a quantised weight needs to be read;
+    gradients: ``.grad`` of parameters; optimizer: the optimizer's state; activations: what
+    forward and loss allocated and backward found alive; temporary: everything else.
+    """
+
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    temporary: int = 0
+
+    @property
+    def total(self) -> int:
+        """The allocated bytes."""
+        return sum(getattr(self, name) for name in CATEGORIES)
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """Memory at one moment. ``reserved`` and ``device`` are the last known figures."""
+
+    time: float
+    """Seconds since the burst began."""
+    step: int
+    """0 while loading, then from 1."""
+    phase: str
+    """One of PHASES; empty in a step that is not traced."""
+    allocated: int
+    reserved: int
+    device: int
+    categories: Categories | None = None
+    """None where only totals are known (CUDA, before a traced step is over)."""
+
+
+class Peak(msgspec.Struct, frozen=True):
+    """The moment of the most allocated bytes, with the highest reserved and device figures."""
+
+    allocated: int
+    reserved: int
+    device: int
+    phase: str
+    categories: Categories
