@@ -106,6 +106,11 @@ def _flat(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} has no place in a plan")
 
 
+def title_of(stage: str, technique: str) -> str:
+    """What a technique's hook is called in the script."""
+    return stage if stage in REPLACING else f"{stage}_{technique}"
+
+
 def _calls(plan: Plan) -> list[Call]:
     calls = []
     for name, params in active(plan).items():
@@ -116,7 +121,7 @@ def _calls(plan: Plan) -> list[Call]:
                 for taken in takes
                 if taken.kind is inspect.Parameter.KEYWORD_ONLY
             }
-            title = stage if stage in REPLACING else f"{stage}_{name}"
+            title = title_of(stage, name)
             calls.append(Call(stage, name, title, given))
     return sorted(calls, key=lambda call: STAGES.index(call.stage))
 

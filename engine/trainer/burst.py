@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ TRACED = 2
 """How many steps are traced: the first makes the optimizer's state, the second uses it."""
 
 Emit = Callable[[Event], None]
+Instead = Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]]
+_NOTHING_ELSE: Instead = types.MappingProxyType({})
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +106,7 @@ def run_file(path: Path, argv: Sequence[str], emit: Emit, about: About | None = 
     Without ``about`` the device is the script's own choice and the rest of Started is empty.
     """
     about = about or About(device=_device_of(argv))
-    run = _Run(path, emit, about)
+    run = Watched(path, emit, about)
     started = time.perf_counter()
     try:
         ended = run.run(argv)
@@ -123,10 +125,15 @@ def run_file(path: Path, argv: Sequence[str], emit: Emit, about: About | None = 
     return ended
 
 
-class _Run:
-    """The state of one burst and the wrappers around its script's functions."""
+class Watched:
+    """The state of one burst, or of one prediction, and the wrappers around its script's functions.
 
-    def __init__(self, path: Path, emit: Emit, about: About) -> None:
+    ``meter`` takes the place of the one for the device.
+    """
+
+    def __init__(
+        self, path: Path, emit: Emit, about: About, meter: Callable[[], Meter] | None = None
+    ) -> None:
         self.started = False
         self.losses: list[float] = []
         self._path = path
@@ -139,16 +146,18 @@ class _Run:
         self._labels = Labels()
         self._model: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
-        self.meter: Meter = meter_for(
-            about.device.kind,
-            self._clock,
-            self._live,
-        )
+        kind = about.device.kind
+        self.meter: Meter = meter() if meter else meter_for(kind, self._clock, self._live)
         self._phases = Phases(self.meter)
 
-    def run(self, argv: Sequence[str]) -> Ended:
-        """Load the file, run its main, and say how it went."""
+    def run(self, argv: Sequence[str], instead: Instead = _NOTHING_ELSE) -> Ended:
+        """Load the file, run its main, and say how it went.
+
+        ``instead`` makes other functions of some of the script's own, by name.
+        """
         module = _load(self._path)
+        for name, change in instead.items():
+            setattr(module, name, change(getattr(module, name)))
         for name in ("batches", "build_optimizer", "loss", "train"):
             setattr(module, name, getattr(self, f"_{name}")(getattr(module, name)))
         # Garbage in cycles would be collected at moments that depend on the process's past:

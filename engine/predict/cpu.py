@@ -1,0 +1,56 @@
+"""What torch's CPU kernels do that its meta kernels do not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+F = torch.nn.functional
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """``scaled_dot_product_attention`` by the kernel that a CPU would choose.
+
+    torch's own choice is asked for, with small tensors of the same layout. Source:
+    ATen/native/transformers/attention.cpp and sdp_utils_cpp.cpp.
+    """
+    with torch.utils._python_dispatch._disable_current_modes():
+        small = [
+            torch.empty((1, *one.shape[1:]), dtype=one.dtype).requires_grad_(one.requires_grad)
+            for one in (query, key, value)
+        ]
+        mask = None
+        if attn_mask is not None:
+            shape = (1,) * (attn_mask.dim() - 2) + tuple(attn_mask.shape[-2:])
+            mask = torch.empty(shape, dtype=attn_mask.dtype)
+        choice = torch._fused_sdp_choice(
+            *small, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    if choice != torch.nn.attention.SDPBackend.FLASH_ATTENTION.value:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        # As attention.cpp converts it: a mask of numbers, zero where there is attention.
+        empty = torch.full((), -math.inf, dtype=query.dtype, device=attn_mask.device)
+        zero = torch.full((), 0.0, dtype=query.dtype, device=attn_mask.device)
+        attn_mask = torch.where(attn_mask, zero, empty)
+    out: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+    )
+    result: torch.Tensor = out[0]
+    return result
+
+
+INSTEAD = {F.scaled_dot_product_attention: attention}

@@ -1,0 +1,287 @@
+"""The meter of a pretended run: every operator's results, counted where the target would hold them.
+
+It is to a prediction what the CPU's and CUDA's meters are to a burst, and fills the same trace.
+Besides, it notes the origin of each storage: the module, the operator, shape and dtype.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memwb.engine.predict.places import Kept, Place, Places
+from memwb.engine.predict.stream import Birth, Stream
+from memwb.engine.protocol import Peak, Sample
+from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
+
+# Operators of these namespaces have compiled kernels: nothing in them could be looked into.
+_COMPILED = frozenset(("aten", "prim", "prims", "profiler", "inductor", "c10d"))
+_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+
+Scratch = Callable[[Any, Sequence[Any], dict[str, Any]], Iterable[int]]
+"""Sizes in bytes of what an operator's kernel allocates for itself, from its arguments."""
+
+
+class MetaMeter:
+    """Watches a pretended run. See the Meter protocol; it sends nothing while it watches."""
+
+    def __init__(self, scratch: Scratch | None = None, host: Place = Place.HOST) -> None:
+        self.trace = Trace()
+        self.places = Places(host)
+        self.places.gone = self._gone
+        self.paused = True
+        self.forced: Place | None = None
+        """Where new storages are, whatever their operator's inputs say."""
+        self.module = ""
+        """The name of the module at work."""
+        self._scratch = scratch
+        self._names = 0
+        self._births: dict[int, tuple[str, str, tuple[int, ...], str]] = {}
+        self._titles: dict[int, str] = {}
+        self._moments: list[Moment] = []
+        self._categories: dict[int, int] = {}
+        self._sequence: dict[int, str] = {}
+        self._mode = _Mode(self)
+        self._twins: dict[int, tuple[Any, torch.Tensor]] = {}
+
+    @contextlib.contextmanager
+    def placing(self, place: Place) -> Iterator[None]:
+        """Whatever is made within is there."""
+        before, self.forced = self.forced, place
+        try:
+            yield
+        finally:
+            self.forced = before
+
+    def start(self) -> None:
+        """Begin to record."""
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        self.paused = False
+        self.mark(0, "load")
+
+    def mark(self, step: int, phase: str) -> None:
+        """A phase begins."""
+        if not self.paused:
+            self.trace.mark(0.0, step, phase)
+
+    def sight(self, category: int, tensors: Iterable[torch.Tensor]) -> None:
+        """Label living tensors."""
+        with torch._C.DisableTorchFunction():
+            for tensor in tensors:
+                kept = self.places.find(tensor)
+                if kept is not None and kept.name:
+                    self.trace.label(kept.name, category)
+
+    def title(self, tensor: torch.Tensor, name: str) -> None:
+        """Give a tensor's storage a better name than that of the module that made it."""
+        with torch._C.DisableTorchFunction():
+            kept = self.places.find(tensor)
+        if kept is not None and kept.name:
+            self._titles[kept.name] = name
+
+    def settle(self) -> list[Sample]:
+        """The span is over: its categories hold from here on."""
+        moments, categories = self.trace.resolve()
+        self._moments += moments
+        for storage, category in categories.items():
+            # What is labelled later (a gradient made in step 1 is seen in step 2) keeps its first
+            # label, unless it had none.
+            if self._categories.get(storage, TEMPORARY) == TEMPORARY:
+                self._categories[storage] = category
+        return []
+
+    def stop(self) -> None:
+        """End of recording."""
+        if not self.paused:
+            self.paused = True
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self.places.clear()
+            self._twins.clear()
+
+    def finish_step(self) -> None:
+        """Nothing is under way."""
+
+    def close(self) -> None:
+        """End of everything."""
+        self.stop()
+
+    def peak(self) -> Peak | None:
+        """Told by the stream, not here."""
+        return None
+
+    def stream(self) -> Stream:
+        """Everything that was recorded."""
+        births = {}
+        for storage, (module, op, shape, dtype) in self._births.items():
+            category = self._categories.get(storage, TEMPORARY)
+            name = self._titles.get(storage, module)
+            births[storage] = Birth(category, name, op, shape, dtype)
+        return Stream(self._moments, births)
+
+    def took(self, sizes: Iterable[int], op: str) -> None:
+        """A kernel's own scratch: it comes, and goes when the operator is done."""
+        names = []
+        for size in sizes:
+            self._names = name = self._names + 1
+            self._births[name] = (self._at_work(), op, (size,), "uint8")
+            self.trace.change(0.0, name, size)
+            names.append(name)
+        for name in names:
+            self.trace.free(0.0, name)
+
+    def see(self, tensor: torch.Tensor, place: Place, op: str) -> None:
+        """Count a tensor's storage if it is new and the target's, or has grown."""
+        kept = self.places.find(tensor)
+        if kept is None:
+            kept = self.places.put(tensor, place)
+            if kept is None or place is not Place.TARGET:
+                return
+            self._names = kept.name = self._names + 1
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            self._births[kept.name] = (self._at_work(), op, tuple(tensor.shape), dtype)
+        if kept.name:
+            size = tensor.untyped_storage().nbytes()
+            if size != kept.size:
+                self.trace.change(0.0, kept.name, size - kept.size)
+                kept.size = size
+
+    def _at_work(self) -> str:
+        """The module at work: in backward the one whose forward made the node."""
+        if self.module:
+            return self.module
+        node: Any = torch._C._current_autograd_node()  # type: ignore[no-untyped-call]
+        return self._sequence.get(node._sequence_nr(), "") if node is not None else ""
+
+    def pass_by(self) -> None:
+        """An operator runs: whatever node of the graph it belongs to is its module's."""
+        if self.module:
+            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = self.module  # type: ignore[attr-defined]
+
+    def _gone(self, kept: Kept) -> None:
+        if kept.name and not self.paused and kept.size:
+            self.trace.free(0.0, kept.name)
+
+    def twin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor without values in place of a real one, for operators that take both kinds."""
+        made = torch.empty_strided(
+            tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta"
+        )
+        kept = self.places.put(made, self.places.place(tensor))
+        if kept is not None:
+            # Held as long as the real one, so that it is no allocation of its own.
+            kept.name = 0
+        return made
+
+
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs operators on whatever has values, else on meta, and hands the results to the meter."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, meter: MetaMeter) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._meter = meter
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """As the CPU's meter: what is compiled is compiled without the mode."""
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if any(hasattr(kind, "__tensor_flatten__") for kind in types):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            with self:
+                return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
+        with torch._C.DisableTorchFunction():
+            return self._run(func, args, kwargs)
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        meter = self._meter
+        inputs = list(_tensors(args))
+        if kwargs:
+            inputs += _tensors(kwargs.values())
+        place = Place.NOWHERE
+        meta = real = False
+        for tensor in inputs:
+            place = max(place, meter.places.place(tensor))
+            if tensor.is_meta:
+                meta = True
+            else:
+                real = True
+        if func is torch.ops.aten._local_scalar_dense.default and meta:
+            return _answer(args[0])
+        meter.pass_by()
+        original = args
+        if meta and real:
+            args, kwargs = self._mixed(func, args), self._replaced(kwargs)
+        out = func(*args, **kwargs)
+        if args is not original and isinstance(out, torch.Tensor) and out is args[0]:
+            out = original[0]
+        op = f"{func.namespace}.{func._schema.name.partition('::')[2]}"
+        if meter.paused:
+            return out
+        if meta and meter._scratch is not None:
+            sizes = meter._scratch(func, args, kwargs)
+            if sizes:
+                meter.took(sizes, op)
+        for made in _tensors((out,)):
+            there = meter.forced
+            if there is None:
+                there = place if inputs else meter.places.unseen(made)
+            meter.see(made, there, op)
+        return out
+
+    def _mixed(self, func: Any, args: Any) -> Any:
+        """Arguments of which some are real: these lose their values, but not their meaning."""
+        if func in _INDEXING:
+            # A mask that selects is as long as what it selects.
+            indices = []
+            for index in args[1]:
+                if index is not None and index.dtype in (torch.bool, torch.uint8):
+                    indices += index.nonzero().unbind(1) if not index.is_meta else [index]
+                else:
+                    indices.append(index)
+            args = (args[0], indices, *args[2:])
+        return tuple(self._replaced(args))
+
+    def _replaced(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value if value.is_meta else self._meter.twin(value)
+        if isinstance(value, list | tuple):
+            return [self._replaced(part) for part in value]
+        if isinstance(value, dict):
+            return {key: self._replaced(part) for key, part in value.items()}
+        return value
+
+
+_INDEXING = frozenset(
+    (
+        torch.ops.aten.index.Tensor,
+        torch.ops.aten.index_put.default,
+        torch.ops.aten.index_put_.default,
+        torch.ops.aten._unsafe_index.Tensor,
+    )
+)
+
+
+def _answer(tensor: torch.Tensor) -> bool | int | float:
+    """A value where there is none: nothing is wrong, and there is one of it."""
+    if tensor.dtype is torch.bool:
+        return False
+    return 1.0 if tensor.is_floating_point() else 1
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

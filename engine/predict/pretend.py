@@ -1,0 +1,215 @@
+"""Makes a script believe that it runs on the target, while its tensors are on torch's meta device.
+
+A torch-function mode answers what tensors are asked about their device, sends whatever names a
+device to meta, and calls for some functions what the target's kernels are (attention, autocast).
+What the script would ask of the CUDA runtime is answered by what does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from memwb.engine.predict.meter import MetaMeter
+from memwb.engine.predict.places import Place
+
+MOST_VALUES = 1 << 24
+"""Whole numbers and truth values are kept for real up to this many in a tensor."""
+
+Table = Mapping[Any, Callable[..., Any]]
+"""What to call in place of a torch function."""
+
+
+class Pretend(TorchFunctionMode):
+    """See the module. ``kind`` is cuda or cpu; ``instead`` is what the target's kernels do."""
+
+    def __init__(self, kind: str, meter: MetaMeter, instead: Table) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kind = kind
+        self.device = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
+        self._meter = meter
+        tensor: Any = torch.Tensor
+        self._answers: dict[Any, Callable[..., Any]] = {
+            tensor.device.__get__: self._device_of,
+            tensor.is_meta.__get__: lambda one: self._true_meta(one),
+            tensor.is_cuda.__get__: lambda one: self._device_of(one).type == "cuda",
+            tensor.is_cpu.__get__: lambda one: self._device_of(one).type == "cpu",
+            tensor.get_device: lambda one: -1 if self._device_of(one).type == "cpu" else 0,
+            tensor.to: self._to,
+            tensor.cpu: lambda one, **_: self._move(one, Place.HOST, None, False),
+            tensor.cuda: lambda one, *_, **__: self._move(one, Place.TARGET, None, False),
+            tensor.backward: self._backward,
+            tensor.pin_memory: lambda one, *_: one,
+            tensor.is_pinned: lambda one, *_: False,
+            tensor.record_stream: lambda one, stream: None,
+            **instead,
+        }
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        answer = self._answers.get(func)
+        if answer is not None:
+            return answer(*args, **kwargs)
+        if "pin_memory" in kwargs:
+            kwargs = {**kwargs, "pin_memory": False}
+        if kwargs.get("device") is not None:
+            return self._made(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _place_of(self, device: Any) -> Place:
+        """Which place a device's name means to the script."""
+        kind = torch.device(device).type if not isinstance(device, int) else "cuda"
+        if kind == "meta":
+            return Place.NOWHERE
+        return Place.TARGET if kind == self.kind else Place.HOST
+
+    def _device_of(self, tensor: torch.Tensor) -> torch.device:
+        place = self._meter.places.place(tensor)
+        if place is Place.TARGET:
+            return self.device
+        return torch.device("cpu" if place is Place.HOST else "meta")
+
+    def _true_meta(self, tensor: torch.Tensor) -> bool:
+        return self._meter.places.place(tensor) is Place.NOWHERE
+
+    def _made(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """A factory that names a device."""
+        place = self._place_of(kwargs["device"])
+        with self._meter.placing(place):
+            if place is Place.NOWHERE:
+                return func(*args, **kwargs)
+            if func in _FILLED:
+                # A result is only known to be worth its values once it has a shape and a type.
+                self._meter.paused, before = True, self._meter.paused
+                made = func(*args, **{**kwargs, "device": "meta"})
+                self._meter.paused = before
+                if _is_data(made) or made.numel() <= 16:
+                    return func(*args, **{**kwargs, "device": "cpu"})
+            if func is torch.tensor or func is torch.as_tensor:
+                return func(*args, **{**kwargs, "device": "cpu"})
+            return func(*args, **{**kwargs, "device": "meta"})
+
+    def _to(self, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        device, dtype, copy = kwargs.get("device"), kwargs.get("dtype"), kwargs.get("copy", False)
+        rest = list(args)
+        if rest and isinstance(rest[0], torch.Tensor):
+            device, dtype = self._device_of(rest[0]), rest[0].dtype
+        elif rest:
+            if isinstance(rest[0], str | int | torch.device):
+                device = rest.pop(0)
+            if rest and isinstance(rest[0], torch.dtype):
+                dtype = rest.pop(0)
+            # What follows are non_blocking and copy.
+            copy = copy or (len(rest) > 1 and bool(rest[1]))
+        layout = {"memory_format": kwargs["memory_format"]} if kwargs.get("memory_format") else {}
+        if device is None:
+            return torch.Tensor.to(tensor, dtype or tensor.dtype, copy=copy, **layout)
+        return self._move(tensor, self._place_of(device), dtype, copy, **layout)
+
+    def _move(
+        self,
+        tensor: torch.Tensor,
+        place: Place,
+        dtype: torch.dtype | None,
+        copy: bool,
+        **layout: Any,
+    ) -> torch.Tensor:
+        dtype = dtype or tensor.dtype
+        here = self._meter.places.place(tensor)
+        # On a CPU target the data are where they are needed.
+        if here == place or (self.kind == "cpu" and not tensor.is_meta and place is Place.TARGET):
+            return torch.Tensor.to(tensor, dtype, copy=copy, **layout)
+        with self._meter.placing(place):
+            if tensor.is_meta or _is_data(tensor) or tensor.numel() <= 16:
+                if place is Place.NOWHERE and not tensor.is_meta:
+                    return torch.Tensor.to(tensor, "meta", dtype)
+                return torch.Tensor.to(tensor, dtype, copy=True, **layout)
+            return torch.Tensor.to(tensor, "meta", dtype)
+
+    def _backward(
+        self,
+        tensor: torch.Tensor,
+        gradient: Any = None,
+        retain_graph: Any = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        # Within a mode's own answer the mode is off, and here it is needed all the way down.
+        with self:
+            torch.autograd.backward(tensor, gradient, retain_graph, create_graph, inputs=inputs)
+
+
+_FILLED = frozenset(
+    (
+        torch.arange,
+        torch.zeros,
+        torch.ones,
+        torch.full,
+        torch.zeros_like,
+        torch.ones_like,
+        torch.full_like,
+        torch.eye,
+    )
+)
+"""Factories whose values are known."""
+
+
+def _is_data(tensor: torch.Tensor) -> bool:
+    """Whether it is of the kind that comes from data: few whole numbers or truth values."""
+    counts = not tensor.is_floating_point() and not tensor.is_complex()
+    return counts and tensor.numel() <= MOST_VALUES
+
+
+@contextlib.contextmanager
+def pretending(kind: str, arch: str, meter: MetaMeter, instead: Table) -> Iterator[torch.device]:
+    """Pretend to be on a device of that kind; gives the device as the script is to see it."""
+    mode = Pretend(kind, meter, instead)
+    with contextlib.ExitStack() as stack:
+        if kind == "cuda":
+            for name, value in _cuda_runtime(arch).items():
+                stack.enter_context(mock.patch(f"torch.{name}", value))
+        stack.enter_context(mode)
+        yield mode.device
+
+
+def _cuda_runtime(arch: str) -> dict[str, Any]:
+    """What a script may ask of torch's CUDA runtime, with answers that need none."""
+    number = int(arch.removeprefix("sm_").rstrip("abc") or 80)
+    return {
+        "cuda.is_available": lambda: True,
+        "cuda.get_device_capability": lambda *_: divmod(number, 10),
+        "cuda.is_bf16_supported": lambda *_, **__: number >= 80,
+        "cuda.current_device": lambda: 0,
+        "cuda.device_count": lambda: 1,
+        "cuda.synchronize": lambda *_: None,
+        "cuda.Stream": _Nothing,
+        "cuda.Event": _Nothing,
+        "cuda.current_stream": _Nothing,
+        "cuda.stream": _Nothing,
+        "cuda.amp.common.amp_definitely_not_available": lambda: False,
+    }
+
+
+class _Nothing:
+    """A stream or an event of a device that does nothing: everything is over at once."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Whatever it is made of."""
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to undo."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: True if name == "query" else _Nothing()

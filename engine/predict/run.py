@@ -1,0 +1,176 @@
+"""Runs a plan's script on the meta device, with few layers or all, and gives its stream."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from memwb.engine import catalog, script
+from memwb.engine.plan import Plan, active, check
+from memwb.engine.predict.meter import MetaMeter
+from memwb.engine.predict.places import Place
+from memwb.engine.predict.pretend import pretending
+from memwb.engine.predict.stream import Stream
+from memwb.engine.predict.targets import Target
+from memwb.engine.protocol import Device
+from memwb.engine.technique import hooks_of, module_of
+from memwb.engine.trainer import inventory
+from memwb.engine.trainer.burst import TRACED, About, Instead, Watched
+
+
+class Traced(NamedTuple):
+    """What a run on the meta device has shown."""
+
+    stream: Stream
+    layers: int
+    """Decoder layers of the whole model, however many were traced."""
+    parameters: int
+    """Of the traced model, as ``trainable``."""
+    trainable: int
+
+
+def traced(plan: Plan, target: Target, layers: int = 0, trust_remote_code: bool = False) -> Traced:
+    """Run the plan's script on meta: loading and two steps. ``layers`` of 0 means all of them.
+
+    No weights are read. Whatever the script raises is raised.
+    """
+    model = catalog.resolve(plan.model, plan.weights, trust_remote_code=trust_remote_code)
+    text = script.script(plan, model)
+    meter = MetaMeter(target.scratch, Place.TARGET if target.kind == "cpu" else Place.HOST)
+    found = _Found(meter)
+    device = Device(target.kind, target.name, target.capacity)
+    argv = ["--device", target.kind, *(["--trust-remote-code"] if trust_remote_code else [])]
+    with tempfile.TemporaryDirectory(prefix="memwb-") as folder:
+        path = Path(folder) / "train.py"
+        path.write_text(text, encoding="utf-8")
+        watched = Watched(path, lambda event: None, About(device=device), lambda: meter)
+        hooks: list[Any] = []
+        try:
+            with pretending(target.kind, target.arch, meter, target.instead) as seen:
+                hooks = [
+                    torch.nn.modules.module.register_module_forward_pre_hook(found.enter),
+                    torch.nn.modules.module.register_module_forward_hook(
+                        found.leave, always_call=True
+                    ),
+                ]
+                watched.run(argv, _instead(plan, seen, found, layers))
+        finally:
+            for hook in hooks:
+                hook.remove()
+            meter.close()
+            watched.abandon()
+            gc.enable()
+            sys.modules.pop("memwb_train", None)
+    return Traced(meter.stream(), found.layers, found.parameters, found.trainable)
+
+
+class _Found:
+    """What is learned of the model while its script runs."""
+
+    def __init__(self, meter: MetaMeter) -> None:
+        self.layers = self.parameters = self.trainable = 0
+        self._meter = meter
+        self._names: dict[int, str] = {}
+        self._stack: list[str] = []
+
+    def meet(self, model: torch.nn.Module) -> None:
+        """The finished model, before its optimizer is built."""
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self.parameters = inventory.count(model.parameters())
+        self.trainable = inventory.count(p for p in model.parameters() if p.requires_grad)
+        for name, parameter in model.named_parameters():
+            self._meter.title(parameter, name)
+
+    def enter(self, module: torch.nn.Module, *_: Any) -> None:
+        """A module's forward begins."""
+        name = self._names.get(id(module))
+        self._stack.append(self._meter.module)
+        if name is not None:
+            self._meter.module = name
+
+    def leave(self, module: torch.nn.Module, *_: Any) -> None:
+        """A module's forward is over."""
+        if self._stack:
+            self._meter.module = self._stack.pop()
+
+
+def _instead(plan: Plan, device: torch.device, found: _Found, layers: int) -> Instead:
+    """What is other in a prediction: no weights and tokenizers are read, and two steps do."""
+
+    def choose_device(original: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda name: device
+
+    def load_config(original: Callable[..., Any]) -> Callable[..., Any]:
+        def load(*args: Any) -> Any:
+            config = original(*args)
+            text = config.get_text_config()
+            found.layers = text.num_hidden_layers
+            if layers:
+                text.num_hidden_layers = layers
+                if getattr(text, "layer_types", None):
+                    text.layer_types = text.layer_types[:layers]
+            return config
+
+        return load
+
+    def load_tokenizer(original: Callable[..., Any]) -> Callable[..., Any]:
+        # Rows are as long as the plan says, whatever their tokens are.
+        return lambda args: None
+
+    def load_model(original: Callable[..., Any]) -> Callable[..., Any]:
+        def load(args: Any, config: Any, options: Any) -> Any:
+            args.weights = "random"
+            return original(args, config, options)
+
+        return load
+
+    def build_optimizer(original: Callable[..., Any]) -> Callable[..., Any]:
+        def build(model: Any, *args: Any, **kwargs: Any) -> Any:
+            found.meet(model)
+            return original(model, *args, **kwargs)
+
+        return build
+
+    def train(original: Callable[..., Any]) -> Callable[..., Any]:
+        def train(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            for step, value in original(*args, **kwargs):
+                yield step, value
+                if step == TRACED:
+                    return
+
+        return train
+
+    own: dict[str, Callable[..., Any]] = {
+        "choose_device": choose_device,
+        "load_config": load_config,
+        "load_tokenizer": load_tokenizer,
+        "load_model": load_model,
+        "build_optimizer": build_optimizer,
+        "train": train,
+    }
+    return {**_twins(plan, own), **own}
+
+
+def _twins(plan: Plan, own: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """The ``meta_`` twins that techniques have of hooks that do not run on meta."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name in active(plan):
+        module = module_of(name)
+        for stage in hooks_of(name):
+            twin = getattr(module, f"meta_{stage}", None)
+            if twin is not None:
+                title = script.title_of(stage, name)
+                found[title] = _exchanged(twin, own.pop(title, None))
+    return found
+
+
+def _exchanged(
+    twin: Callable[..., Any], change: Callable[..., Any] | None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return lambda original: change(twin) if change is not None else twin

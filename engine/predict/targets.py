@@ -1,0 +1,32 @@
+"""What a prediction must know of the device it is made for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from memwb.engine.predict.meter import Scratch
+
+
+class Target(NamedTuple):
+    """A device, and what its kernels do that torch's meta kernels do not."""
+
+    id: str
+    """The id of a GPU, or cpu."""
+    kind: str
+    """cuda or cpu."""
+    name: str
+    arch: str
+    """As ``sm_90``; empty on a CPU."""
+    capacity: int
+    instead: Mapping[Any, Callable[..., Any]]
+    """What to call in place of a torch function."""
+    scratch: Scratch | None
+    """What an operator's kernel allocates for itself."""
+
+
+def cpu() -> Target:
+    """This machine's CPU."""
+    from memwb.engine.predict.cpu import INSTEAD
+
+    return Target("cpu", "cpu", "CPU", "", 0, INSTEAD, None)
