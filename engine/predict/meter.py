@@ -36,6 +36,8 @@ class MetaMeter:
         self.paused = True
         self.forced: Place | None = None
         """Where new storages are, whatever their operator's inputs say."""
+        self.kernels_are_python = False
+        """Whether to look into the kernels of other libraries, as the CPU's meter does."""
         self.module = ""
         """The name of the module at work."""
         self._scratch = scratch
@@ -222,7 +224,12 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         original = args
         if meta and real:
             args, kwargs = self._mixed(func, args), self._replaced(kwargs)
-        out = func(*args, **kwargs)
+        if meta and meter.kernels_are_python and func.namespace not in _COMPILED:
+            # Its kernel on a CPU may be Python code that allocates tensors of its own.
+            with self:
+                out = func.redispatch(_CPU, *args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
         if args is not original and isinstance(out, torch.Tensor) and out is args[0]:
             out = original[0]
         op = f"{func.namespace}.{func._schema.name.partition('::')[2]}"

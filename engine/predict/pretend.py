@@ -14,6 +14,7 @@ from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import Place
@@ -57,10 +58,15 @@ class Pretend(TorchFunctionMode):
         answer = self._answers.get(func)
         if answer is not None:
             return answer(*args, **kwargs)
+        # Looked up each time: whoever watches phases has put a function of its own there.
+        if func is torch.autograd.backward:
+            return self._run_backward(*args, **kwargs)
         if "pin_memory" in kwargs:
             kwargs = {**kwargs, "pin_memory": False}
         if kwargs.get("device") is not None:
             return self._made(func, args, kwargs)
+        if func in _FACTORIES:
+            return self._made(func, args, {**kwargs, "device": "cpu"})
         return func(*args, **kwargs)
 
     def _place_of(self, device: Any) -> Place:
@@ -90,9 +96,9 @@ class Pretend(TorchFunctionMode):
                 self._meter.paused, before = True, self._meter.paused
                 made = func(*args, **{**kwargs, "device": "meta"})
                 self._meter.paused = before
-                if _is_data(made) or made.numel() <= 16:
+                if _is_data(made) or made.numel() == 1:
                     return func(*args, **{**kwargs, "device": "cpu"})
-            if func is torch.tensor or func is torch.as_tensor:
+            if func in _LISTED:
                 return func(*args, **{**kwargs, "device": "cpu"})
             return func(*args, **{**kwargs, "device": "meta"})
 
@@ -127,7 +133,7 @@ class Pretend(TorchFunctionMode):
         if here == place or (self.kind == "cpu" and not tensor.is_meta and place is Place.TARGET):
             return torch.Tensor.to(tensor, dtype, copy=copy, **layout)
         with self._meter.placing(place):
-            if tensor.is_meta or _is_data(tensor) or tensor.numel() <= 16:
+            if tensor.is_meta or _is_data(tensor) or tensor.numel() == 1:
                 if place is Place.NOWHERE and not tensor.is_meta:
                     return torch.Tensor.to(tensor, "meta", dtype)
                 return torch.Tensor.to(tensor, dtype, copy=True, **layout)
@@ -145,6 +151,36 @@ class Pretend(TorchFunctionMode):
         with self:
             torch.autograd.backward(tensor, gradient, retain_graph, create_graph, inputs=inputs)
 
+    def _run_backward(
+        self,
+        tensors: Any,
+        grad_tensors: Any = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        autograd: Any = torch.autograd
+        roots = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
+        given = autograd._tensor_or_tensors_to_tuple(grad_tensors, len(roots))
+        gradients = autograd._make_grads(roots, given, is_grads_batched=False)
+        keep = create_graph if retain_graph is None else retain_graph
+        with self:
+            autograd.graph._engine_run_backward(
+                roots,
+                gradients,
+                keep,
+                create_graph,
+                inputs or (),
+                allow_unreachable=True,
+                accumulate_grad=True,
+            )
+
+
+_FACTORIES = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn))
+"""What makes tensors on the host when it is told no device: weights, among others."""
+
+_LISTED = frozenset((torch.tensor, torch.as_tensor, torch.linspace, torch.logspace))
+"""Factories of few values, all of them known."""
 
 _FILLED = frozenset(
     (
@@ -175,8 +211,41 @@ def pretending(kind: str, arch: str, meter: MetaMeter, instead: Table) -> Iterat
         if kind == "cuda":
             for name, value in _cuda_runtime(arch).items():
                 stack.enter_context(mock.patch(f"torch.{name}", value))
+        for target, name, value in _seen_from_within(mode):
+            stack.enter_context(mock.patch.object(target, name, value))
         stack.enter_context(mode)
         yield mode.device
+
+
+def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
+    """What runs inside of an operator, where the mode is off, and is to see the pretended device.
+
+    Hooks of saved tensors (offloading) are given the mode back; checkpointing compares what it
+    recomputes by shape and type alone, since it asks for the device once inside and once outside.
+    """
+    hooks: Any = torch.autograd.graph.saved_tensors_hooks
+    original = hooks.__init__
+
+    def within(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(value: Any) -> Any:
+            if torch._C._len_torch_function_stack():
+                return function(value)
+            with mode:
+                return function(value)
+
+        return call
+
+    def init(self: Any, pack_hook: Callable[..., Any], unpack_hook: Callable[..., Any]) -> None:
+        original(self, within(pack_hook), within(unpack_hook))
+
+    def metadata(tensor: torch.Tensor) -> dict[str, Any]:
+        return {"shape": tensor.shape, "dtype": tensor.dtype}
+
+    checks = {**checkpoint._allowed_determinism_checks_to_fns, "default": metadata}
+    return [
+        (hooks, "__init__", init),
+        (checkpoint, "_allowed_determinism_checks_to_fns", checks),
+    ]
 
 
 def _cuda_runtime(arch: str) -> dict[str, Any]:
