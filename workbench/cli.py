@@ -134,6 +134,13 @@ def commands() -> tuple[Command, ...]:
             "models", "headless.show:models", "list the models", "memwb models --json", (json,)
         ),
         Command(
+            "gpus",
+            "headless.gpus:gpus",
+            "list the GPUs that a plan can be predicted for",
+            "memwb gpus\nmemwb gpus --json",
+            (json,),
+        ),
+        Command(
             "presets",
             "headless.show:presets",
             "list the presets, or show one",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
+from memwb.engine.gpus import local_gpus
 from memwb.engine.protocol import Device
 
 
@@ -20,21 +21,8 @@ def assumed(wanted: str) -> Device:
 
 
 def gpus() -> list[Device]:
-    """The GPUs as NVML tells them, without starting CUDA; none without a driver."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # no package, no driver, no GPU: all the same here
-        return []
-    found = []
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        name = str(pynvml.nvmlDeviceGetName(handle))
-        total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-        found.append(Device(kind="cuda", name=name, capacity=total))
-    pynvml.nvmlShutdown()
-    return found
+    """The visible GPUs as NVML tells them, without starting CUDA; none without a driver."""
+    return [Device(kind="cuda", name=gpu.name, capacity=gpu.memory) for gpu in local_gpus()]
 
 
 def cpu() -> Device:
