@@ -144,7 +144,7 @@ class Allocator:
         return pool.take_at(start, size)
 
     def _reserve(self, pool: Pool, size: int) -> int | None:
-        """Where the driver gave memory for ``size``; None if it has too little (``alloc_block``)."""
+        """Where the driver gave memory for ``size``, None if it could not (``alloc_block``)."""
         asked = segment_size(size, self.settings)
         if self._allowed is not None and self.reserved + asked > self._allowed:
             return None
@@ -259,36 +259,35 @@ def replay(stream: Stream, settings: Settings, capacity: int | None = None) -> R
     the driver can give to tensors, in bytes: what is left of the device beside the context.
     """
     allocator = Allocator(settings, capacity)
-    malloc, free = allocator.malloc, allocator.free
-    allocated, reserved = array("q"), array("q")
-    blocks: dict[int, Block] = {}
-    sizes: dict[int, int] = {}
-    highest, highest_at = -1, -1
+    living: dict[int, tuple[Block, int]] = {}
+    # Lists while it grows, since appending to them is quicker.
+    allocated: list[int] = []
+    reserved: list[int] = []
     ran_out: int | None = None
-    for index, (_, _, _, storage, change) in enumerate(stream.moments):
+    for moment in stream.moments:
+        change = moment.change
         if change:
-            size = sizes.pop(storage, 0) + change
-            old = blocks.pop(storage, None)
+            storage = moment.storage
+            old = living.pop(storage, None)
+            size = change if old is None else old[1] + change
             if size:
                 try:
-                    blocks[storage] = malloc(size)
+                    block = allocator.malloc(size)
                 except OutOfMemory:
-                    ran_out = index
+                    ran_out = len(allocated)
                     allocator.lift()
-                    blocks[storage] = malloc(size)
-                sizes[storage] = size
+                    block = allocator.malloc(size)
+                living[storage] = (block, size)
             if old is not None:
-                free(old)
-        now = allocator.allocated
-        if now > highest:
-            highest, highest_at = now, index
-        allocated.append(now)
+                allocator.free(old[0])
+        allocated.append(allocator.allocated)
         reserved.append(allocator.reserved)
+    highest = max(allocated, default=0)
     return Replay(
-        allocated=allocated,
-        reserved=reserved,
-        highest_allocated=max(highest, 0),
-        highest_at=highest_at,
+        allocated=array("q", allocated),
+        reserved=array("q", reserved),
+        highest_allocated=highest,
+        highest_at=allocated.index(highest) if allocated else -1,
         highest_reserved=allocator.highest_reserved,
         ran_out=ran_out,
     )
