@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from memwb.engine.gpus import Gpu, target_of
 from memwb.engine.predict.meter import Scratch
 
 
@@ -23,6 +24,14 @@ class Target(NamedTuple):
     """What to call in place of a torch function."""
     scratch: Scratch | None
     """What an operator's kernel allocates for itself."""
+    allocator: str = ""
+    """Settings of the caching allocator, as PYTORCH_ALLOC_CONF has them."""
+
+
+def target_named(text: str) -> Target:
+    """The target of that name; nothing means this machine's GPU, or else its CPU."""
+    gpu = target_of(text)
+    return cpu() if gpu is None else cuda(gpu)
 
 
 def cpu() -> Target:
@@ -30,3 +39,8 @@ def cpu() -> Target:
     from memwb.engine.predict.cpu import INSTEAD
 
     return Target("cpu", "cpu", "CPU", "", 0, INSTEAD, None)
+
+
+def cuda(gpu: Gpu) -> Target:
+    """A GPU, here or not."""
+    return Target(gpu.id, "cuda", gpu.name, gpu.arch, gpu.capacity, {}, None)

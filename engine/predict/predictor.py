@@ -1,0 +1,137 @@
+"""A plan's prediction: traced on meta, folded out to all layers, and told as plain data."""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+from memwb.engine.errors import CannotPredict, MemwbError
+from memwb.engine.gpus import context_bytes, fits
+from memwb.engine.memory import Categories, Peak
+from memwb.engine.plan import Plan, active
+from memwb.engine.predict.fold import depths, fold
+from memwb.engine.predict.course import Course, course_of
+from memwb.engine.predict.periods import period_of
+from memwb.engine.predict.run import Traced, layers_of, traced
+from memwb.engine.predict.targets import Target, target_named
+from memwb.engine.predict.words import largest_at, notes_on, words_on
+from memwb.engine.prediction import Parameters, Point, Prediction
+from memwb.engine.technique import module_of
+from memwb.engine.trainer.trace import downsample
+
+POINTS = 400
+"""At most so many points of one step are told."""
+
+
+def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Prediction:
+    """What the plan will need on a target: the id of a GPU, ``cpu``, or nothing for this machine.
+
+    Reads no weights and needs no GPU. Raises CannotPredict if a technique does not run on meta,
+    and another MemwbError if the plan, its model or the target is wrong.
+    """
+    began = time.perf_counter()
+    aim = target_named(target)
+    found = whole(plan, aim, trust_remote_code)
+    course = course_of(found.stream, aim)
+    at = course.peak
+    row = course.rows[at]
+    reserved = course.reserved
+    peak = Peak(
+        allocated=row.total,
+        reserved=reserved,
+        device=reserved + (context_bytes(aim.arch) if aim.kind == "cuda" else 0),
+        phase=row.phase,
+        categories=Categories(*row.totals),
+    )
+    largest = largest_at(found.stream, at)
+    return Prediction(
+        target=aim.id,
+        peak=peak,
+        step=row.step,
+        timeline=timeline_of(course),
+        largest=largest,
+        fits=fits(peak) if aim.kind == "cuda" else (),
+        parameters=Parameters(found.parameters, found.trainable),
+        words=words_on(peak, row.step, largest, course, aim),
+        notes=notes_on(plan, aim, course),
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+def whole(plan: Plan, target: Target, trust_remote_code: bool = False, fold_it: bool = True) -> Traced:
+    """The run of all layers: folded out of two runs of few where that can be done."""
+    found: Traced | None = None
+    if fold_it:
+        layers, period = layers_of(plan, trust_remote_code)
+        pair = depths(layers, period)
+        if pair is not None:
+            found = _folded(plan, target, trust_remote_code, layers, *pair)
+    return found or _run(plan, target, 0, trust_remote_code)
+
+
+def _folded(
+    plan: Plan, target: Target, trust: bool, layers: int, few: int, more: int
+) -> Traced | None:
+    short = _run(plan, target, few, trust)
+    long = _run(plan, target, more, trust)
+    stream = fold(short.stream, long.stream, layers, few, more)
+    if stream is None:
+        return None
+    times = (layers - few) // (more - few)
+    return Traced(
+        stream,
+        layers,
+        short.parameters + times * (long.parameters - short.parameters),
+        short.trainable + times * (long.trainable - short.trainable),
+    )
+
+
+def _run(plan: Plan, target: Target, layers: int, trust: bool) -> Traced:
+    try:
+        return traced(plan, target, layers, trust)
+    except MemwbError:
+        raise
+    except SystemExit as error:
+        raise MemwbError("The script refused its input", str(error), "Check the plan.") from None
+    except Exception as error:
+        raise _cannot(plan, error) from error
+
+
+def _cannot(plan: Plan, error: Exception) -> MemwbError:
+    """What to tell of an exception in a script: of which technique it came, if of one."""
+    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    blamed = ""
+    for technique in active(plan):
+        own = {name for name, value in vars(module_of(technique)).items() if callable(value)}
+        own |= {f"{name}_{technique}" for name in own}
+        if any(name in own for name in names if name not in _COMMON):
+            blamed = technique
+    first = (str(error).strip().splitlines() or [""])[0]
+    what = f"{type(error).__name__}: {first}"
+    if type(error).__name__ == "DataError":
+        return MemwbError("The data cannot be used", str(error), "Choose other data.")
+    if not blamed:
+        return CannotPredict("The plan cannot be predicted", what, "Run a burst to measure it.")
+    return CannotPredict(
+        f"{blamed} cannot be predicted",
+        f"it does not run without values: {what}",
+        f"Run a burst to measure it, or predict without it: -o {blamed}=off.",
+        technique=blamed,
+    )
+
+
+_COMMON = frozenset(("main", "train", "loss", "forward", "backward", "step", "call", "<lambda>"))
+
+
+def timeline_of(course: Course) -> tuple[Point, ...]:
+    """Loading and both steps, thinned out: every phase's corners and the highest between."""
+    points: list[Point] = []
+    for step in (0, 1, 2):
+        rows = [row for row in course.rows if row.step == step]
+        points += (
+            Point(row.phase, row.step, row.total, Categories(*row.totals))
+            for row in downsample(rows, POINTS)
+        )
+    return tuple(points)
+
+
