@@ -8,6 +8,7 @@ there, all of them free of torch:
   config (empty while the model is unknown), with the override that mends it; or None;
 - ``unavailable(params, device)``: why these parameters cannot run on that device (None while it
   is unknown), or an empty string;
+- ``layer_period(params)``: after how many decoder layers it does the same again, if not after one;
 - ``effects(params, facts)``: what it does to the bytes of a category (see arithmetic.py), or a
   sentence ``NO_ARITHMETIC`` on why that cannot be reckoned.
 

@@ -26,7 +26,7 @@ def attention(
     ATen/native/transformers/attention.cpp and sdp_utils_cpp.cpp.
     """
     with torch.utils._python_dispatch._disable_current_modes():
-        small = [
+        small: list[Any] = [
             torch.empty((1, *one.shape[1:]), dtype=one.dtype).requires_grad_(one.requires_grad)
             for one in (query, key, value)
         ]
@@ -34,9 +34,8 @@ def attention(
         if attn_mask is not None:
             shape = (1,) * (attn_mask.dim() - 2) + tuple(attn_mask.shape[-2:])
             mask = torch.empty(shape, dtype=attn_mask.dtype)
-        choice = torch._fused_sdp_choice(
-            *small, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
+        choose: Any = torch._fused_sdp_choice
+        choice = choose(*small, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if choice != torch.nn.attention.SDPBackend.FLASH_ATTENTION.value:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa

@@ -155,13 +155,13 @@ class MetaMeter:
         """The module at work: in backward the one whose forward made the node."""
         if self.module:
             return self.module
-        node: Any = torch._C._current_autograd_node()  # type: ignore[no-untyped-call]
+        node: Any = torch._C._current_autograd_node()
         return self._sequence.get(node._sequence_nr(), "") if node is not None else ""
 
     def pass_by(self) -> None:
         """An operator runs: whatever node of the graph it belongs to is its module's."""
         if self.module:
-            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = self.module  # type: ignore[attr-defined]
+            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = self.module
 
     def _gone(self, kept: Kept) -> None:
         if kept.name and not self.paused and kept.size:
@@ -250,7 +250,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Arguments of which some are real: these lose their values, but not their meaning."""
         if func in _INDEXING:
             # A mask that selects is as long as what it selects.
-            indices = []
+            indices: list[Any] = []
             for index in args[1]:
                 if index is not None and index.dtype in (torch.bool, torch.uint8):
                     indices += index.nonzero().unbind(1) if not index.is_meta else [index]

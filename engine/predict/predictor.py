@@ -9,10 +9,9 @@ from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.gpus import context_bytes, fits
 from memwb.engine.memory import Categories, Peak
 from memwb.engine.plan import Plan, active
-from memwb.engine.predict.fold import depths, fold
 from memwb.engine.predict.course import Course, course_of
-from memwb.engine.predict.periods import period_of
-from memwb.engine.predict.run import Traced, layers_of, traced
+from memwb.engine.predict.fold import fold
+from memwb.engine.predict.run import ALL, LONG, SHORT, Traced, traced
 from memwb.engine.predict.targets import Target, target_named
 from memwb.engine.predict.words import largest_at, notes_on, words_on
 from memwb.engine.prediction import Parameters, Point, Prediction
@@ -58,37 +57,31 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
     )
 
 
-def whole(plan: Plan, target: Target, trust_remote_code: bool = False, fold_it: bool = True) -> Traced:
+def whole(
+    plan: Plan, target: Target, trust_remote_code: bool = False, fold_it: bool = True
+) -> Traced:
     """The run of all layers: folded out of two runs of few where that can be done."""
-    found: Traced | None = None
-    if fold_it:
-        layers, period = layers_of(plan, trust_remote_code)
-        pair = depths(layers, period)
-        if pair is not None:
-            found = _folded(plan, target, trust_remote_code, layers, *pair)
-    return found or _run(plan, target, 0, trust_remote_code)
-
-
-def _folded(
-    plan: Plan, target: Target, trust: bool, layers: int, few: int, more: int
-) -> Traced | None:
-    short = _run(plan, target, few, trust)
-    long = _run(plan, target, more, trust)
-    stream = fold(short.stream, long.stream, layers, few, more)
+    if not fold_it:
+        return _run(plan, target, ALL, trust_remote_code)
+    short = _run(plan, target, SHORT, trust_remote_code)
+    if short.depths is None:
+        return short
+    few, more = short.depths
+    long = _run(plan, target, LONG, trust_remote_code)
+    stream = fold(short.stream, long.stream, short.layers, few, more)
     if stream is None:
-        return None
-    times = (layers - few) // (more - few)
-    return Traced(
-        stream,
-        layers,
-        short.parameters + times * (long.parameters - short.parameters),
-        short.trainable + times * (long.trainable - short.trainable),
+        return _run(plan, target, ALL, trust_remote_code)
+    times = (short.layers - few) // (more - few)
+    return short._replace(
+        stream=stream,
+        parameters=short.parameters + times * (long.parameters - short.parameters),
+        trainable=short.trainable + times * (long.trainable - short.trainable),
     )
 
 
-def _run(plan: Plan, target: Target, layers: int, trust: bool) -> Traced:
+def _run(plan: Plan, target: Target, take: int, trust: bool) -> Traced:
     try:
-        return traced(plan, target, layers, trust)
+        return traced(plan, target, take, trust)
     except MemwbError:
         raise
     except SystemExit as error:
@@ -133,5 +126,3 @@ def timeline_of(course: Course) -> tuple[Point, ...]:
             for row in downsample(rows, POINTS)
         )
     return tuple(points)
-
-

@@ -30,7 +30,7 @@ class Pretend(TorchFunctionMode):
     """See the module. ``kind`` is cuda or cpu; ``instead`` is what the target's kernels do."""
 
     def __init__(self, kind: str, meter: MetaMeter, instead: Table) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.kind = kind
         self.device = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
         self._meter = meter

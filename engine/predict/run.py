@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 
 from memwb.engine import catalog, script
-from memwb.engine.plan import Plan, active, check
+from memwb.engine.plan import Plan, active
+from memwb.engine.predict.layers import depths, pattern, shorten
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import Place
 from memwb.engine.predict.pretend import pretending
@@ -23,6 +26,8 @@ from memwb.engine.technique import hooks_of, module_of
 from memwb.engine.trainer import inventory
 from memwb.engine.trainer.burst import TRACED, About, Instead, Watched
 
+ALL, SHORT, LONG = -1, 0, 1
+
 
 class Traced(NamedTuple):
     """What a run on the meta device has shown."""
@@ -30,20 +35,24 @@ class Traced(NamedTuple):
     stream: Stream
     layers: int
     """Decoder layers of the whole model, however many were traced."""
+    depths: tuple[int, int] | None
+    """The numbers of layers that tell the rest; None where all of them are traced."""
     parameters: int
     """Of the traced model, as ``trainable``."""
     trainable: int
 
 
-def traced(plan: Plan, target: Target, layers: int = 0, trust_remote_code: bool = False) -> Traced:
-    """Run the plan's script on meta: loading and two steps. ``layers`` of 0 means all of them.
+def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool = False) -> Traced:
+    """Run the plan's script on meta: loading and two steps.
 
-    No weights are read. Whatever the script raises is raised.
+    ``take`` says of how many layers: ALL, or the SHORT or LONG of the two depths that tell the
+    rest, if there are such. No weights are read. Whatever the script raises is raised.
     """
     model = catalog.resolve(plan.model, plan.weights, trust_remote_code=trust_remote_code)
     text = script.script(plan, model)
     meter = MetaMeter(target.scratch, Place.TARGET if target.kind == "cpu" else Place.HOST)
     found = _Found(meter)
+    every = [_period(name, params) for name, params in active(plan).items()]
     device = Device(target.kind, target.name, target.capacity)
     argv = ["--device", target.kind, *(["--trust-remote-code"] if trust_remote_code else [])]
     with tempfile.TemporaryDirectory(prefix="memwb-") as folder:
@@ -52,14 +61,18 @@ def traced(plan: Plan, target: Target, layers: int = 0, trust_remote_code: bool 
         watched = Watched(path, lambda event: None, About(device=device), lambda: meter)
         hooks: list[Any] = []
         try:
-            with pretending(target.kind, target.arch, meter, target.instead) as seen:
+            # The script's own words are for who trains.
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                pretending(target.kind, target.arch, meter, target.instead) as seen,
+            ):
                 hooks = [
                     torch.nn.modules.module.register_module_forward_pre_hook(found.enter),
                     torch.nn.modules.module.register_module_forward_hook(
                         found.leave, always_call=True
                     ),
                 ]
-                watched.run(argv, _instead(plan, seen, found, layers))
+                watched.run(argv, _instead(plan, seen, found, take, every))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -67,7 +80,7 @@ def traced(plan: Plan, target: Target, layers: int = 0, trust_remote_code: bool 
             watched.abandon()
             gc.enable()
             sys.modules.pop("memwb_train", None)
-    return Traced(meter.stream(), found.layers, found.parameters, found.trainable)
+    return Traced(meter.stream(), found.layers, found.depths, found.parameters, found.trainable)
 
 
 class _Found:
@@ -75,8 +88,11 @@ class _Found:
 
     def __init__(self, meter: MetaMeter) -> None:
         self.layers = self.parameters = self.trainable = 0
+        self.depths: tuple[int, int] | None = None
         self._meter = meter
+        self.optimizer: torch.optim.Optimizer | None = None
         self._names: dict[int, str] = {}
+        self._titles: dict[int, str] = {}
         self._stack: list[str] = []
 
     def meet(self, model: torch.nn.Module) -> None:
@@ -86,6 +102,13 @@ class _Found:
         self.trainable = inventory.count(p for p in model.parameters() if p.requires_grad)
         for name, parameter in model.named_parameters():
             self._meter.title(parameter, name)
+            self._titles[id(parameter)] = name
+
+    def entitle(self) -> None:
+        """Give the optimizer's state the names of its parameters."""
+        for parameter, state in self.optimizer.state.items() if self.optimizer else ():
+            for tensor in inventory.tensors_in(state):
+                self._meter.title(tensor, self._titles.get(id(parameter), ""))
 
     def enter(self, module: torch.nn.Module, *_: Any) -> None:
         """A module's forward begins."""
@@ -100,7 +123,9 @@ class _Found:
             self._meter.module = self._stack.pop()
 
 
-def _instead(plan: Plan, device: torch.device, found: _Found, layers: int) -> Instead:
+def _instead(
+    plan: Plan, device: torch.device, found: _Found, take: int, every: list[int]
+) -> Instead:
     """What is other in a prediction: no weights and tokenizers are read, and two steps do."""
 
     def choose_device(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,12 +134,11 @@ def _instead(plan: Plan, device: torch.device, found: _Found, layers: int) -> In
     def load_config(original: Callable[..., Any]) -> Callable[..., Any]:
         def load(*args: Any) -> Any:
             config = original(*args)
-            text = config.get_text_config()
-            found.layers = text.num_hidden_layers
-            if layers:
-                text.num_hidden_layers = layers
-                if getattr(text, "layer_types", None):
-                    text.layer_types = text.layer_types[:layers]
+            found.layers = config.get_text_config().num_hidden_layers
+            whole = pattern(config, every)
+            found.depths = depths(found.layers, whole.period, whole.head)
+            if take != ALL and found.depths is not None:
+                shorten(config, found.depths[take])
             return config
 
         return load
@@ -133,13 +157,15 @@ def _instead(plan: Plan, device: torch.device, found: _Found, layers: int) -> In
     def build_optimizer(original: Callable[..., Any]) -> Callable[..., Any]:
         def build(model: Any, *args: Any, **kwargs: Any) -> Any:
             found.meet(model)
-            return original(model, *args, **kwargs)
+            found.optimizer = original(model, *args, **kwargs)
+            return found.optimizer
 
         return build
 
     def train(original: Callable[..., Any]) -> Callable[..., Any]:
         def train(*args: Any, **kwargs: Any) -> Iterator[Any]:
             for step, value in original(*args, **kwargs):
+                found.entitle()
                 yield step, value
                 if step == TRACED:
                     return
@@ -155,6 +181,12 @@ def _instead(plan: Plan, device: torch.device, found: _Found, layers: int) -> In
         "train": train,
     }
     return {**_twins(plan, own), **own}
+
+
+def _period(technique: str, params: Any) -> int:
+    """After how many layers a technique does the same again."""
+    period = getattr(module_of(technique), "layer_period", None)
+    return int(period(params)) if period is not None else 1
 
 
 def _twins(plan: Plan, own: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:

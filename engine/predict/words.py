@@ -23,7 +23,9 @@ def largest_at(stream: Stream, index: int) -> tuple[Large, ...]:
     for moment in stream.moments[: index + 1]:
         if moment.change:
             alive[moment.storage] = alive.get(moment.storage, 0) + moment.change
-    groups: defaultdict[tuple[object, ...], list[tuple[int, str]]] = defaultdict(list)
+    groups: defaultdict[tuple[int, str, str, tuple[int, ...], str], list[tuple[int, str]]] = (
+        defaultdict(list)
+    )
     for storage, size in alive.items():
         if size:
             birth = stream.births[storage]
@@ -31,16 +33,16 @@ def largest_at(stream: Stream, index: int) -> tuple[Large, ...]:
             key = (birth.category, place, birth.op, birth.shape, birth.dtype)
             groups[key].append((size, birth.module))
     found = []
-    for (category, place, op, shape, dtype), members in groups.items():
+    for (number, place, op, shape, dtype), members in groups.items():
         modules = {module for _, module in members}
         found.append(
             Large(
                 bytes=sum(size for size, _ in members),
-                category=CATEGORIES[category],  # type: ignore[call-overload]
-                module=str(place) if len(modules) > 1 else members[0][1],
-                op=str(op),
-                shape=shape,  # type: ignore[arg-type]
-                dtype=str(dtype),
+                category=CATEGORIES[number],
+                module=place if len(modules) > 1 else members[0][1],
+                op=op,
+                shape=shape,
+                dtype=dtype,
                 count=len(members),
             )
         )

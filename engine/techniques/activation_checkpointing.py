@@ -98,6 +98,11 @@ def layer_count(config: Mapping[str, Any]) -> int:
     return int(text.get("num_hidden_layers") or text.get("n_layer") or 0)
 
 
+def layer_period(params: Params) -> int:
+    """After how many layers it does the same again."""
+    return params.every
+
+
 def patch_model(model: Any, *, mode: str, every: int, budget: float) -> Any:
     """Wrap layers, or their attention and MLP, in torch's non-reentrant checkpoint."""
     from functools import partial
