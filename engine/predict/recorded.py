@@ -19,8 +19,9 @@ from memwb.engine.predict.settings import Settings, settings_from
 from memwb.engine.predict.stream import Stream
 from memwb.engine.trainer.trace import Moment
 
-# An entry on running out of memory has ``device_free`` in place of ``addr``.
-_KEPT = ("action", "addr", "device_free", "size", "stream", "time_us")
+# An entry on running out of memory has ``device_free`` in place of ``addr``. Times are left out:
+# the order is all that matters, and without them a recording is a fifth of the size.
+_KEPT = ("action", "addr", "device_free", "size", "stream")
 _CAME = ("segment_alloc", "segment_map")
 _WENT = ("segment_free", "segment_unmap")
 
@@ -104,15 +105,14 @@ def streams(entries: Iterable[Entry]) -> list[Stream]:
     for entry in entries:
         address, size = int(entry.get("addr", 0)), int(entry["size"])
         moments = found.setdefault(int(entry.get("stream", 0)), [])
-        time = int(entry.get("time_us", 0)) / 1e6
         if entry["action"] == "alloc":
             names += 1
             living[address] = (names, size)
-            moments.append(Moment(time, 0, "", names, size))
+            moments.append(Moment(0.0, 0, "", names, size))
         # Only now may the allocator hand the block out again.
         elif entry["action"] == "free_completed" and address in living:
             name, size = living.pop(address)
-            moments.append(Moment(time, 0, "", name, -size))
+            moments.append(Moment(0.0, 0, "", name, -size))
     return [Stream(moments, {}) for moments in found.values() if moments]
 
 

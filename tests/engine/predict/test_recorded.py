@@ -88,7 +88,7 @@ def test_other_settings_are_a_difference() -> None:
 
 def test_saving_keeps_what_is_read(tmp_path: Path) -> None:
     recording = read(HAND_MADE)
-    entries = [{**entry, "frames": [], "compile_context": "N/A"} for entry in recording.entries]
+    entries = [{**entry, "frames": [], "time_us": 7} for entry in recording.entries]
     snapshot = {
         "segments": [],
         "device_traces": [entries, []],
