@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memwb.engine.predict.allocator import Allocator, Block
-from memwb.engine.predict.pool import Pool
 from memwb.engine.predict.settings import Settings, settings_from
 from memwb.engine.predict.stream import Stream
 from memwb.engine.trainer.trace import Moment
 
-_KEPT = ("action", "addr", "size", "stream", "time_us")
+# An entry on running out of memory has ``device_free`` in place of ``addr``. Times are left out:
+# the order is all that matters, and without them a recording is a fifth of the size.
+_KEPT = ("action", "addr", "device_free", "size", "stream")
 _CAME = ("segment_alloc", "segment_map")
 _WENT = ("segment_free", "segment_unmap")
 
@@ -63,8 +64,9 @@ def save(snapshot: Mapping[str, Any], path: Path) -> None:
 
 
 def read(path: Path, device: int = 0) -> Recording:
-    """A recording of one device, from gzipped JSON."""
-    snapshot = json.loads(gzip.decompress(path.read_bytes()))
+    """A recording of one device, from JSON, gzipped if the name says so."""
+    content = path.read_bytes()
+    snapshot = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     known = snapshot["allocator_settings"]
     text = known.get("PYTORCH_CUDA_ALLOC_CONF") or known.get("PYTORCH_ALLOC_CONF") or ""
     return Recording(snapshot["device_traces"][device], settings_from(text))
@@ -84,7 +86,7 @@ def follow(recording: Recording) -> Followed:
         if stream not in followers:
             followers[stream] = _Follower(recording.settings)
         try:
-            followers[stream].see(entry["action"], int(entry["addr"]), int(entry["size"]))
+            followers[stream].see(entry["action"], int(entry.get("addr", 0)), int(entry["size"]))
         except _DiffersError as error:
             difference = f"entry {index}: {error}"
             break
@@ -101,17 +103,16 @@ def streams(entries: Iterable[Entry]) -> list[Stream]:
     living: dict[int, tuple[int, int]] = {}
     names = 0
     for entry in entries:
-        address, size = int(entry["addr"]), int(entry["size"])
+        address, size = int(entry.get("addr", 0)), int(entry["size"])
         moments = found.setdefault(int(entry.get("stream", 0)), [])
-        time = int(entry.get("time_us", 0)) / 1e6
         if entry["action"] == "alloc":
             names += 1
             living[address] = (names, size)
-            moments.append(Moment(time, 0, "", names, size))
+            moments.append(Moment(0.0, 0, "", names, size))
         # Only now may the allocator hand the block out again.
         elif entry["action"] == "free_completed" and address in living:
             name, size = living.pop(address)
-            moments.append(Moment(time, 0, "", name, -size))
+            moments.append(Moment(0.0, 0, "", name, -size))
     return [Stream(moments, {}) for moments in found.values() if moments]
 
 
@@ -162,22 +163,17 @@ class _Follower:
         return address
 
     def _give_back(self, action: str, address: int, size: int) -> None:
-        pool = self._pool_of(address)
-        start = max((key for key in pool.starts if key <= address), default=-1) if pool else -1
-        if pool is None or start < 0 or start + pool.starts[start] < address + size:
-            raise _DiffersError(f"{size} B at {address:#x} went back that the model does not have")
+        for pool in (self._model.small, self._model.large):
+            start = max((key for key in pool.starts if key <= address), default=0)
+            if start and start + pool.starts[start] >= address + size:
+                break
+        else:
+            raise _DiffersError(f"{size} B at {address:#x} went back, and are not free here")
         if action == "segment_free":
             pool.drop_segment(start)
         else:
             pool.unmap_range(start, address, address + size)
         self._model.reserved -= size
-
-    def _pool_of(self, address: int) -> Pool | None:
-        for pool in (self._model.small, self._model.large):
-            for start, size in pool.segments.items():
-                if start <= address < start + size:
-                    return pool
-        return None
 
 
 def _highest_reserved(entries: Iterable[Entry]) -> int:
