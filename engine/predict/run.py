@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from memwb.engine import catalog, script
-from memwb.engine.plan import Plan, active, check
+from memwb.engine.plan import Plan, active
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import Place
 from memwb.engine.predict.pretend import pretending

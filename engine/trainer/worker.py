@@ -141,10 +141,10 @@ def _predict(job: Job, folder: str, pipe: int) -> int:
 
 
 def _result(job: Job) -> Answer:
-    from memwb.engine.predict import predict
-    from memwb.engine.predict.cache import Kept, keep
-
     try:
+        from memwb.engine.predict import predict
+        from memwb.engine.predict.cache import Kept, keep
+
         result = predict(job.plan, job.target, trust_remote_code=job.trust_remote_code)
     except CannotPredict as error:
         keep(job.key, Kept(refusal=(error.title, error.what, error.fix, error.technique)))
