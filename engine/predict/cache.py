@@ -19,6 +19,7 @@ import msgspec
 from memwb.engine import paths
 from memwb.engine.catalog import Model
 from memwb.engine.errors import CannotPredict
+from memwb.engine.gpus import local_gpus
 from memwb.engine.plan import Plan, active
 from memwb.engine.prediction import Prediction
 from memwb.engine.protocol import Device
@@ -65,7 +66,7 @@ def key_of(plan: Plan, model: Model, target: str, here: Device) -> str:
     """The name under which a plan's prediction is kept; empty where that cannot be told.
 
     Of the plan it has what matters to memory; of the model the content of its config, not where
-    it lies. ``here`` is this machine's device, which a prediction is compared with as well. A
+    it lies. ``here`` is this machine's device; with its GPUs a prediction is compared as well. A
     config that is not here yet, or that brings code of its own, has no name.
     """
     if model.config is None or model.config.get("auto_map"):
@@ -85,6 +86,7 @@ def key_of(plan: Plan, model: Model, target: str, here: Device) -> str:
         fingerprint(),
         target,
         here,
+        local_gpus(),
         model.config,
         model.weights,
         workload,

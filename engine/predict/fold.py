@@ -218,9 +218,7 @@ def _candidates(
             after = by + length
             agreed = _agreement(short[at : at + _AHEAD], long[after : after + _AHEAD])
             rated.append((-agreed, length))
-    return (
-        _Branch((*found, _Stretch(by, length)), at, by + length) for _, length in sorted(rated)
-    )
+    return (_Branch((*found, _Stretch(by, length)), at, by + length) for _, length in sorted(rated))
 
 
 def _agreement(one: _Ints, other: _Ints) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from memwb.engine.errors import MemwbError
+from memwb.engine.gpus import target_of
 from memwb.engine.plan import Plan, active, check, plan_from
 from memwb.engine.prediction import Change
 from memwb.engine.protocol import (
@@ -166,6 +167,7 @@ class _Asked:
         self._early: list[tuple[Job, Answer]] = []
         self._toggles: dict[str, list[Toggle]] = {}
         self._impossible: list[Toggle] = []
+        target_of(self._target)  # for its error
         plan = plan_from(command.plan)
         # Nothing is read of the weights: pickled ones do no harm.
         model = resolve(plan.model, plan.weights, True, command.trust_remote_code)
@@ -266,7 +268,8 @@ def _change(toggle: Toggle, answer: Answer | None) -> Change:
 
 def _target_of(here: Device) -> str:
     """The target that this machine's device is."""
-    return "cpu"
+    gpu = target_of("") if here.kind == "cuda" else None
+    return gpu.id if gpu is not None else "cpu"
 
 
 def _at_once() -> int:

@@ -299,13 +299,18 @@ def _preload() -> Iterator[str]:
 
 
 def _warm() -> None:
-    """Write one script, so that what this reads and parses is at hand in every fork."""
+    """Write one script, so that what this reads and parses is at hand in every fork.
+
+    With it what predictions ask of the machine and of what is installed.
+    """
     from memwb.engine import catalog, script
+    from memwb.engine.gpus import local_gpus
     from memwb.engine.plan import plan_from
     from memwb.engine.predict.cache import fingerprint
 
     techniques()
     fingerprint()
+    local_gpus()
     with contextlib.suppress(MemwbError):
         script.script(plan_from({"model": "tiny"}), catalog.resolve("tiny"))
 

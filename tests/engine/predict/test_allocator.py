@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from memwb.engine.errors import MemwbError
 from memwb.engine.predict.allocator import Allocator, OutOfMemory, replay, segment_size
 from memwb.engine.predict.settings import Settings, rounded, settings_from, settings_of

@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+
 from memwb.engine.predict.allocator import Allocator, Block, OutOfMemory
 from memwb.engine.predict.settings import Settings, rounded
 
