@@ -5,7 +5,8 @@ For example::
     printf '%s\\n' '{"type":"start","plan":{"model":"tiny"}}' | memwb-engine
 
 runs one burst and ends with its exit code: 0 done, 1 failed, 2 wrong plan or command, 3 out of
-memory, 130 stopped. Everything else that prints goes to standard error.
+memory, 130 stopped. ``{"type":"predict", ...}`` predicts the plan, and the exit code is 0, or 2 if
+it cannot be predicted. Everything else that prints goes to standard error.
 """
 
 from __future__ import annotations

@@ -15,14 +15,17 @@ import msgspec
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.protocol import (
+    AllPredicted,
     Command,
     Ended,
     Event,
+    Predict,
     Problem,
     Quit,
     Start,
     Started,
     Step,
+    Unpredicted,
     decode_event,
     encode,
 )
@@ -46,6 +49,7 @@ class Engine:
         self._asked: str | None = None
         self._burst: str | None = None
         self._losses: list[float] = []
+        self._prediction: str | None = None
         self._closing = False
 
     @property
@@ -94,13 +98,16 @@ class Engine:
             raise MemwbError("The engine is not running", "", "Start it again.")
         if isinstance(command, Start):
             self._asked = self._asked or command.burst
+        elif isinstance(command, Predict):
+            self._prediction = command.prediction
         process.stdin.write(encode(command))
 
     async def events(self) -> AsyncIterator[Event]:
         """Everything the engine says, until its process is gone.
 
         A line that is no event comes as a Problem. If the process dies while a burst runs or
-        was asked for, an Ended that says how it died comes last.
+        was asked for, an Ended that says how it died comes last, and an Unpredicted if it owed a
+        prediction.
         """
         process = self._process
         assert process is not None and process.stdout is not None, "start() comes first"
@@ -121,6 +128,8 @@ class Engine:
                 self._note(event)
                 yield event
         code = await process.wait()
+        if self._prediction is not None and not self._closing:
+            yield self._unpredicted(self._prediction, code)
         lost = self._burst or self._asked
         self._burst = self._asked = None
         if lost is not None:
@@ -155,24 +164,39 @@ class Engine:
             self._losses.append(event.loss)
         elif isinstance(event, Ended) and event.burst in (self._burst, self._asked):
             self._burst = self._asked = None
+        elif isinstance(event, AllPredicted) and event.prediction == self._prediction:
+            self._prediction = None
 
     def _lost(self, burst: str, code: int) -> Ended:
         if self._closing:
             title = "The burst was stopped"
             return Ended(burst, "stopped", losses=list(self._losses), title=title)
-        how = f"exit code {code}"
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                how = f"killed by {signal.Signals(-code).name}"
-        where = f" {self.log} may say more." if self.log is not None else ""
         return Ended(
             burst,
             "failed",
             losses=list(self._losses),
             title="The engine died",
-            what=f"its process ended while the burst was running ({how})",
-            fix=f"Run it again: the engine is started anew.{where}",
+            what=f"its process ended while the burst was running ({_how(code)})",
+            fix=f"Run it again: the engine is started anew.{self._where()}",
         )
+
+    def _unpredicted(self, prediction: str, code: int) -> Unpredicted:
+        return Unpredicted(
+            prediction,
+            title="The engine died",
+            what=f"its process ended before all was predicted ({_how(code)})",
+            fix=f"Ask again: the engine is started anew.{self._where()}",
+        )
+
+    def _where(self) -> str:
+        return f" {self.log} may say more." if self.log is not None else ""
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
 
 
 async def _gone(process: Process, seconds: float) -> bool:

@@ -205,9 +205,11 @@ def fits(peak: Peak) -> tuple[Fit, ...]:
     return tuple(found)
 
 
+@functools.cache
 def local_gpus() -> tuple[Gpu, ...]:
     """The GPUs of this machine that CUDA_VISIBLE_DEVICES leaves visible, in its order.
 
+    Asked once: a process that is forked with none visible, to predict, still knows of them.
     One of the list has the list's rates; another has what NVML tells of it. Empty without a
     driver. Numbers in CUDA_VISIBLE_DEVICES count as NVML does (by PCI bus), which is CUDA's own
     order with CUDA_DEVICE_ORDER=PCI_BUS_ID.

@@ -1,4 +1,4 @@
-"""Where memwb keeps what belongs to the user: runs, presets, settings."""
+"""Where memwb keeps what belongs to the user: runs, presets, settings, and what it remembers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def runs_folder() -> Path:
 def presets_folder() -> Path:
     """The user's own presets."""
     return home() / "presets"
+
+
+def cache_folder() -> Path:
+    """What can be made again, and may be deleted at any time; beside the data with MEMWB_HOME."""
+    if os.environ.get("MEMWB_HOME"):
+        return home() / "cache"
+    import platformdirs
+
+    return platformdirs.user_cache_path("memwb", appauthor=False)
+
+
+def predictions_folder() -> Path:
+    """Every plan's prediction that was made lately."""
+    return cache_folder() / "predictions"
 
 
 def log_file() -> Path:

@@ -1,4 +1,4 @@
-"""The process of one burst, and what the server holds of it."""
+"""A process forked off the server: that of a burst, and what the server holds of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 import msgspec
@@ -162,6 +162,17 @@ class Child:
 
 def fork(command: Start, close: Iterable[int]) -> Child:
     """Start a burst in a fresh process; ``close`` are the server's own descriptors."""
+    pid, pipe = forked(lambda writing: _burst(command, _Voice(writing)), close)
+    return Child(pid, pipe, command.burst)
+
+
+def forked(work: Callable[[int], int], close: Iterable[int]) -> tuple[int, int]:
+    """Do ``work`` in a fresh process of a group of its own, which dies with this one.
+
+    ``work`` gets the writing end of a pipe and returns the exit code; it starts with SIGINT
+    blocked. ``close`` are this process's own descriptors. Returns the new process's number and
+    the reading end, which does not block.
+    """
     reading, writing = os.pipe()
     # What is buffered here would be written twice.
     sys.stdout.flush()
@@ -173,8 +184,8 @@ def fork(command: Start, close: Iterable[int]) -> Child:
     if pid == 0:
         code = 1
         try:
-            _become_burst(parent, [*close, reading])
-            code = _burst(command, _Voice(writing))
+            _settle_in(parent, [*close, reading])
+            code = work(writing)
         except BaseException:
             traceback.print_exc(file=sys.stderr)
         finally:
@@ -188,7 +199,7 @@ def fork(command: Start, close: Iterable[int]) -> Child:
     os.set_blocking(reading, False)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)
-    return Child(pid, reading, command.burst)
+    return pid, reading
 
 
 class _Voice:
@@ -225,7 +236,7 @@ class _Voice:
             raise KeyboardInterrupt
 
 
-def _become_burst(parent: int, close: Iterable[int]) -> None:
+def _settle_in(parent: int, close: Iterable[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

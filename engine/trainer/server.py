@@ -1,8 +1,8 @@
-"""The fork server: heavy imports once, then one fresh process for each burst.
+"""The fork server: heavy imports once, then a fresh process for each burst and each prediction.
 
 The parent has one thread and never touches CUDA: a fork with either would be broken. It reads
-commands from standard input, hands each burst's events on to the protocol's output, and outlives
-whatever happens to a burst.
+commands from standard input, hands on to the protocol's output what the others say, and outlives
+whatever happens to them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ import msgspec
 from memwb.engine.errors import MemwbError
 from memwb.engine.protocol import (
     Beat,
+    Device,
     Event,
     Hello,
+    Predict,
     Problem,
     Quit,
     Ready,
@@ -39,6 +41,7 @@ from memwb.engine.protocol import (
 from memwb.engine.technique import techniques
 from memwb.engine.trainer.child import Child, fork
 from memwb.engine.trainer.outcome import EXIT_CODES
+from memwb.engine.trainer.predictions import Predictions
 from memwb.engine.version import VERSION
 
 PRELOADED = (
@@ -66,6 +69,9 @@ PRELOADED = (
     "memwb.engine.trainer.burst",
     "memwb.engine.trainer.cpu",
     "memwb.engine.trainer.cuda",
+    "memwb.engine.predict",
+    "memwb.engine.predict.cache",
+    "memwb.engine.predict.toggles",
 )
 """Imported by the parent; one that is missing is left out. Not pyarrow: it starts a thread."""
 
@@ -78,8 +84,8 @@ PATIENCE = 3.0
 def serve(protocol: int) -> int:
     """Speak the protocol on standard input and the descriptor ``protocol`` until the end.
 
-    Returns the exit code: that of the last burst; 2 if it is done but another could not start, or
-    if there was none and a command was wrong.
+    Returns the exit code: that of the last burst; 2 if it is done but another could not start, if
+    there was none and a command was wrong, or if a plan could not be predicted.
     """
     return _Server(protocol).serve()
 
@@ -93,6 +99,8 @@ class _Server:
         self._protocol = protocol
         self._selector = selectors.DefaultSelector()
         self._child: Child | None = None
+        self._predictions = Predictions(self._send, self._selector, self._own)
+        self._device: Device | None = None
         self._input = b""
         self._input_open = True
         self._ending = False
@@ -107,7 +115,9 @@ class _Server:
             for _ in _preload():
                 if _hung_up(self._protocol):
                     raise _Gone
-            self._send(_ready())
+            ready = _ready()
+            self._device = ready.device
+            self._send(ready)
             # What the parent holds now never changes: keep the collector from touching (and so
             # copying) its pages in every fork.
             gc.collect()
@@ -118,9 +128,10 @@ class _Server:
         except _Gone:
             self._code = self._code or 1
         finally:
+            self._predictions.cancel()
             if self._child is not None:
                 self._child.kill()
-        return self._code or 2 * self._refused
+        return self._code or 2 * (self._refused or self._predictions.failed)
 
     def _listen(self) -> None:
         for end in (self._signals, self._wake):
@@ -137,13 +148,16 @@ class _Server:
                 self._commands()
 
     def _over(self) -> bool:
-        return self._child is None and (self._ending or not self._input_open)
+        idle = self._child is None and not self._predictions.busy
+        return idle and (self._ending or not self._input_open)
 
     def _turn(self) -> None:
         now = time.monotonic()
-        wait = BEAT - (now - self._last) if self._child is not None else None
-        for key, _ in self._selector.select(None if wait is None else max(0.0, wait)):
+        beat = BEAT - (now - self._last) if self._child is not None else None
+        waits = [wait for wait in (beat, self._predictions.patience()) if wait is not None]
+        for key, _ in self._selector.select(max(0.0, min(waits)) if waits else None):
             key.data()
+        self._predictions.turn()
         child = self._child
         if child is not None:
             child.press()
@@ -181,6 +195,8 @@ class _Server:
                 self._send(Problem("Nothing runs", "there is no burst to stop"))
             else:
                 self._child.stop(PATIENCE)
+        elif isinstance(command, Predict):
+            self._predict(command)
         elif isinstance(command, Quit):
             self._quit()
 
@@ -193,12 +209,25 @@ class _Server:
             what = f"burst {self._child.burst} runs, and there is one burst at a time"
             self._send(Problem("The engine is busy", what, "Wait for it, or stop it first."))
             return
-        own = (self._protocol, self._signals, self._wake, self._selector.fileno())
-        self._child = fork(command, close=own)
+        self._child = fork(command, close=self._own())
         self._selector.register(self._child.pipe, selectors.EVENT_READ, self._child_wrote)
+
+    def _predict(self, command: Predict) -> None:
+        if self._ending:
+            self._send(Problem("The engine is ending", "nothing can be predicted any more"))
+            return
+        assert self._device is not None
+        self._predictions.begin(command, self._device)
+
+    def _own(self) -> list[int]:
+        """What no forked process may hold on to."""
+        pipes = [self._child.pipe] if self._child is not None and not self._child.closed else []
+        pipes += self._predictions.pipes
+        return [self._protocol, self._signals, self._wake, self._selector.fileno(), *pipes]
 
     def _quit(self) -> None:
         self._ending = True
+        self._predictions.cancel()
         if self._child is not None:
             self._child.stop(1.0)
 
@@ -226,6 +255,7 @@ class _Server:
     def _signalled(self) -> None:
         for number in os.read(self._signals, 64):
             if number == signal.SIGTERM:
+                self._predictions.cancel()
                 if self._child is not None:
                     self._child.kill()
                     self._child = None
@@ -269,11 +299,18 @@ def _preload() -> Iterator[str]:
 
 
 def _warm() -> None:
-    """Write one script, so that what this reads and parses is at hand in every fork."""
+    """Write one script, so that what this reads and parses is at hand in every fork.
+
+    With it what predictions ask of the machine and of what is installed.
+    """
     from memwb.engine import catalog, script
+    from memwb.engine.gpus import local_gpus
     from memwb.engine.plan import plan_from
+    from memwb.engine.predict.cache import fingerprint
 
     techniques()
+    fingerprint()
+    local_gpus()
     with contextlib.suppress(MemwbError):
         script.script(plan_from({"model": "tiny"}), catalog.resolve("tiny"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,15 +66,17 @@ class FakeNvml:
 
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Choose the GPUs of this machine; none unless chosen."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def choose(*cards: tuple[str, int, int | None]) -> None:
         monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(*cards))  # type: ignore[arg-type]
+        gpus.local_gpus.cache_clear()
 
     choose()
-    return choose
+    yield choose
+    gpus.local_gpus.cache_clear()
 
 
 def test_the_list_is_whole() -> None:
@@ -182,6 +185,16 @@ def test_only_visible_gpus_are_local(
     machine(("a", 8192, 0), ("b", 8192, 0))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [gpu.name for gpu in gpus.local_gpus()] == names
+
+
+def test_a_process_that_hides_them_later_still_knows_of_them(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the engine's predicting processes do, which want no CUDA."""
+    machine(("NVIDIA H20", 97871, 0))
+    known = gpus.target_of("")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert known is not None and gpus.target_of(known.id) == known == gpus.gpus()[0]
 
 
 def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,7 @@ def _list_presets(known: dict[str, Path], as_json: bool) -> int:
 
 
 def locate(arguments: argparse.Namespace) -> int:
-    """Tell where settings, runs, presets and the log are kept."""
+    """Tell where settings, runs, presets, predictions and the log are kept."""
     from memwb.engine.catalog import cache_folder
 
     places = {
@@ -209,6 +209,7 @@ def locate(arguments: argparse.Namespace) -> int:
         "runs": paths.runs_folder(),
         "presets": paths.presets_folder(),
         "log": paths.log_file(),
+        "predictions": paths.predictions_folder(),
         "models": cache_folder(),
     }
     if arguments.json:

@@ -1,0 +1,171 @@
+"""The process that predicts one plan, and what the server holds of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from memwb.engine.errors import CannotPredict, MemwbError
+from memwb.engine.plan import Plan
+from memwb.engine.protocol import Predicted, Unpredicted, decode_event, encode
+from memwb.engine.trainer.child import forked
+
+LONGEST = 120.0
+"""Seconds after which a prediction is ended: it hangs."""
+
+LOG = "The engine's log may say more (`memwb locate` says where)."
+NO_MEMORY = (
+    "This machine has too little memory to predict the plan",
+    "the process that predicted it was refused more",
+    "Close something else, or predict on another machine.",
+)
+
+Answer = Predicted | Unpredicted
+
+
+class Job(NamedTuple):
+    """One plan to predict for a target."""
+
+    name: str
+    """The same for plans that are alike."""
+    key: str
+    """What its result is kept under; empty where it is not kept."""
+    plan: Plan
+    target: str
+    trust_remote_code: bool
+    nice: int
+    """How far it stands back behind what else runs."""
+
+
+class Worker:
+    """A prediction at work as the server sees it. ``close``: see ``forked``."""
+
+    def __init__(self, job: Job, close: Iterable[int]) -> None:
+        self.job = job
+        self.until = time.monotonic() + LONGEST
+        self._said = b""
+        self._status: int | None = None
+        # Whatever the process leaves behind when it is killed lies in there.
+        self._folder = tempfile.mkdtemp(prefix="memwb-")
+        self.pid, self.pipe = forked(lambda pipe: _predict(job, self._folder, pipe), close)
+
+    def look(self) -> Answer | None:
+        """What the process said, or how it died; None while it is at work."""
+        over = self._collect(os.WNOHANG)
+        if self._read() and not over:
+            # Its end of the pipe is closed: it is about to go.
+            over = self._collect(0)
+        if over:
+            return self._answer() or _died(self._status or 0)
+        if time.monotonic() >= self.until:
+            what = f"the plan was still being predicted after {LONGEST:g} s"
+            return Unpredicted("", "The prediction took too long", what, LOG)
+        return None
+
+    def end(self) -> None:
+        """Leave nothing behind: no process, no pipe, no file."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._collect(0)
+        os.close(self.pipe)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _collect(self, options: int) -> bool:
+        """Whether the process is gone; without WNOHANG it is waited for."""
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:
+                pid, status = self.pid, 0
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status is not None
+
+    def _read(self) -> bool:
+        """Take in what has come; whether that was all."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self.pipe, 1 << 20):
+                self._said += chunk
+            return True
+        return False
+
+    def _answer(self) -> Answer | None:
+        if not self._said.endswith(b"\n"):
+            return None
+        try:
+            event = decode_event(self._said)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return event if isinstance(event, Predicted | Unpredicted) else None
+
+
+def unpredicted(prediction: str, error: MemwbError) -> Unpredicted:
+    """The event for an error."""
+    technique = error.technique if isinstance(error, CannotPredict) else ""
+    return Unpredicted(prediction, error.title, error.what, error.fix, technique)
+
+
+def surprise(error: BaseException) -> MemwbError:
+    """The words for an exception that nobody foresaw; the log has its traceback."""
+    if isinstance(error, MemoryError):
+        return MemwbError(*NO_MEMORY)
+    lines = str(error).strip().splitlines() or [""]
+    title = f"The prediction failed: {type(error).__name__}: {lines[0]}".rstrip(": ")
+    return MemwbError(title, "\n".join(lines[1:6]), LOG)
+
+
+def _predict(job: Job, folder: str, pipe: int) -> int:
+    """The forked process: predict, keep the result, and say it."""
+    # No GPU is needed, and a context would take memory from the burst that may run there.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    tempfile.tempdir = folder
+    with contextlib.suppress(OSError):
+        os.nice(job.nice)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        # Where memory runs short, rather this goes than the burst.
+        score.write("500")
+    rest = memoryview(encode(_result(job)))
+    while rest:
+        rest = rest[os.write(pipe, rest) :]
+    return 0
+
+
+def _result(job: Job) -> Answer:
+    try:
+        from memwb.engine.predict import predict
+        from memwb.engine.predict.cache import Kept, keep
+
+        result = predict(job.plan, job.target, trust_remote_code=job.trust_remote_code)
+    except CannotPredict as error:
+        keep(job.key, Kept(refusal=(error.title, error.what, error.fix, error.technique)))
+        return unpredicted("", error)
+    except MemwbError as error:
+        return unpredicted("", error)
+    except BaseException as error:
+        traceback.print_exc(file=sys.stderr)
+        return unpredicted("", surprise(error))
+    keep(job.key, Kept(result=result))
+    return Predicted("", result)
+
+
+def _died(status: int) -> Unpredicted:
+    gone = "its process was gone before it could say anything"
+    if status == -signal.SIGKILL:
+        fix = (
+            "When a machine runs short of memory, the system's out-of-memory killer does this: "
+            "close something else, or predict on another machine."
+        )
+        return Unpredicted("", "The prediction was killed (signal 9)", gone, fix)
+    if status < 0:
+        return Unpredicted("", f"The prediction was killed (signal {-status})", gone, LOG)
+    return Unpredicted("", f"The prediction ended without a word (exit code {status})", "", LOG)
