@@ -129,9 +129,7 @@ class Recorder:
         self._stream.close()
 
 
-def record(
-    plan: Plan, started: Started, name: str = "", predicted: Peak | None = None
-) -> Recorder:
+def record(plan: Plan, started: Started, name: str = "", predicted: Peak | None = None) -> Recorder:
     """Make the folder of a burst that has just started, and keep what comes.
 
     The next free number is taken in one step, so that two writers never share a folder.

@@ -19,6 +19,7 @@ from memwb.engine.protocol import (
     Unpredicted,
 )
 from memwb.workbench import outlook as outlooks
+from memwb.workbench.foresight import capacity_of, exceeds
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels import forecast
 
@@ -184,8 +185,8 @@ class Predictor:
         known, device = self.local, self.app.device
         if known.plan != self.app.session.plan or not known.current or known.result is None:
             return "", ""
-        capacity = forecast.capacity_of(known, device)
-        if capacity is None or not forecast.exceeds(known.result.peak, capacity):
+        capacity = capacity_of(known, device)
+        if capacity is None or not exceeds(known.result.peak, capacity):
             return "", ""
         told = self.outlook if self._abroad else known
         return forecast.doubt(replace(told, result=known.result), capacity, device)

@@ -125,8 +125,17 @@ def _cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
 
 
 def _faint_cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
-    """A cell of what is predicted: hatched in the band's colour, its upper edge as it is."""
-    eighths, lower, upper = code
-    if eighths != 8 or lower < 0:
-        return _cell(colours, ground, code)
-    return (HATCHED, _style(colours[lower], ground))
+    """A cell of what is predicted: hatched, its edges in what a hatched colour looks like."""
+    eighths, lower, _ = code
+    if eighths == 8 and lower >= 0:
+        return (HATCHED, _style(colours[lower], ground))
+    return _cell(tuple(_half(colour, ground) for colour in colours), ground, code)
+
+
+@functools.cache
+def _half(colour: str, ground: str) -> str:
+    """Halfway to the ground; a terminal's own colours stay what they are."""
+    if not (colour.startswith("#") and ground.startswith("#")):
+        return colour
+    pairs = ((int(each[at : at + 2], 16) for each in (colour, ground)) for at in (1, 3, 5))
+    return "#" + "".join(f"{sum(pair) // 2:02x}" for pair in pairs)

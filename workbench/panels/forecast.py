@@ -12,6 +12,7 @@ from memwb.engine.protocol import CATEGORIES, Device, Peak
 from memwb.engine.technique import techniques
 from memwb.workbench import outlook as outlooks
 from memwb.workbench.charts.scale import byte_unit, figure
+from memwb.workbench.foresight import capacity_of, exceeds, need
 from memwb.workbench.outlook import Outlook, ratio
 from memwb.workbench.panels.rows import Spans
 from memwb.workbench.trace import Trace
@@ -21,6 +22,8 @@ MUTED = "$foreground 60%"
 OLD = "$foreground 45%"
 """Figures of an earlier plan."""
 LABEL = 12
+FIT = 64
+"""Columns of one GPU in the fit list."""
 TOTALS = ("allocated", "reserved", "device")
 SHORT = {"allocated": "alloc", "reserved": "resv", "gradients": "grads", "optimizer": "optim"}
 SHORT |= {"activations": "activ", "temporary": "temp"}
@@ -29,30 +32,6 @@ LOOKS = {"fits": "$text-success", "tight": "$text-warning", "exceeds": "$text-er
 SMALL = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 MOST_SAVING = 3
 """How many toggles are named that would save the most."""
-
-
-def capacity_of(outlook: Outlook, device: Device | None) -> int | None:
-    """Bytes that the plan may use on its target, as far as that is known."""
-    if outlook.result is None:
-        return None
-    fit = outlooks.fit_of(outlook.result)
-    if fit is not None:
-        return fit.capacity
-    here = device is not None and (not outlook.target or outlook.target == device.kind)
-    return device.capacity if here and device is not None else None
-
-
-def need(peak: Peak) -> int:
-    """Bytes without which it cannot run: what is allocated, and the context.
-
-    Not what the allocator holds beyond that, which it gives back before it gives up.
-    """
-    return peak.allocated + peak.device - peak.reserved
-
-
-def exceeds(peak: Peak, capacity: int | None) -> bool:
-    """Whether it needs more than there is."""
-    return bool(capacity) and need(peak) > (capacity or 0)
 
 
 # Beside the techniques of the plan.
@@ -239,8 +218,9 @@ def table(outlook: Outlook, peak: Peak | None, width: int) -> list[Content]:
             said = state_words(outlook) if label == "predicted" else "not yet measured"
             lines.append(Content.assemble((f"{label:<{LABEL}}", MUTED), (said, MUTED)))
             continue
+        own = label == "predicted"
         cells = [
-            (f"{figure(_value(each, key) / unit):>{size}}", look if key == "allocated" else "")
+            (f"{_cell(each, key, unit, own):>{size}}", look if key == "allocated" else "")
             for _, key, size in columns
         ]
         if label == "predicted" and not outlook.current:
@@ -248,6 +228,15 @@ def table(outlook: Outlook, peak: Peak | None, width: int) -> list[Content]:
             cells.append((f"  {_old(outlook)}", MUTED))
         lines.append(Content.assemble((f"{label:<{LABEL}}", MUTED), *cells))
     return lines
+
+
+def _cell(peak: Peak, key: str, unit: int, predicted: bool) -> str:
+    return "–" if predicted and _untold(peak, key) else figure(_value(peak, key) / unit)
+
+
+def _untold(peak: Peak, key: str) -> bool:
+    """What a process needs beside tensors is not predicted on a CPU."""
+    return key == "device" and peak.device == peak.allocated
 
 
 def _old(outlook: Outlook) -> str:
@@ -273,10 +262,11 @@ def against(peak: Peak | None, predicted: Peak | None, label: str) -> str:
     """A measured run held against what had been predicted of it; empty where nothing had."""
     if peak is None or predicted is None:
         return ""
+    # On a CPU nothing is told of the others: they are what is allocated.
     rest = ", ".join(
         f"{name} {getattr(peak, name) / getattr(predicted, name):.3f} ×"
         for name in ("reserved", "device")
-        if getattr(predicted, name)
+        if getattr(predicted, name) > predicted.allocated
     )
     told = ratio(peak.allocated, predicted.allocated)
     return f"{label} measured {told} {gib(predicted.allocated)}" + (f" ({rest})" if rest else "")
@@ -289,7 +279,7 @@ def fits_line(fits: Sequence[Fit], width: int, current: bool = True) -> Content:
     first, rest = fits[0], sorted(fits[1:], key=lambda fit: (fit.capacity, fit.gpu))
     edge = next((at for at, fit in enumerate(rest) if fit.verdict != "exceeds"), len(rest))
     near = sorted(range(len(rest)), key=lambda at: abs(at - edge + 0.5))
-    used, taken = LABEL + _wide(first), []
+    used, taken = LABEL + _wide(first) + len(" GiB"), []
     for at in near:
         used += 2 + _wide(rest[at])
         if used > width:
@@ -299,7 +289,7 @@ def fits_line(fits: Sequence[Fit], width: int, current: bool = True) -> Content:
     parts: list[Content | tuple[str, str] | str] = [(f"{'fits':<{LABEL}}", MUTED)]
     for at, fit in enumerate(shown):
         parts += ["  " if at else "", _mark(fit), f" {fit.gpu}", (f" {_room(fit)}", MUTED)]
-    line = Content.assemble(*parts)
+    line = Content.assemble(*parts, (" GiB", MUTED))
     return line if current else _faint(line)
 
 
@@ -337,7 +327,7 @@ def whole(
         return Content("\n").join(figures)
     found = [Content(), *(line for text in result.words for line in _wrapped(text, width))]
     if result.fits:
-        found += [Content(), _head("Fits"), *(_fit(fit) for fit in result.fits)]
+        found += [Content(), _head("Fits"), *_beside(result.fits, width)]
     if result.largest:
         found += [Content(), _head(f"Largest at the peak, in {result.peak.phase}")]
         found += [_large(each, width) for each in result.largest]
@@ -351,23 +341,44 @@ def _pairs(outlook: Outlook, peak: Peak | None) -> list[Content]:
     """The figures, one a line: predicted, then measured."""
     result = outlook.result
     first = result.peak if result is not None else None
-    lines = [Content.styled(f"{'':<{LABEL}}{'predicted':>12}{'measured':>12}", MUTED)]
+    head = f"{'':<{LABEL}}{'predicted':>11}{'':>7}{'measured':>12}"
+    lines = [Content.styled(head, MUTED)]
+    plain = "" if outlook.current else OLD
     for key in (*CATEGORIES, *TOTALS):
-        figures = [gib(_value(each, key)) if each else "–" for each in (first, peak)]
+        told = gib(_value(first, key)) if first and not _untold(first, key) else "–"
+        found = gib(_value(peak, key)) if peak else "–"
+        share = f"{_value(first, key) / max(1, first.allocated):.0%}" if first else ""
         look = "bold" if key == "allocated" else ""
-        share = ""
-        if key in CATEGORIES and first is not None:
-            share = f"{_value(first, key) / max(1, first.allocated):>8.0%}"
-        elif key == "allocated" and first is not None:
-            share = f"  in {first.phase}, step {result.step}" if result and result.step else ""
+        where = ""
+        if result is not None and key == "allocated":
+            where = f"   in {result.peak.phase}, {_step(result)}"
         lines.append(
             Content.assemble(
                 (f"{key:<{LABEL}}", MUTED),
-                (f"{figures[0]:>12}", look if outlook.current else OLD),
-                (f"{figures[1]:>12}", look),
-                (share, MUTED),
+                (f"{told:>11}", plain or look),
+                (f"{share if key in CATEGORIES else '':>7}", MUTED),
+                (f"{found:>12}", look),
+                (where, MUTED),
             )
         )
+    return lines
+
+
+def _step(result: Prediction) -> str:
+    return f"step {result.step}" if result.step else "while loading"
+
+
+def _beside(fits: Sequence[Fit], width: int) -> list[Content]:
+    """The fit list in as many columns as there is room for, each read downwards."""
+    count = max(1, min(3, width // FIT))
+    rows = -(-len(fits) // count)
+    lines = []
+    for row in range(rows):
+        parts: list[Content | str] = []
+        for fit in fits[row::rows]:
+            told = _fit(fit)
+            parts += [told, " " * (FIT - told.cell_length)]
+        lines.append(Content.assemble(*parts[:-1]))
     return lines
 
 

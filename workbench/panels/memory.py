@@ -9,8 +9,8 @@ from textual.widgets import Static
 
 from memwb.engine.protocol import Device, Event, Sample, Samples, Started, Step, Timeline
 from memwb.workbench.charts.stacked import StackedChart
+from memwb.workbench.foresight import capacity_of
 from memwb.workbench.outlook import Outlook, samples_of
-from memwb.workbench.panels import forecast
 from memwb.workbench.trace import Trace
 
 
@@ -80,7 +80,7 @@ class MemoryPanel(Vertical):
             self.query_one("#first-steps").display = False
             chart.display = True
             chart.foretold = True
-            chart.capacity = forecast.capacity_of(self._outlook, self._device)
+            chart.capacity = capacity_of(self._outlook, self._device)
             chart.set_samples(samples_of(result))
         self._entitle()
 
