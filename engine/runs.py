@@ -22,21 +22,27 @@ from memwb.engine import plan as plans
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import (
+    AllPredicted,
     Beat,
     Ended,
     Event,
     Hello,
     Loss,
     Peak,
+    Predicted,
     Problem,
     Ready,
     Started,
     Step,
+    Toggled,
+    Unpredicted,
     decode_event,
     encode,
 )
 
 PLAN, SCRIPT, EVENTS, SUMMARY = "plan.toml", "train.py", "events.jsonl", "summary.json"
+NOT_OF_A_RUN = Hello | Ready | Problem | Beat | Predicted | Toggled | Unpredicted | AllPredicted
+"""What the engine says beside a burst: no part of its record."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +71,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None = None
     padding: float | None = None
     """The share of positions that trained nothing, of 1."""
-    predicted: None = None
+    predicted: Peak | None = None
+    """What had been predicted of the plan for where it ran; None where nothing had."""
     seconds: float = 0.0
     title: str = ""
     what: str = ""
@@ -93,7 +100,7 @@ class Recorder:
 
         Raises MemwbError when it cannot be written (the disk is full).
         """
-        if isinstance(event, Hello | Ready | Problem | Beat) or self._stream.closed:
+        if isinstance(event, NOT_OF_A_RUN) or self._stream.closed:
             return
         with _writing(self.folder):
             self._stream.write(encode(event))
@@ -122,7 +129,7 @@ class Recorder:
         self._stream.close()
 
 
-def record(plan: Plan, started: Started, name: str = "") -> Recorder:
+def record(plan: Plan, started: Started, name: str = "", predicted: Peak | None = None) -> Recorder:
     """Make the folder of a burst that has just started, and keep what comes.
 
     The next free number is taken in one step, so that two writers never share a folder.
@@ -146,6 +153,7 @@ def record(plan: Plan, started: Started, name: str = "") -> Recorder:
             device=started.device.kind,
             device_name=started.device.name,
             steps=started.steps,
+            predicted=predicted,
         )
         _write_summary(summary)
         (folder / PLAN).write_text(plans.plan_toml(plan), encoding="utf-8")

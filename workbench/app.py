@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from msgspec.structs import replace
 from textual.app import App, SystemCommand
 from textual.screen import Screen
 from textual.widgets import Input
@@ -15,21 +16,28 @@ from memwb.engine import paths
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, problems
 from memwb.engine.protocol import (
+    AllPredicted,
+    Command,
     Device,
     Ended,
     Event,
     Hello,
     Loaded,
+    Peak,
+    Predicted,
     Problem,
     Ready,
     Started,
     Step,
     Stop,
+    Toggled,
+    Unpredicted,
 )
 from memwb.engine.technique import GROUPS
 from memwb.workbench import dialogs, history, library, state
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.panels import texts
+from memwb.workbench.predictor import Predictor
 from memwb.workbench.pump import Engine, EngineEvent, EngineGone, NotRecorded, Pump, RunOpened
 from memwb.workbench.screens.main import MainScreen
 from memwb.workbench.settings import Settings, doubts, save_session, save_setting
@@ -72,8 +80,10 @@ class Workbench(App[None]):
         self._model_error = ""
         self.live_folder = self._live_label = self._failure = ""
         self.live_baseline: Baseline | None = None
+        self._foretold: Peak | None = None
         self._wanted_run = False
         self._bursting = False
+        self.predictor = Predictor(self)
         self.main = MainScreen(self, session, self.settings.keymap)
 
     # Starting
@@ -143,12 +153,15 @@ class Workbench(App[None]):
                 self.main.plan_panel.meet(event.device)
                 self._set_engine("ready")
                 self.main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
+                self.predictor.follow()
                 if self._wanted_run:
                     self.action_run()
             case Problem():
                 self.main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
                 if not self._bursting and self.engine_state in ("running", "stopping"):
                     self._set_engine("ready")
+            case Predicted() | Toggled() | Unpredicted() | AllPredicted():
+                self.predictor.hear(event)
             case _:
                 self._trace(event)
 
@@ -156,6 +169,7 @@ class Workbench(App[None]):
         if isinstance(event, Started):
             self.live = Trace(self._live_label)
             self.live.baseline = self.live_baseline
+            self.live.predicted = self._foretold
             self._bursting = True
             self.main.notice.clear()
         if self.live is not None:
@@ -208,6 +222,7 @@ class Workbench(App[None]):
             history.judge(self, self.live)
         if self.live is not None and self.follows:
             self.main.show_trace(self.live)
+        self.predictor.follow()
         self.run_worker(history.load(self), group="history")
 
     def on_engine_gone(self, message: EngineGone) -> None:
@@ -227,8 +242,9 @@ class Workbench(App[None]):
         doing = ""
         if engine == "running":
             doing = texts.progress(self.live)
-        if self._wanted_run and engine == "starting":
+        if self._wanted_run and engine in ("starting", "ready"):
             doing = "runs when the engine is ready"
+            doing = "predicting, then it runs…" if engine == "ready" else doing
         self.main.show_header(self.model, self.device, engine, doing)
 
     # The session changes
@@ -241,6 +257,7 @@ class Workbench(App[None]):
         self.main.show_session(session, facts, self.device, self.config)
         self.main.show_runs(self.recorded, session.shown, session.marks)
         self._set_engine(self.engine_state)
+        self.predictor.follow()
         try:
             save_session(session)
         except OSError as error:
@@ -259,6 +276,9 @@ class Workbench(App[None]):
 
     def _take(self, session: Session) -> None:
         before = self.session.plan
+        if self._wanted_run and self.engine_state == "ready" and before != session.plan:
+            # What runs is the plan as it stood when r was pressed.
+            self.run_now()
         if before != session.plan and self.main.notice.passing:
             self.main.notice.clear()
         self.keep(session)
@@ -326,13 +346,53 @@ class Workbench(App[None]):
             self._wanted_run = True
             self._set_engine("starting")
             return
+        self._wanted_run = True
+        if self.predictor.held():
+            self._set_engine(self.engine_state)
+            return
+        title, text = self.predictor.doubt()
+        if title:
+            self._wanted_run = False
+            self._set_engine(self.engine_state)
+            dialogs.ask_run(self, title, text)
+        else:
+            self.run_now()
+
+    def predicted(self) -> None:
+        """An answer is there, or was waited for long enough: a run that waits for it goes on."""
+        if self._wanted_run and self.engine_state == "ready":
+            self.action_run()
+
+    def run_now(self) -> None:
+        """Start the burst, whatever was predicted of it."""
         self._wanted_run = False
-        assert self._pump is not None
+        if self._pump is None or self.engine_state != "ready":
+            return
         # Until the burst has started there is nothing of it to show.
         self.live, self.live_folder, self._live_label, self._failure = None, "", "", ""
         self.live_baseline = None
         self._set_engine("running")
-        self._pump.start(self.session.plan, self.settings)
+        self._foretold = self.predictor.ran()
+        self._pump.start(self.session.plan, self.settings, self._foretold)
+
+    def tell_engine(self, command: Command) -> None:
+        """Send the engine a command. Raises MemwbError when it is gone."""
+        if self._pump is not None:
+            self._pump.send(command)
+
+    @property
+    def target(self) -> str:
+        """What plans are predicted for; empty means this machine."""
+        return self.settings.target
+
+    def aim(self, target: str) -> None:
+        """Predict for another target, from now on and at the next start."""
+        self.settings = replace(self.settings, target=target)
+        try:
+            save_setting("target", target)
+        except MemwbError as error:
+            self.main.tell("warning", error.title, f"{error.what}\n{error.fix}")
+        self.predictor.follow()
 
     def refused(self, device: Device | None = None) -> bool:
         """Whether the plan cannot run as it stands, on a device if one is given; that is told."""
@@ -373,6 +433,10 @@ class Workbench(App[None]):
     def action_model(self) -> None:
         """Choose a model."""
         dialogs.choose_model(self)
+
+    def action_target(self) -> None:
+        """Choose what plans are predicted for."""
+        dialogs.choose_target(self)
 
     def action_export(self) -> None:
         """See and write the script."""

@@ -82,9 +82,48 @@ def commands() -> tuple[Command, ...]:
                 override,
                 _argument("--device", choices=["auto", "cpu", "cuda"], default="auto"),
                 _argument("--name", default="", help="what the run is called in the history"),
+                _argument(
+                    "-y",
+                    "--yes",
+                    action="store_true",
+                    help="run a plan that is predicted not to fit; else that is asked on a "
+                    "terminal, and anywhere else it runs with a warning",
+                ),
                 *trust,
                 json,
                 jsonl,
+            ),
+        ),
+        Command(
+            "predict",
+            "headless.predict:predict",
+            "predict a plan's peak memory for a GPU that need not be here",
+            "memwb predict qlora --target rtx-4090\n"
+            "memwb predict plan.toml -o workload.sequence_length=4096 --changes\n"
+            "memwb predict lora --target h200 --json\n"
+            "memwb predict lora --target rtx-3060-12gb --fail-if-exceeds && memwb run lora",
+            (
+                plan,
+                override,
+                _argument(
+                    "--target",
+                    default="",
+                    metavar="GPU|cpu",
+                    help="an id of `memwb gpus`, or cpu for what a CPU burst would measure "
+                    "(default: this machine's GPU, else its CPU)",
+                ),
+                _argument(
+                    "--changes",
+                    action="store_true",
+                    help="also what each technique would change, switched on or off",
+                ),
+                _argument(
+                    "--fail-if-exceeds",
+                    action="store_true",
+                    help="exit with 3 when the plan exceeds the target",
+                ),
+                trust[1],
+                json,
             ),
         ),
         Command(

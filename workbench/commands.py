@@ -79,6 +79,13 @@ COMMANDS = (
         "Choose a model",
         "Search the catalogue and the local cache, or give a folder or hub id.",
     ),
+    Command(
+        "target",
+        "t",
+        "app.target",
+        "Predict for…",
+        "Choose the GPU that plans are predicted for: this machine's, or any other.",
+    ),
     Command("save", "w", "app.save_preset", "Save as preset", "Save the plan under a name."),
     Command("load", "l", "app.load_preset", "Load a preset", "Take over the plan of a preset."),
     Command("undo", "u", "app.undo", "Undo", "Take back the last edit of the plan."),

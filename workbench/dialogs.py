@@ -25,6 +25,30 @@ def choose_model(app: Workbench) -> None:
     app.push_screen(ModelScreen(app.session.plan, app.settings), _changing(app))
 
 
+def choose_target(app: Workbench) -> None:
+    """What the plan is predicted for."""
+    from memwb.workbench.screens.targets import TargetScreen
+
+    def chosen(target: str | None) -> None:
+        if target is not None:
+            app.aim(target)
+
+    result = app.predictor.outlook.result
+    fits = result.fits if result is not None else ()
+    app.push_screen(TargetScreen(app.target, fits, app.device), chosen)
+
+
+def ask_run(app: Workbench, title: str, text: str) -> None:
+    """Whether to run a plan that will probably not fit."""
+    from memwb.workbench.screens.ask import AskScreen
+
+    def answered(sure: bool | None) -> None:
+        if sure:
+            app.run_now()
+
+    app.push_screen(AskScreen(title, text, "run anyway", "leave it"), answered)
+
+
 def load_preset(app: Workbench) -> None:
     """The plan of a preset in the place of this one."""
     from memwb.workbench.screens.presets import PresetScreen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
@@ -52,12 +52,13 @@ def runs() -> list[Summary]:
 
 def trace(folder: str, label: str) -> Trace:
     """A recorded run as its events tell it, what of them can be read, with its baseline."""
-    from memwb.engine.runs import read_events
+    from memwb.engine.runs import read_events, read_summary
 
     try:
         found = trace_of(read_events(Path(folder)), label)
     except (MemwbError, OSError):
         return Trace(label)
+    found.predicted = read_summary(Path(folder)).predicted
     found.baseline = baseline(folder)
     return found
 
@@ -97,6 +98,22 @@ def assumed_device() -> Device:
     from memwb.workbench.headless.devices import assumed
 
     return assumed("auto")
+
+
+class Target(NamedTuple):
+    """A GPU that a plan can be predicted for; ``capacity`` is what a process can get of it."""
+
+    id: str
+    name: str
+    capacity: int
+    local: bool
+
+
+def targets() -> list[Target]:
+    """The GPUs that a plan can be predicted for, those of this machine first."""
+    from memwb.engine import gpus
+
+    return [Target(gpu.id, gpu.name, gpu.capacity, gpu.local) for gpu in gpus.gpus()]
 
 
 def outside(runs: Sequence[Summary]) -> frozenset[str]:

@@ -10,7 +10,7 @@ from textual.message import Message
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, plan_data
-from memwb.engine.protocol import Command, Ended, Event, Start, Started
+from memwb.engine.protocol import Command, Ended, Event, Peak, Start, Started
 
 if TYPE_CHECKING:
     from memwb.engine.runs import Recorder
@@ -73,6 +73,7 @@ class Pump:
         self._engine = factory()
         self._post = post
         self._plan: Plan | None = None
+        self._predicted: Peak | None = None
         self._recorder: Recorder | None = None
         self._bursts = 0
 
@@ -95,9 +96,12 @@ class Pump:
         self._give_up()
         self._post(EngineGone(reason))
 
-    def start(self, plan: Plan, settings: Settings) -> None:
-        """Run a burst of the plan where and with what the settings allow."""
-        self._plan = plan
+    def start(self, plan: Plan, settings: Settings, predicted: Peak | None = None) -> None:
+        """Run a burst of the plan where and with what the settings allow.
+
+        What was predicted of it is kept with the run.
+        """
+        self._plan, self._predicted = plan, predicted
         self._bursts += 1
         self._engine.send(
             Start(
@@ -127,7 +131,9 @@ class Pump:
             from memwb.engine.runs import record
 
             # The recorder keeps the event it is made from.
-            self._recorder = await asyncio.to_thread(record, self._plan, event)
+            self._recorder = await asyncio.to_thread(
+                record, self._plan, event, predicted=self._predicted
+            )
             self._post(RunOpened(str(self._recorder.folder), self._recorder.summary.run))
         elif self._recorder is not None:
             await asyncio.to_thread(self._recorder.event, event)

@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The model a first start opens with, in place of the preset's own."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    target: str = ""
+    """The GPU that plans are predicted for, as ``memwb gpus`` names it; empty: this machine."""
     allow_pickle: bool = False
     """Load pickled weights, which can run any code."""
     trust_remote_code: bool = False

@@ -11,6 +11,7 @@ from memwb.engine.protocol import (
     Ended,
     Event,
     Loaded,
+    Peak,
     Sample,
     Samples,
     Started,
@@ -33,6 +34,8 @@ class Trace:
         self.label = label
         self.baseline: Baseline | None = None
         """The earlier run whose losses it is held against, where there is one."""
+        self.predicted: Peak | None = None
+        """What had been predicted of its plan, for where it ran."""
         self.started: Started | None = None
         self.loaded: Loaded | None = None
         self.ended: Ended | None = None

@@ -11,19 +11,29 @@ import pytest
 from textual.pilot import Pilot
 
 from memwb.engine.plan import Plan
+from memwb.engine.prediction import Change, Fit, Large, Parameters, Point, Prediction
 from memwb.engine.protocol import (
+    AllPredicted,
+    Categories,
     Command,
     Device,
     Ended,
     Event,
     Hello,
+    Peak,
+    Predict,
+    Predicted,
     Quit,
     Ready,
     Start,
     Started,
     Stop,
+    Timeline,
+    Toggled,
+    Unpredicted,
     decode_event,
 )
+from memwb.engine.technique import techniques
 from memwb.workbench.app import Workbench
 from memwb.workbench.start import open_workbench
 
@@ -45,10 +55,89 @@ def ended(outcome: str, title: str, what: str = "", fix: str = "") -> list[Event
     return [*start, Ended("1", outcome, title=title, what=what, fix=fix)]
 
 
+MIB = 2**20
+CONTEXT = 512 * MIB
+
+
+def foretold(target: str = "cpu", scale: float = 1.01, base: int = 0) -> Prediction:
+    """A made-up prediction: what the recorded burst measured, a hundredth more of it.
+
+    ``base`` bytes are added to the weights of every moment.
+    """
+
+    def more(parts: Categories | None) -> Categories:
+        assert parts is not None
+        sizes = {name: round(getattr(parts, name) * scale) for name in parts.__struct_fields__}
+        return Categories(**sizes | {"weights": sizes["weights"] + base})
+
+    points = tuple(
+        Point(sample.phase, sample.step, more(sample.categories).total, more(sample.categories))
+        for event in recorded("full")
+        if isinstance(event, Timeline)
+        for sample in event.samples[::4]
+    )
+    top = max((point for point in points if point.step == 2), key=lambda point: point.allocated)
+    held = top.allocated if target == "cpu" else round(top.allocated * 1.06)
+    used = held if target == "cpu" else held + CONTEXT
+    cards = (("rtx-2060-6gb", 6), ("rtx-4070", 12), ("rtx-4080", 16), ("rtx-4090", 24))
+    cards += (("a100-40gb", 40), ("a100-80gb", 80), ("h200", 141))
+    return Prediction(
+        target=target,
+        peak=Peak(top.allocated, held, used, top.phase, top.categories),
+        step=2,
+        timeline=points,
+        largest=(
+            Large(32 * MIB, "activations", "lm_head", "aten.mm", (4096, 2048), "float32"),
+            Large(12 * MIB, "weights", "model.layers.*.mlp", "", (768, 256), "float32", 16),
+            Large(8 * MIB, "activations", "", "aten._log_softmax", (4096, 512), "float32"),
+        ),
+        fits=tuple(_fit(name, size * GIB, top.allocated + CONTEXT) for name, size in cards),
+        parameters=Parameters(2_460_096, 2_460_096),
+        words=(
+            "The peak is in backward, in step 2: fp32 logits of lm_head 32.0 MiB.",
+            "The allocator holds 6 % more than what is allocated; the context takes 512 MiB.",
+        ),
+        notes=("The weights are random: their values change nothing here.",),
+        seconds=0.4,
+    )
+
+
+def _fit(name: str, capacity: int, wanted: int) -> Fit:
+    free = capacity - wanted
+    verdict = "exceeds" if free < 0 else "tight" if free < capacity // 20 else "fits"
+    return Fit(name, capacity, verdict, free)
+
+
+def changed(result: Prediction) -> list[Change]:
+    """Made-up changes: each technique another one, one of none, one that cannot be predicted."""
+    found = []
+    for at, name in enumerate(techniques()):
+        gap = (at - 12) * (result.peak.allocated // 40)
+        peak = msgspec.structs.replace(
+            result.peak,
+            allocated=result.peak.allocated + gap,
+            reserved=result.peak.reserved + gap,
+            device=result.peak.device + gap,
+        )
+        lacks = name == "torch_compile"
+        found.append(
+            Change(
+                technique=name,
+                on=True,
+                overrides=(f"{name}=on",),
+                peak=None if lacks else peak,
+                reason="compiled code allocates past the dispatcher" if lacks else "",
+            )
+        )
+    return found
+
+
 class ScriptedEngine:
     """Answers each start with the next of its bursts; ``hold`` stops before the end of one.
 
-    A burst that is ``None`` makes the process die. ``commands`` keeps what it was sent.
+    A burst that is ``None`` makes the process die. ``commands`` keeps what it was sent but
+    questions for predictions, which are in ``questions``: each is answered with ``forecast`` and
+    its changes, with what ``forecast`` makes of the question, or that there is none.
     """
 
     def __init__(
@@ -57,7 +146,10 @@ class ScriptedEngine:
         device: Device = CPU,
         ready: bool = True,
         hold: bool = False,
+        forecast: Prediction | Callable[[Predict], Sequence[Event]] | None = None,
     ) -> None:
+        self.forecast = forecast
+        self.questions: list[Predict] = []
         self.bursts = list(bursts)
         self.commands: list[Command] = []
         self.started = 0
@@ -81,6 +173,11 @@ class ScriptedEngine:
         self._queue.put_nowait(Ready(device=self.device, versions={}))
 
     def send(self, command: Command) -> None:
+        if isinstance(command, Predict):
+            self.questions.append(command)
+            for event in self._answers(command):
+                self._queue.put_nowait(event)
+            return
         self.commands.append(command)
         match command:
             case Start():
@@ -89,6 +186,16 @@ class ScriptedEngine:
                 self.emit(Ended(burst="1", outcome="stopped", title="Stopped"))
             case Quit():
                 self._queue.put_nowait(None)
+
+    def _answers(self, question: Predict) -> Sequence[Event]:
+        name = question.prediction
+        if self.forecast is None:
+            return [Unpredicted(name, "No prediction")]
+        if not isinstance(self.forecast, Prediction):
+            return self.forecast(question)
+        told = changed(self.forecast) if question.changes else []
+        toggled = [Toggled(name, change) for change in told]
+        return [Predicted(name, self.forecast), *toggled, AllPredicted(name, 1.0)]
 
     def emit(self, *events: Event) -> None:
         for event in events:
@@ -163,3 +270,15 @@ def play() -> Callable[[str], list[Event]]:
 def short() -> Callable[..., list[Event]]:
     """The ``ended`` of this file."""
     return ended
+
+
+@pytest.fixture
+def forecast() -> Callable[..., Prediction]:
+    """The ``foretold`` of this file."""
+    return foretold
+
+
+@pytest.fixture
+def changes() -> Callable[[Prediction], list[Change]]:
+    """The ``changed`` of this file."""
+    return changed

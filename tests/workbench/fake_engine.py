@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
+from memwb.engine.prediction import Change, Fit, Large, Parameters, Point, Prediction
 from memwb.engine.protocol import (
+    AllPredicted,
     Categories,
     Command,
     Device,
@@ -14,6 +16,8 @@ from memwb.engine.protocol import (
     Hello,
     Loaded,
     Peak,
+    Predict,
+    Predicted,
     Problem,
     Ready,
     Sample,
@@ -22,12 +26,15 @@ from memwb.engine.protocol import (
     Started,
     Step,
     Stop,
+    Toggled,
+    Unpredicted,
     decode_command,
     encode,
 )
 
 CPU = Device("cpu", "a test's CPU", 2**34)
 PEAK = Peak(110, 120, 130, "backward", Categories(50, 30, 20, 8, 2))
+FORETOLD = Peak(100, 100, 100, "loss", Categories(50, 0, 20, 8, 22))
 SCRIPT = "print('the script')\n"
 
 
@@ -71,6 +78,49 @@ def run(start: Start, how: str) -> None:
         say(Ended(name, "done", PEAK, [5.5, 5.25], 1234.5, 1.0))
 
 
+def predict(question: Predict, how: str) -> None:
+    name, target = question.prediction, question.target or "cpu"
+    if how == "unpredicted":
+        say(Unpredicted(name, "The plan cannot be predicted", "lora: why", "lora=off", "lora"))
+        return
+    if how == "no answer":
+        return
+    if how == "dies predicting":
+        sys.exit(7)
+    peak = FORETOLD
+    if how == "exceeds":
+        peak = Peak(2**35, 2**35, 2**35, "loss", Categories(temporary=2**35))
+    lora = Change(technique="lora", on=True, overrides=("lora=on",), peak=PEAK)
+    sgd = Change(technique="sgd", on=True, overrides=("sgd=on",), reason="no such luck")
+    say(
+        Predicted(
+            name,
+            Prediction(
+                target=target,
+                peak=peak,
+                step=2,
+                timeline=(
+                    Point("load", 0, 50, Categories(50)),
+                    Point("loss", 2, 100, peak.categories),
+                ),
+                largest=(Large(64, "temporary", "lm_head", "aten.mm", (4, 4), "float32"),),
+                fits=(
+                    Fit("rtx-4090", 2**34, "fits", 2**34 - 100),
+                    Fit("rtx-4070", 90, "exceeds", -10),
+                ),
+                parameters=Parameters(1000, 1000),
+                words=("The peak is in the loss.",),
+                notes=("Made up.",),
+                seconds=0.5,
+            ),
+        )
+    )
+    if question.changes:
+        say(Toggled(name, lora))
+        say(Toggled(name, sgd))
+    say(AllPredicted(name, 0.75))
+
+
 def main() -> None:
     how = sys.argv[1]
     print("chatter on standard error", file=sys.stderr)
@@ -79,6 +129,8 @@ def main() -> None:
     while (command := hear()) is not None:
         if isinstance(command, Start):
             run(command, how)
+        if isinstance(command, Predict):
+            predict(command, how)
 
 
 main()

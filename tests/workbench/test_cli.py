@@ -95,7 +95,19 @@ def test_run_json_is_the_documented_document(
         "baseline": None,
         "tokens_per_second": 1234.5,
         "padding": None,
-        "predicted": None,
+        "predicted": {
+            "allocated": 100,
+            "reserved": 100,
+            "device": 100,
+            "phase": "loss",
+            "categories": {
+                "weights": 50,
+                "gradients": 0,
+                "optimizer": 20,
+                "activations": 8,
+                "temporary": 22,
+            },
+        },
     }
 
 
@@ -103,7 +115,10 @@ def test_run_jsonl_streams_the_events(bursts: Callable[[str], None], capsys: Out
     assert main(["run", "tiny-demo", "--jsonl"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     kinds = [event["type"] for event in events]
-    assert kinds == ["hello", "ready", "started", "loaded", "samples", "step", "step", "ended"]
+    assert kinds == [
+        *("hello", "ready", "predicted"),
+        *("started", "loaded", "samples", "step", "step", "ended"),
+    ]
 
 
 @pytest.mark.parametrize(("how", "code"), [("oom", 3), ("failed", 1), ("dies", 1)])

@@ -191,7 +191,7 @@ async def test_an_identical_run_is_said_to_be_and_another_model_is_not_judged(
         first, second = app.recorded[2].folder, app.recorded[1].folder
         app.keep(replace(app.session, marks=(first, second)))
         app.show_runs()
-        await waiting(pilot, lambda: "B #2 = #1, identical" in str(app.main.peak.render()))
+        await waiting(pilot, lambda: "B #2 = #1, identical" in app.main.peak.text)
         app.show_run(second)
         await waiting(pilot, lambda: "= #1, identical" in loss_panel(app)[1])
         assert loss_panel(app)[2]["#1"].overlay

@@ -117,10 +117,13 @@ async def settled(pilot: Pilot[None], done: Callable[[], bool]) -> None:
     "bursts,keys,how",
     [
         pytest.param((), (), {}, id="empty"),
-        pytest.param(("full",), ("r", "2"), {"hold": True}, id="running"),
-        pytest.param(("full",), ("r", "2"), {}, id="done"),
+        pytest.param((), (), {"forecast": True}, id="predicted"),
+        pytest.param((), ("4",), {"forecast": True}, id="peak"),
+        pytest.param((), ("4", "m"), {"forecast": True}, id="foretold"),
+        pytest.param(("full",), ("r", "2"), {"hold": True, "forecast": True}, id="running"),
+        pytest.param(("full",), ("r", "2"), {"forecast": True}, id="done"),
         pytest.param(("full", "lora"), ("r", "r", "5", "c", "j", "c", "4"), {}, id="compared"),
-        pytest.param(("full",), ("r", "4", "m"), {}, id="maximised"),
+        pytest.param(("full",), ("r", "4", "m"), {"forecast": True}, id="maximised"),
         pytest.param(("oom",), ("r",), {"device": "gpu"}, id="oom"),
         pytest.param(("failed",), ("r",), {}, id="failed"),
         pytest.param((), ("o",), {}, id="picker"),
@@ -136,9 +139,11 @@ def test_screen(
     bursts: tuple[str, ...],
     keys: tuple[str, ...],
     how: dict[str, Any],
+    forecast: Any,
 ) -> None:
     gpu = Device(kind="cuda", name="NVIDIA RTX 4070", capacity=12 * 2**30)
     how = how | ({"device": gpu} if "device" in how else {})
+    how = how | ({"forecast": forecast()} if "forecast" in how else {})
     broken = short("failed", "The loss is not a number", "step 3: nan", "Lower the learning rate.")
     played = [broken if name == "failed" else name for name in bursts]
     app = bench(*played, plan=Plan(model="tiny"), **how)

@@ -35,7 +35,17 @@ ROOM_FOR_LABELS = 24
 """Columns from which on the byte axis has labels."""
 CROSSED = " ╌┈" + "".join(HATCHES)
 """What the cursor's line may take the place of; letters and edges stay."""
-STYLES = ("axis", "label", "value", "capacity", "predicted", "overlay", "cursor")
+STYLES = (
+    "axis",
+    "label",
+    "value",
+    "capacity",
+    "predicted",
+    "foreseen",
+    "stale",
+    "overlay",
+    "cursor",
+)
 
 
 class View(msgspec.Struct, frozen=True):
@@ -45,6 +55,15 @@ class View(msgspec.Struct, frozen=True):
     other: Timeline
     capacity: int | None = None
     predicted: int | None = None
+    foreseen: Timeline = Timeline()
+    """What is predicted, as a dotted line behind the run; not where another run is laid over it."""
+    stale: bool = False
+    """Whether it is predicted of an earlier plan."""
+
+    @property
+    def behind(self) -> Timeline:
+        """What is drawn as a line: the other run, else what is predicted."""
+        return self.other if self.other.by_step else self.foreseen
 
     def steps(self) -> list[int]:
         """The steps of both runs."""
@@ -52,7 +71,7 @@ class View(msgspec.Struct, frozen=True):
 
     def top(self, rows: int) -> int:
         """Bytes at the top of the axis."""
-        peaks = (self.shown.peak, self.other.peak)
+        peaks = (self.shown.peak, self.behind.peak)
         peak = max([self.predicted or 0, *(one.allocated for one in peaks if one)])
         if self.capacity and peak and self.capacity <= peak * NEAR:
             peak = max(peak, self.capacity)
@@ -84,10 +103,10 @@ class Canvas:
         self._codes = [self._stacked(index) for index in range(plot)]
         self._cells = [looks.cells(codes) for codes in self._codes]
         self._outline: dict[int, dict[int, str]] = {}
-        if view.other.by_step:
+        if view.behind.by_step:
             parts = [over(view, slot) for slot in self.layout]
             line = merge(self.layout, parts, plot)
-            self._outline = outline.trace(line, self.top, self.rows)
+            self._outline = outline.trace(line, self.top, self.rows, not view.other.by_step)
         self._phases = axis.phases(self.columns, self.layout)
         self._steps = axis.steps(self.layout, plot)
         self._here: int | None = None
@@ -204,10 +223,11 @@ class Canvas:
         ):
             if value and row == self._row_of(value):
                 self._draw_height(cells, codes, (name, dash, value))
+        look = "overlay" if view.other.by_step else "stale" if view.stale else "foreseen"
         for column, character in self._outline.get(row, {}).items():
             # This run's own edge may be here too: within one cell the two agree.
             if not (0 < codes[column][0] < 8 and codes[column][2] < 0):
-                over = self.looks.over(codes[column], character, self.styles["overlay"])
+                over = self.looks.over(codes[column], character, self.styles[look])
                 cells[column] = over
         if y == 0 and view.capacity and view.capacity > self.top:
             self._note(cells, codes, f"capacity {gib(view.capacity)} ↑")
@@ -255,11 +275,11 @@ class Canvas:
 
 
 def over(view: View, slot: Slot) -> list[Column]:
-    """The other run's samples in a slot, phase over phase where both runs have the same ones."""
-    samples, onto = (side.by_step.get(slot.step, []) for side in (view.other, view.shown))
+    """The samples behind a run in a slot, phase over phase where both have the same ones."""
+    samples, onto = (side.by_step.get(slot.step, []) for side in (view.behind, view.shown))
     moved = aligned(samples, onto) if slot.step != view.shown.open else None
     if moved is None:
-        return view.other.columns(slot)
+        return view.behind.columns(slot)
     return peaks(moved, slot.columns, view.shown.span(slot.step), True)
 
 

@@ -12,10 +12,13 @@ RIGHT = (0x80, 0x20, 0x10, 0x08)
 BRAILLE = 0x2800
 
 
-def trace(columns: Sequence[Column], top: int, rows: int) -> dict[int, dict[int, str]]:
+def trace(
+    columns: Sequence[Column], top: int, rows: int, dotted: bool = False
+) -> dict[int, dict[int, str]]:
     """The outline's characters by row (from the bottom) and column.
 
-    A step from one column to the next is joined by a vertical run of dots.
+    A step from one column to the next is joined by a vertical run of dots; a dotted line has
+    half of them.
     """
     bits: dict[int, dict[int, int]] = {}
 
@@ -30,9 +33,10 @@ def trace(columns: Sequence[Column], top: int, rows: int) -> dict[int, dict[int,
             continue
         level = min(rows * 4 - 1, max(0, round(sample.allocated * rows * 4 / top) - 1))
         dot(column, level, LEFT)
-        dot(column, level, RIGHT)
+        if not dotted:
+            dot(column, level, RIGHT)
         if before is not None:
-            for between in range(min(before, level), max(before, level)):
+            for between in range(min(before, level), max(before, level), 1 + dotted):
                 dot(column, between, LEFT)
         before = level
     return {

@@ -30,6 +30,8 @@ EIGHTHS = " ▁▂▃▄▅▆▇█"
 Cell = tuple[str, Style]
 Code = tuple[int, int, int]
 """Eighths of the lower band, the lower band, the upper band; band −1 is the background."""
+HATCHED = "▒"
+"""How a cell that is full of one predicted band looks."""
 LETTER = 9
 """In the place of the eighths: the band's letter."""
 
@@ -42,6 +44,8 @@ class Palette(msgspec.Struct, frozen=True):
     """What is drawn on top of a band: a line, the cursor."""
     ground: str = "default"
     """The background behind the bands."""
+    faint: bool = False
+    """What was predicted, not measured: the bands are hatched in their colours."""
 
     @property
     def hatched(self) -> bool:
@@ -50,7 +54,7 @@ class Palette(msgspec.Struct, frozen=True):
 
     def cells(self, codes: Iterable[Code]) -> list[Cell]:
         """The characters and styles of cells."""
-        return list(map(_table(self.colours, self.ground).__getitem__, codes))
+        return list(map(_table(self.colours, self.ground, self.faint).__getitem__, codes))
 
     def key(self, band: int) -> Cell:
         """The band's mark in a legend."""
@@ -62,20 +66,26 @@ class Palette(msgspec.Struct, frozen=True):
         """A character drawn over a cell, which keeps its ground: the larger part of the cell."""
         eighths, lower, upper = code
         band = lower if eighths >= 4 else upper
-        if band < 0 or self.hatched:
+        if band < 0 or self.hatched or self.faint:
             return (character, line)
         return (character, _style(self.ink, self.colours[band]))
 
 
 def palette(
-    *, dark: bool = True, ansi: bool = False, colours: bool = True, ground: str = "default"
+    *,
+    dark: bool = True,
+    ansi: bool = False,
+    colours: bool = True,
+    ground: str = "default",
+    faint: bool = False,
 ) -> Palette:
     """The looks for a theme: ``ansi`` takes the terminal's own colours, ``colours=False`` none."""
     if not colours:
         return Palette((), ground=ground)
     if ansi:
-        return Palette(ANSI, ink="black", ground=ground)
-    return Palette(DARK, ground=ground) if dark else Palette(LIGHT, ink="#ffffff", ground=ground)
+        return Palette(ANSI, ink="black", ground=ground, faint=faint)
+    bands, ink = (DARK, "#101010") if dark else (LIGHT, "#ffffff")
+    return Palette(bands, ink=ink, ground=ground, faint=faint)
 
 
 @functools.cache
@@ -86,12 +96,13 @@ def _style(front: str, back: str) -> Style:
 class _Table(dict[Code, Cell]):
     """Cells by code, made when first asked for: a plain look-up is what a frame can afford."""
 
-    def __init__(self, colours: tuple[str, ...], ground: str) -> None:
+    def __init__(self, colours: tuple[str, ...], ground: str, faint: bool) -> None:
         super().__init__()
-        self.colours, self.ground = colours, ground
+        self.colours, self.ground, self.faint = colours, ground, faint
 
     def __missing__(self, code: Code) -> Cell:
-        self[code] = _cell(self.colours, self.ground, code)
+        draw = _faint_cell if self.faint and self.colours else _cell
+        self[code] = draw(self.colours, self.ground, code)
         return self[code]
 
 
@@ -111,3 +122,20 @@ def _cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
         # A space on a colour: no gaps between the lines of a font, and fewer bytes.
         return (" ", _style("", colours[lower]))
     return (EIGHTHS[eighths], _style(colours[lower], colours[upper] if upper >= 0 else ground))
+
+
+def _faint_cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
+    """A cell of what is predicted: hatched, its edges in what a hatched colour looks like."""
+    eighths, lower, _ = code
+    if eighths == 8 and lower >= 0:
+        return (HATCHED, _style(colours[lower], ground))
+    return _cell(tuple(_half(colour, ground) for colour in colours), ground, code)
+
+
+@functools.cache
+def _half(colour: str, ground: str) -> str:
+    """Halfway to the ground; a terminal's own colours stay what they are."""
+    if not (colour.startswith("#") and ground.startswith("#")):
+        return colour
+    pairs = ((int(each[at : at + 2], 16) for each in (colour, ground)) for at in (1, 3, 5))
+    return "#" + "".join(f"{sum(pair) // 2:02x}" for pair in pairs)

@@ -17,11 +17,12 @@ def gib(size: float) -> str:
     for unit, name in UNITS[1:]:
         # What rounds up to a whole larger unit is shown in that unit.
         if abs(size) >= unit * 0.9995:
-            return f"{_digits(size / unit)} {name}"
+            return f"{figure(size / unit)} {name}"
     return f"{size:.0f} B"
 
 
-def _digits(value: float) -> str:
+def figure(value: float) -> str:
+    """A number to three significant digits, without exponents."""
     size = abs(value)
     return f"{value:.2f}" if size < 9.995 else f"{value:.1f}" if size < 99.95 else f"{value:,.0f}"
 
@@ -59,9 +60,10 @@ def number(value: float, step: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def byte_unit(top: float) -> tuple[int, str]:
-    """The largest binary unit of which ``top`` bytes hold at least one."""
-    return next(((unit, name) for unit, name in UNITS if top >= unit), (1, "B"))
+def byte_unit(top: float, largest: int = TIB) -> tuple[int, str]:
+    """The largest binary unit, up to one, of which ``top`` bytes hold at least one."""
+    known = (pair for pair in UNITS if pair[0] <= min(top, largest))
+    return next(known, (1, "B"))
 
 
 def byte_ticks(top: float, most: int) -> list[tuple[int, str]]:

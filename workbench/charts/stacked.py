@@ -90,6 +90,8 @@ class StackedChart(Widget, can_focus=True):
         & .stacked-chart--value { color: $foreground; text-style: bold; }
         & .stacked-chart--capacity { color: $error; }
         & .stacked-chart--predicted { color: $warning; }
+        & .stacked-chart--foreseen { color: $warning; }
+        & .stacked-chart--stale { color: $foreground 30%; }
         & .stacked-chart--overlay { color: $foreground; }
         & .stacked-chart--cursor { color: $foreground; }
     }
@@ -111,6 +113,10 @@ class StackedChart(Widget, can_focus=True):
     """Bytes that the device has: a dashed line when it is within reach of the peak."""
     predicted: reactive[int | None] = reactive(None, init=False)
     """Bytes of the predicted peak: a dotted line."""
+    foretold: reactive[bool] = reactive(False, init=False)
+    """Whether the samples are predicted ones: they are drawn hatched, and the legend says so."""
+    stale: reactive[bool] = reactive(False, init=False)
+    """Whether what is predicted is that of an earlier plan."""
     frozen: reactive[bool] = reactive(False, init=False)
     """While true new samples are kept but not shown."""
     resting: reactive[str] = reactive("peak", init=False)
@@ -141,6 +147,7 @@ class StackedChart(Widget, can_focus=True):
         self._live = Timeline(samples)
         self._shown = self._live
         self._other = Timeline()
+        self._foreseen = Timeline()
         self._key: Sample | None = None
         self._hover: Sample | None = None
         self._told: Sample | None = None
@@ -187,6 +194,16 @@ class StackedChart(Widget, can_focus=True):
         self._rebuild()
 
     @property
+    def foreseen(self) -> Sequence[Sample]:
+        """Predicted samples, whose total is drawn as a dotted line behind the run's."""
+        return [sample for part in self._foreseen.by_step.values() for sample in part]
+
+    @foreseen.setter
+    def foreseen(self, samples: Sequence[Sample]) -> None:
+        self._foreseen = Timeline(samples)
+        self._rebuild()
+
+    @property
     def cursor(self) -> Sample | None:
         """The sample under the mouse, else under the keyboard's cursor, else None."""
         return self._hover or self._key
@@ -201,7 +218,14 @@ class StackedChart(Widget, can_focus=True):
         """The chart as it is drawn now."""
         size = self.size
         if self._canvas is None or self._canvas.size != size:
-            view = View(self._shown, self._other, self.capacity, self.predicted)
+            view = View(
+                self._shown,
+                self._other,
+                self.capacity,
+                self.predicted,
+                self._foreseen,
+                self.stale,
+            )
             styles = {
                 name: self.get_component_rich_style(f"stacked-chart--{name}") for name in STYLES
             }
@@ -218,11 +242,14 @@ class StackedChart(Widget, can_focus=True):
             ansi=self.app.native_ansi_color,
             colours=not self.app.no_color,
             ground=ground.name if ground else "default",
+            faint=self.foretold,
         )
 
     def _moment(self) -> tuple[Sample | None, str]:
         """What the legend speaks of, and what to call it."""
         frozen = " · frozen" if self.frozen else ""
+        if self.foretold and self.cursor is None:
+            return self._shown.peak, f"predicted peak{frozen}"
         if self.cursor is not None:
             return self.cursor, f"cursor{frozen}"
         if self.resting == "latest":
@@ -237,6 +264,14 @@ class StackedChart(Widget, can_focus=True):
 
     def watch_predicted(self) -> None:
         """The scale may change."""
+        self._rebuild()
+
+    def watch_foretold(self) -> None:
+        """Other looks."""
+        self._rebuild()
+
+    def watch_stale(self) -> None:
+        """Other looks."""
         self._rebuild()
 
     def watch_frozen(self, frozen: bool) -> None:

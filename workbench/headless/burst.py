@@ -16,10 +16,29 @@ from memwb.engine.client import Engine
 from memwb.engine.data import check_data
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, plan_data
-from memwb.engine.protocol import Ended, Event, Problem, Ready, Start, Started, Stop
+from memwb.engine.prediction import Prediction
+from memwb.engine.protocol import (
+    AllPredicted,
+    Device,
+    Ended,
+    Event,
+    Peak,
+    Predict,
+    Predicted,
+    Problem,
+    Ready,
+    Start,
+    Started,
+    Stop,
+    Unpredicted,
+)
 from memwb.engine.runs import Recorder, Summary, record
 
 EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "oom": 3, "stopped": 130}
+
+
+PATIENCE = 3.0
+"""Seconds that a burst waits for its prediction; the engine is warm by then."""
 
 
 class Trust(NamedTuple):
@@ -45,6 +64,14 @@ def checked(plan: Plan, trust: Trust = Trust()) -> Plan:  # noqa: B008
     return check_data(plan)
 
 
+class Forecast(NamedTuple):
+    """What was predicted, as far as it was, and on what the engine runs bursts."""
+
+    result: Prediction | None
+    device: Device | None
+    failure: Unpredicted | None = None
+
+
 @contextlib.asynccontextmanager
 async def engine() -> AsyncIterator[Engine]:
     """A running engine: the one that MEMWB_ENGINE names as a command, else our own."""
@@ -57,6 +84,54 @@ async def engine() -> AsyncIterator[Engine]:
         await running.close()
 
 
+async def foretell(
+    running: Engine,
+    question: Predict,
+    on_event: Callable[[Event], None],
+    patience: float | None = None,
+) -> Forecast:
+    """Have a plan predicted by an engine that has just been started; for Ctrl-C see ``burst``.
+
+    Waits for the engine as long as it takes, for the answers no longer than ``patience`` seconds
+    from then on. Raises MemwbError when the engine does not take the question.
+    """
+    forecast = Forecast(None, None)
+    loop = asyncio.get_running_loop()
+
+    async def listen() -> None:
+        nonlocal forecast
+        async for event in running.events():
+            on_event(event)
+            if isinstance(event, Ready):
+                forecast = forecast._replace(device=event.device)
+                if patience is not None:
+                    limit.reschedule(loop.time() + patience)
+            elif isinstance(event, Predicted):
+                forecast = forecast._replace(result=event.result)
+                if not question.changes:
+                    return
+            elif isinstance(event, Unpredicted):
+                forecast = forecast._replace(failure=event)
+                return
+            elif isinstance(event, AllPredicted):
+                return
+            elif isinstance(event, Problem):
+                raise MemwbError(event.title, event.what, event.fix)
+
+    def interrupt(task: asyncio.Task[object]) -> None:
+        task.cancel()
+
+    try:
+        with _signals(interrupt):
+            running.send(question)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None) as limit:
+                    await listen()
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    return forecast
+
+
 async def burst(
     running: Engine,
     plan: Plan,
@@ -65,11 +140,13 @@ async def burst(
     trust: Trust = Trust(),  # noqa: B008 - a tuple of two booleans
     name: str = "",
     warm: bool = False,
+    predicted: Peak | None = None,
 ) -> Result:
     """Run one burst and record it; the first Ctrl-C stops it, a second one abandons it.
 
     ``on_event`` sees each event after it was recorded. Raises MemwbError when the engine
-    refuses the plan: then nothing was written. ``warm`` says that the engine is ready already.
+    refuses the plan: then nothing was written. ``warm`` says that the engine is ready already;
+    ``predicted`` is kept with the run.
     """
     recorder: Recorder | None = None
     asked = False
@@ -88,7 +165,7 @@ async def burst(
             async for event in running.events():
                 warm = warm or isinstance(event, Ready)
                 if isinstance(event, Started):
-                    recorder = record(plan, event, name)
+                    recorder = record(plan, event, name, predicted)
                 elif recorder is not None:
                     recorder.event(event)
                 elif isinstance(event, Problem) and warm:

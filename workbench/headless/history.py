@@ -115,7 +115,7 @@ def _show(run: Summary, as_json: bool) -> int:
         rows = [row for row in rows if row[0] in ("outcome", "", "folder")]
     print(table(rows))
     if run.peak:
-        print("\n" + peak_table(run.peak))
+        print("\n" + peak_table(run.peak, run.predicted))
     if plan:
         print("\n" + table([(f"{path} =", value) for path, value in _flat(plan)]))
     return 0
@@ -131,10 +131,11 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
         for path in dict.fromkeys([*plans[0], *plans[1]])
         if plans[0].get(path) != plans[1].get(path)
     }
-    peaks = _peaks(a, b)
+    peaks, foretold = _peaks(a, b), _foretold(a, b)
     verdict = _verdict(a, b)
     if as_json:
-        print_json({"a": a, "b": b, "plan": differing, "peak": peaks, "baseline": verdict})
+        found = {"plan": differing, "peak": peaks, "predicted": foretold, "baseline": verdict}
+        print_json({"a": a, "b": b, **found})
         return 0
     rows: list[tuple[object, ...]] = [
         (path, _value(left), _value(right), "") for path, (left, right) in differing.items()
@@ -144,6 +145,11 @@ def _compare(a: Summary, b: Summary, as_json: bool) -> int:
     for name, (left, right, change) in peaks.items():
         shown = "" if change is None else delta(change)
         rows.append((f"peak {name}", size(left), size(right), shown))
+    left, right, change = foretold
+    if left is not None or right is not None:
+        shown = "" if change is None else delta(change)
+        rows.append(("predicted allocated", size(left), size(right), shown))
+        rows.append(("measured / predicted", _ratio(a), _ratio(b), ""))
     if a.losses and b.losses:
         rows.append(("last loss", loss(a.losses[-1]), loss(b.losses[-1]), ""))
         rows.append(("loss at its furthest", "", "", _furthest(a, b)))
@@ -179,6 +185,18 @@ def _peaks(a: Summary, b: Summary) -> dict[str, tuple[int | None, int | None, in
         change = None if left is None or right is None else right - left
         found[name] = (left, right, change)
     return found
+
+
+def _foretold(a: Summary, b: Summary) -> tuple[int | None, int | None, int | None]:
+    """The predicted allocated peaks and their difference."""
+    left, right = (run.predicted.allocated if run.predicted else None for run in (a, b))
+    return left, right, None if left is None or right is None else right - left
+
+
+def _ratio(run: Summary) -> str:
+    if run.peak is None or run.predicted is None or not run.predicted.allocated:
+        return "–"
+    return f"{run.peak.allocated / run.predicted.allocated:.3f}"
 
 
 def _flat(data: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,14 +5,40 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from memwb.engine.errors import MemwbError
 from memwb.engine.guard import Verdict, verdict_on
+from memwb.engine.plan import plan_data
 from memwb.engine.presets import load_plan
-from memwb.engine.protocol import CATEGORIES, Event, Loaded, Peak, Ready, Started, Step, encode
+from memwb.engine.protocol import (
+    CATEGORIES,
+    Event,
+    Loaded,
+    Peak,
+    Predict,
+    Predicted,
+    Ready,
+    Started,
+    Step,
+    Unpredicted,
+    encode,
+)
 from memwb.engine.runs import Recorder, list_runs
 from memwb.workbench.deviation import verdict_line
-from memwb.workbench.headless.burst import EXIT_CODES, Result, Trust, burst, checked, engine
+from memwb.workbench.foresight import capacity_of, exceeds, need
+from memwb.workbench.headless.burst import (
+    EXIT_CODES,
+    PATIENCE,
+    Forecast,
+    Result,
+    Trust,
+    burst,
+    checked,
+    engine,
+    foretell,
+)
 from memwb.workbench.headless.output import (
     loss,
     narrate,
@@ -22,7 +48,10 @@ from memwb.workbench.headless.output import (
     size,
     table,
 )
+from memwb.workbench.outlook import CURRENT, Outlook
 from memwb.workbench.waste import waste
+
+GO_ON = "Answer y, or say --yes, to run it anyway; `memwb predict` tells what would make it fit."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,12 +67,30 @@ def run(arguments: argparse.Namespace) -> int:
         if line:
             narrate(line)
 
-    async def once() -> Result:
+    async def once() -> Result | None:
         narrate("starting the engine")
         async with engine() as running:
-            return await burst(running, plan, on_event, arguments.device, trust, arguments.name)
+            question = Predict(
+                plan=plan_data(plan),
+                target="cpu" if arguments.device == "cpu" else "",
+                trust_remote_code=trust.trust_remote_code,
+            )
+            try:
+                forecast = await foretell(
+                    running, question, lambda event: on_event(event, None), PATIENCE
+                )
+            except MemwbError:  # what cannot be predicted may still run
+                forecast = Forecast(None, None)
+            if not _goes(forecast, arguments.yes):
+                return None
+            peak = forecast.result.peak if forecast.result is not None else None
+            wanted = (arguments.device, trust, arguments.name, True, peak)
+            return await burst(running, plan, on_event, *wanted)
 
     result = asyncio.run(once())
+    if result is None:
+        print_error("Nothing was run", "the plan will probably not fit", GO_ON)
+        return EXIT_CODES["stopped"]
     ended = result.ended
     if ended.title:
         print_error(ended.title, ended.what, ended.fix)
@@ -52,6 +99,29 @@ def run(arguments: argparse.Namespace) -> int:
     elif not arguments.jsonl:
         print(report(result))
     return EXIT_CODES.get(ended.outcome, 1)
+
+
+def _goes(forecast: Forecast, sure: bool) -> bool:
+    """Whether to run; a plan that is predicted to exceed the device is asked about on a terminal.
+
+    Elsewhere nobody could answer, and an out-of-memory error is an answer too: it runs, warned.
+    """
+    if forecast.result is None or forecast.device is None:
+        return True
+    outlook = Outlook(state=CURRENT, result=forecast.result)
+    capacity = capacity_of(outlook, forecast.device)
+    peak = forecast.result.peak
+    if capacity is None or not exceeds(peak, capacity):
+        return True
+    what = "this GPU" if forecast.device.kind == "cuda" else "this machine"
+    narrate(f"memwb: warning: predicted {size(need(peak))}, {what} has {size(capacity)}")
+    for words in forecast.result.words[:1]:
+        narrate(f"  {words}")
+    if sure or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    sys.stderr.write("run anyway? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def document(result: Result) -> dict[str, Any]:
@@ -67,7 +137,7 @@ def document(result: Result) -> dict[str, Any]:
         "baseline": verdict(result),
         "tokens_per_second": ended.tokens_per_second,
         "padding": ended.padding,
-        "predicted": None,
+        "predicted": summary.predicted if summary else None,
     }
     if ended.title:
         kind = "warning" if ended.outcome == "done" else "error"
@@ -88,7 +158,7 @@ def report(result: Result) -> str:
         title = [f"run {summary.run}", summary.outcome, summary.model, summary.name]
         lines.append(" · ".join([*title, f"{summary.weights} weights", summary.device]))
     if ended.peak:
-        lines += ["", peak_table(ended.peak), ""]
+        lines += ["", peak_table(ended.peak, summary.predicted if summary else None), ""]
     losses = ended.losses
     if losses:
         lines.append(f"loss    {loss(losses[0])} → {loss(losses[-1])} in {len(losses)} steps")
@@ -102,15 +172,38 @@ def report(result: Result) -> str:
     return "\n".join(lines)
 
 
-def peak_table(peak: Peak) -> str:
-    """The peak by category, then the three totals."""
-    parts = [(name, getattr(peak.categories, name)) for name in CATEGORIES]
+def peak_table(
+    peak: Peak, predicted: Peak | None = None, notes: Mapping[str, str] | None = None
+) -> str:
+    """The peak by category, then the three totals; beside them what had been predicted.
+
+    ``notes`` says otherwise what a total is.
+    """
     whole = max(peak.allocated, 1)
-    rows = [(f"  {name}", size(value), f"{value / whole:.0%}") for name, value in parts]
-    rows += [("allocated", size(peak.allocated), f"at its peak, in {peak.phase}")]
-    rows += [("reserved", size(peak.reserved), "held by the allocator")]
-    rows += [("device", size(peak.device), "as the driver or the system counts")]
+    rows: list[tuple[str, ...]] = []
+    for name in CATEGORIES:
+        value = getattr(peak.categories, name)
+        told = (size(getattr(predicted.categories, name)), "") if predicted else ()
+        rows.append((f"  {name}", size(value), *told, f"{value / whole:.0%}"))
+    for name, note in (
+        ("allocated", f"at its peak, in {peak.phase}"),
+        ("reserved", "held by the allocator"),
+        ("device", "as the driver or the system counts"),
+    ):
+        value, note = getattr(peak, name), (notes or {}).get(name, note)
+        told = _foretold(value, predicted, name) if predicted else ()
+        rows.append((name, size(value), *told, note))
+    if predicted:
+        return table(rows, ("", "measured", "predicted", "ratio", ""), right="123")
     return table(rows, right="1")
+
+
+def _foretold(value: int, predicted: Peak, name: str) -> tuple[str, str]:
+    """The predicted figure, and the measured one over it; dashes where it is not predicted."""
+    told = getattr(predicted, name)
+    if name == "device" and told == predicted.allocated:
+        return ("–", "")
+    return (size(told), f"{value / told:.3f}" if told else "")
 
 
 def narration(event: Event, steps: int) -> str:
@@ -118,6 +211,14 @@ def narration(event: Event, steps: int) -> str:
     match event:
         case Ready():
             return f"engine ready: {event.device.kind}, {event.device.name}"
+        case Predicted():
+            peak = event.result.peak
+            return (
+                f"predicted: {size(peak.allocated)} allocated in {peak.phase}, "
+                f"{size(need(peak))} needed"
+            )
+        case Unpredicted():
+            return f"not predicted: {event.title}" + (f" ({event.what})" if event.what else "")
         case Started():
             steps = event.steps
             return f"{event.model}: {event.weights} weights, {steps} steps on {event.device.kind}"

@@ -7,8 +7,10 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from memwb.engine.protocol import Event, Sample, Samples, Started, Step, Timeline
+from memwb.engine.protocol import Device, Event, Sample, Samples, Started, Step, Timeline
 from memwb.workbench.charts.stacked import StackedChart
+from memwb.workbench.foresight import capacity_of
+from memwb.workbench.outlook import Outlook, samples_of
 from memwb.workbench.trace import Trace
 
 
@@ -20,6 +22,9 @@ class MemoryPanel(Vertical):
         self._label = ""
         self._runs: tuple[str, str] | None = None
         self._traced: tuple[int, ...] = ()
+        self._outlook = Outlook()
+        self._device: Device | None = None
+        self._measured = False
 
     def compose(self) -> ComposeResult:
         """The chart, hidden until there is something in it."""
@@ -56,6 +61,28 @@ class MemoryPanel(Vertical):
     def empty(self, text: Content) -> None:
         """What to do first; nothing changes once there is a burst to show."""
         self.query_one("#first-steps", Static).update(text)
+
+    def foresee(self, outlook: Outlook, device: Device | None) -> None:
+        """What is predicted: behind what was measured, or alone as long as nothing was."""
+        changed = outlook.result != self._outlook.result
+        stale = outlook.current != self._outlook.current
+        self._outlook, self._device = outlook, device
+        if changed or stale:
+            self._foresee()
+
+    def _foresee(self) -> None:
+        result, chart = self._outlook.result, self.chart
+        chart.stale = not self._outlook.current
+        if self._measured:
+            chart.foreseen = samples_of(result)
+            chart.predicted = result.peak.allocated if result is not None else None
+        elif result is not None:
+            self.query_one("#first-steps").display = False
+            chart.display = True
+            chart.foretold = True
+            chart.capacity = capacity_of(self._outlook, self._device)
+            chart.set_samples(samples_of(result))
+        self._entitle()
 
     def show(self, trace: Trace | None, over: Trace | None = None) -> None:
         """A whole burst, with another one's outline over it."""
@@ -109,6 +136,10 @@ class MemoryPanel(Vertical):
     def _reveal(self) -> None:
         self.query_one("#first-steps").display = False
         self.chart.display = True
+        if not self._measured:
+            self._measured = True
+            self.chart.foretold = False
+            self._foresee()
 
     def _entitle(self, moment: Sample | str | bool | None = None) -> None:
         parts = ["2 Memory", self._label]
@@ -116,5 +147,9 @@ class MemoryPanel(Vertical):
             parts.append(f"step {moment.step} · {moment.phase}" if moment.step else "loading")
         if isinstance(moment, str):
             parts.append(moment)
+        if self._outlook.result is not None and not self.chart.overlay:
+            parts.append("dotted: predicted" if self._measured else "predicted")
         parts.append("frozen" if self.frozen else "")
         self.border_title = " · ".join(part for part in parts if part)
+        alone = not self._measured and self._outlook.result is not None
+        self.border_subtitle = "nothing has run yet · r runs and measures" if alone else ""

@@ -4,37 +4,75 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.widgets import Static
 
-from memwb.workbench.panels.texts import comparison, peak_lines, peak_of
+from memwb.engine.protocol import Device
+from memwb.workbench.outlook import Outlook
+from memwb.workbench.panels import forecast
+from memwb.workbench.panels.texts import comparison, peak_of
 from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
     from memwb.engine.guard import Verdict
 
 
-class PeakPanel(Static, can_focus=True):
-    """Text only; it grows with the table of a comparison."""
+class PeakPanel(VerticalScroll):
+    """Text only: a few lines, or everything where the panel has the screen for itself."""
 
     def __init__(self, *, id: str) -> None:
-        super().__init__(peak_lines(None), id=id)
+        super().__init__(id=id)
         self.border_title = "4 Peak"
+        self._text = Content()
         self._traces: tuple[Trace | None, Trace | None, Verdict | None] = (None, None, None)
+        self._outlook = Outlook()
+        self._device: Device | None = None
+
+    def compose(self) -> ComposeResult:
+        """The text, which scrolls where it is long."""
+        yield Static(forecast.lines(self._outlook, None, 0, None), id="peak-text")
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return self._text.plain
 
     def show(
         self, trace: Trace | None, over: Trace | None = None, verdict: Verdict | None = None
     ) -> None:
         """One run's peak, or the difference of two, with the verdict on the second's losses."""
         self._traces = (trace, over, verdict)
+        self._write()
+
+    def foresee(self, outlook: Outlook, device: Device | None) -> None:
+        """What is predicted of the plan now."""
+        self._outlook, self._device = outlook, device
+        self._write()
+
+    def _write(self) -> None:
+        trace, over, verdict = self._traces
+        width = self.scrollable_content_region.width
         if trace is not None and over is not None:
             self.border_title = "4 Difference"
-            self.update(comparison(trace, over, verdict))
+            self._update(comparison(trace, over, verdict))
+            return
+        peak = peak_of(trace) if trace is not None else None
+        parts = ["4 Peak", f"in {peak.phase}" if peak is not None else ""]
+        parts.append(forecast.meant(self._outlook))
+        self.border_title = " · ".join(part for part in parts if part)
+        if self.screen.has_class("-single"):
+            told = forecast.whole(self._outlook, peak, trace, width, self._device)
         else:
-            peak = peak_of(trace) if trace is not None else None
-            self.border_title = f"4 Peak · in {peak.phase}" if peak is not None else "4 Peak"
-            # Where it has the screen for itself, it also says what the peak is made of.
-            self.update(peak_lines(trace, self.screen.has_class("-single")))
+            told = forecast.lines(self._outlook, peak, width, trace, self._device)
+        self._update(told)
+
+    def _update(self, text: Content) -> None:
+        if text != self._text:
+            self._text = text
+            self.query_one("#peak-text", Static).update(text)
 
     def on_resize(self) -> None:
         """More room shows more."""
-        self.show(*self._traces)
+        self._write()

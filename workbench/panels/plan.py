@@ -15,11 +15,12 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, Problem, override, problems, toggle
 from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
-from memwb.workbench.panels import plan_rows, texts
+from memwb.workbench.outlook import Outlook
+from memwb.workbench.panels import forecast, plan_rows, texts
 from memwb.workbench.panels.field import Field
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.owner import Owner
-from memwb.workbench.panels.rows import Row, Rows
+from memwb.workbench.panels.rows import Row, Rows, Spans
 from memwb.workbench.state import Session
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class PlanPanel(Vertical):
         self.config: Config = None
         self.device: Device | None = None
         self.wanted = ""
+        self._outlook = Outlook()
+        self._here: Device | None = None
         self.found: list[Problem] = []
         self._first = session.row
 
@@ -93,10 +96,32 @@ class PlanPanel(Vertical):
         self._fill()
         self._count()
 
+    def foresee(self, outlook: Outlook, device: Device | None) -> None:
+        """What each toggle would change stands beside it; the rows stay the same."""
+        self._outlook, self._here = outlook, device
+        self.rows.beside(self._beside())
+        self._tell()
+        self._entitle()
+
+    def _beside(self) -> dict[str, Spans]:
+        """What stands at the end of the techniques' rows."""
+        found = {
+            f"technique:{name}": forecast.toggle_spans(self._outlook, name, self._here)
+            for name in techniques()
+        }
+        return {row: spans for row, spans in found.items() if spans}
+
     def _count(self) -> None:
         self.found = problems(self.plan, self.config, self.device)
-        self.border_subtitle = f"✗ {len(self.found)} to mend" if self.found else ""
         self.set_class(bool(self.found), "-problems")
+        self._entitle()
+
+    def _entitle(self) -> None:
+        """What is wrong, or in a small terminal, which shows no other panel, what is predicted."""
+        said = f"✗ {len(self.found)} to mend" if self.found else ""
+        if not said and self.screen.has_class("-single"):
+            said = forecast.one_line(self._outlook, self._here)
+        self.border_subtitle = Content(said) if said else ""
 
     def technique_at_cursor(self) -> str:
         """The technique that the cursor's row belongs to, or nothing."""
@@ -242,6 +267,7 @@ class PlanPanel(Vertical):
     def on_resize(self) -> None:
         """Notes are wrapped to the width."""
         self._fill()
+        self._entitle()
 
     async def accept(self, path: str, text: str, step: int) -> None:
         """Take over a value, and go on to the next row if that was asked for."""
@@ -258,6 +284,7 @@ class PlanPanel(Vertical):
         width = self.rows.scrollable_content_region.width or 44
         shown = (self.folded, self.wanted, width, self.facts, self.device, self.config)
         before = self.row.id if self.row else ""
+        self.rows.beside(self._beside())
         self.rows.fill(plan_rows.plan_rows(self.plan, *shown))
         if self.row is None or self.row.id != before:
             # Its row is gone, as a parameter's with its technique: the nearest it belongs to.
@@ -270,7 +297,9 @@ class PlanPanel(Vertical):
         if self.screen.has_class("-tall"):
             row = self.row
             about = self.query_one("#about", Static)
-            about.update(texts.about_row(row.id if row else "", self.explained()))
+            name = self.technique_at_cursor()
+            predicted = forecast.toggle_words(self._outlook, name, self._here)
+            about.update(texts.about_row(row.id if row else "", self.explained(), predicted))
 
     def _toggle(self, name: str) -> None:
         on = name in self.plan.techniques

@@ -28,6 +28,8 @@ STYLES = {
     "on": "bold $text-success",
     "off": "$foreground",
     "value": "$text-accent",
+    "saves": "$text-success",
+    "old": "$foreground 45%",
     "warning": "$text-warning",
     "error": "$text-error",
     "accent": "bold $text-primary",
@@ -100,6 +102,7 @@ class Rows(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.rows: list[Row] = list(rows)
         self._looks: dict[str, Style] = {}
+        self._beside: dict[str, Spans] = {}
 
     @property
     def current(self) -> Row | None:
@@ -122,6 +125,12 @@ class Rows(ScrollView, can_focus=True):
         if 0 <= line < height and (top or self.cursor >= height):
             self._scroll(self.cursor - line)
         self.refresh()
+
+    def beside(self, spans: dict[str, Spans]) -> None:
+        """What stands at the right edge of rows by their id, until others are given."""
+        if spans != self._beside:
+            self._beside = spans
+            self.refresh()
 
     def reveal(self, first: int, last: int) -> None:
         """Scroll so far that these rows are seen; if not all, the first; the cursor always."""
@@ -195,8 +204,13 @@ class Rows(ScrollView, can_focus=True):
             base += self._look(self._cursor())
         if at_cursor and self._cursor() == "cursor-plain":
             # Reversed, each colour would be a patch of its own: the whole row has one.
-            return _strip(self.rows[place], width, base, lambda _: Style.null())
-        return _strip(self.rows[place], width, base, self._look)
+            return _strip(self._row(place), width, base, lambda _: Style.null())
+        return _strip(self._row(place), width, base, self._look)
+
+    def _row(self, place: int) -> Row:
+        row = self.rows[place]
+        spans = self._beside.get(row.id)
+        return Row(row.id, row.left, (*row.right, *spans)) if spans else row
 
     def notify_style_update(self) -> None:
         """Another theme or focus: the styles are looked up again."""

@@ -86,10 +86,11 @@ def model_facts(model: Model | None, error: str = "") -> str:
     return "to be fetched from the hub" if model.source == "hub" else f"pretrained, {model.source}"
 
 
-def about_row(row: str, explanation: Explanation | None) -> Content:
+def about_row(row: str, explanation: Explanation | None, predicted: str = "") -> Content:
     """A few words on a row of the plan: a technique, or the value under the cursor.
 
-    Under either the technique's first effect on the plan's bytes, as it changes with its values.
+    Under either the technique's first effect on the plan's bytes, as it changes with its values,
+    and what is predicted of toggling it.
     """
     lines: list[Content] = []
     field = plan_rows.field(row.removeprefix("value:")) if row.startswith("value:") else None
@@ -106,6 +107,8 @@ def about_row(row: str, explanation: Explanation | None) -> Content:
     for effect in explanation.effects[:1] if explanation is not None else ():
         label = f"{effect.category}  "
         lines.append(Content.assemble((label, "$text-accent"), change(effect)))
+    if predicted:
+        lines.append(Content.assemble(("predicted  ", "$text-accent"), predicted))
     return Content("\n").join(lines)
 
 
@@ -215,25 +218,6 @@ def loss_title(trace: Trace) -> str:
     return f"3 Loss · {trace.label}, dotted #{baseline.run} {baseline.name}"
 
 
-def peak_lines(trace: Trace | None, tall: bool = False) -> Content:
-    """The peak so far or at the end; with its parts under it where there is room."""
-    predicted = Content.assemble(_label("predicted"), ("not yet predicted", MUTED))
-    peak = peak_of(trace) if trace is not None else None
-    if peak is None:
-        measured = Content.assemble(_label("measured"), ("not yet measured", MUTED))
-        return Content("\n").join([predicted, measured])
-    measured = Content.assemble(
-        _label("measured"),
-        (gib(peak.allocated), "bold"),
-        " allocated",
-        (f" · {gib(peak.reserved)} reserved · {gib(peak.device)} device", MUTED),
-    )
-    lines = [predicted, measured]
-    if tall and peak.categories.total:
-        lines += [Content(), *_parts(peak)]
-    return Content("\n").join(lines)
-
-
 def peak_of(trace: Trace) -> Peak | None:
     """The peak as the engine told it at the end, or the highest sample so far."""
     if trace.ended is not None and trace.ended.peak is not None:
@@ -243,18 +227,6 @@ def peak_of(trace: Trace) -> Peak | None:
         return None
     parts = top.categories or Categories()
     return Peak(top.allocated, top.reserved, top.device, top.phase, parts)
-
-
-def _parts(peak: Peak) -> list[Content]:
-    total = peak.categories.total
-    return [
-        Content.assemble(
-            _label(name),
-            f"{gib(getattr(peak.categories, name)):>10}",
-            (f"{getattr(peak.categories, name) / total:>7.0%}", MUTED),
-        )
-        for name in CATEGORIES
-    ]
 
 
 def comparison(first: Trace, second: Trace, verdict: Verdict | None = None) -> Content:
@@ -322,10 +294,6 @@ def _deviation(first: Trace, second: Trace) -> str:
 
 def _figure(name: str, one: int, two: int) -> tuple[str, str, str, str]:
     return (name, gib(one), gib(two), delta(two - one))
-
-
-def _label(text: str) -> tuple[str, str]:
-    return (f"{text:<12}", MUTED)
 
 
 def first_steps(device: str) -> Content:

@@ -15,6 +15,7 @@ from textual.widgets import Input
 
 from memwb.engine.protocol import Device, Event, Samples, Started, Step, Timeline
 from memwb.workbench.commands import COMMANDS
+from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.loss import LossPanel
 from memwb.workbench.panels.memory import MemoryPanel
@@ -181,6 +182,12 @@ class MainScreen(Screen[None]):
         self.memory.show(trace, over)
         self.loss.show(trace, over)
         self.peak.show(trace, over, verdict)
+
+    def foresee(self, outlook: Outlook, device: Device | None) -> None:
+        """What is predicted of the plan: beside its techniques, in the chart, in the peak."""
+        self.plan_panel.foresee(outlook, device)
+        self.memory.foresee(outlook, device)
+        self.peak.foresee(outlook, device)
 
     def take(self, event: Event, trace: Trace) -> None:
         """One event of the burst that is shown."""

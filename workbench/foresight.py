@@ -1,0 +1,30 @@
+"""Whether a predicted peak fits: the arithmetic that the workbench and the command line share."""
+
+from __future__ import annotations
+
+from memwb.engine.protocol import Device, Peak
+from memwb.workbench.outlook import Outlook, fit_of
+
+
+def capacity_of(outlook: Outlook, device: Device | None) -> int | None:
+    """Bytes that the plan may use on its target, as far as that is known."""
+    if outlook.result is None:
+        return None
+    fit = fit_of(outlook.result)
+    if fit is not None:
+        return fit.capacity
+    here = device is not None and (not outlook.target or outlook.target == device.kind)
+    return device.capacity if here and device is not None else None
+
+
+def need(peak: Peak) -> int:
+    """Bytes without which it cannot run: what is allocated, and the context.
+
+    Not what the allocator holds beyond that, which it gives back before it gives up.
+    """
+    return peak.allocated + peak.device - peak.reserved
+
+
+def exceeds(peak: Peak, capacity: int | None) -> bool:
+    """Whether it needs more than there is."""
+    return bool(capacity) and need(peak) > (capacity or 0)
