@@ -12,6 +12,7 @@ from memwb.engine.plan import Plan, active
 from memwb.engine.predict.course import Course, course_of
 from memwb.engine.predict.fold import fold
 from memwb.engine.predict.run import ALL, LONG, SHORT, Traced, traced
+from memwb.engine.predict.stream import with_workspaces
 from memwb.engine.predict.targets import Target, target_named
 from memwb.engine.predict.words import largest_at, notes_on, words_on
 from memwb.engine.prediction import Parameters, Point, Prediction
@@ -31,7 +32,8 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
     began = time.perf_counter()
     aim = target_named(target)
     found = whole(plan, aim, trust_remote_code)
-    course = course_of(found.stream, aim)
+    stream = with_workspaces(found.stream, aim.workspaces)
+    course = course_of(stream, aim)
     at = course.peak
     row = course.rows[at]
     reserved = course.reserved
@@ -42,7 +44,7 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
         phase=row.phase,
         categories=Categories(*row.totals),
     )
-    largest = largest_at(found.stream, at)
+    largest = largest_at(stream, at)
     return Prediction(
         target=aim.id,
         peak=peak,

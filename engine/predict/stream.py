@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from memwb.engine.trainer.trace import Moment
+from memwb.engine.trainer.trace import TEMPORARY, Moment
 
 
 class Birth(NamedTuple):
@@ -33,3 +34,26 @@ class Stream(NamedTuple):
 
     moments: list[Moment]
     births: dict[int, Birth]
+
+
+_PRODUCTS = frozenset(f"aten.{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "matmul"))
+
+
+def with_workspaces(stream: Stream, sizes: Mapping[str, int]) -> Stream:
+    """The stream with what the matrix library takes at its first product of a phase, and keeps.
+
+    ``sizes`` maps a phase to bytes. No tensor has them, so they are temporary.
+    """
+    wanted = dict(sizes)
+    moments, births = [], dict(stream.births)
+    name = max(births, default=0)
+    for moment in stream.moments:
+        birth = births.get(moment.storage)
+        # The loss has the output head's product: forward, to the library.
+        phase = "forward" if moment.phase == "loss" else moment.phase
+        if phase in wanted and birth is not None and birth.op in _PRODUCTS:
+            name += 1
+            births[name] = Birth(TEMPORARY, "", "cuBLAS workspace", (wanted[phase],), "uint8")
+            moments.append(moment._replace(storage=name, change=wanted.pop(phase)))
+        moments.append(moment)
+    return Stream(moments, births)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from memwb.engine.gpus import Gpu, target_of
@@ -24,6 +26,8 @@ class Target(NamedTuple):
     """What to call in place of a torch function."""
     scratch: Scratch | None
     """What an operator's kernel allocates for itself."""
+    workspaces: Mapping[str, int] = {}
+    """Bytes that the matrix library takes once and keeps, by the phase of its first product."""
     allocator: str = ""
     """Settings of the caching allocator, as PYTORCH_ALLOC_CONF has them."""
 
@@ -43,4 +47,25 @@ def cpu() -> Target:
 
 def cuda(gpu: Gpu) -> Target:
     """A GPU, here or not."""
-    return Target(gpu.id, "cuda", gpu.name, gpu.arch, gpu.capacity, {}, None)
+    from torch.nn import functional
+
+    from memwb.engine.predict.cuda import INTERCEPT, nbytes, scratch, sdpa, workspaces
+
+    def sizes(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
+        return [nbytes((one,)) for one in scratch(func, args, kwargs, gpu.arch)]
+
+    attention = partial(sdpa, arch=gpu.arch)
+    allocator = os.environ.get("PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF"))
+    return Target(
+        id=gpu.id,
+        kind="cuda",
+        name=gpu.name,
+        arch=gpu.arch,
+        capacity=gpu.capacity,
+        instead={**INTERCEPT, functional.scaled_dot_product_attention: attention},
+        scratch=sizes,
+        workspaces={one.when: one.bytes for one in workspaces(gpu.arch)},
+        allocator=os.environ.get(
+            "PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
+        ),
+    )

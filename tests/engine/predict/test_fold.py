@@ -239,7 +239,9 @@ EVERY = {"mistral": 2, "gemma2": 2, "gemma3": 2}
 """Periods of the layers: of checkpointing, and of sliding windows."""
 
 
-def test_the_script_itself(family: str, families: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_script_itself(
+    family: str, families: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
     """Each family with another technique: every moment is that of the trace of all layers."""
     from memwb.engine.predict.run import traced
     from memwb.engine.predict.targets import cpu
