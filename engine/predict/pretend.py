@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
+from memwb.engine.predict.autocast import Autocast
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import Place
 
@@ -33,6 +34,7 @@ class Pretend(TorchFunctionMode):
         super().__init__()
         self.kind = kind
         self.device = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
+        self.autocast = Autocast(kind)
         self._meter = meter
         tensor: Any = torch.Tensor
         self._answers: dict[Any, Callable[..., Any]] = {
@@ -55,6 +57,8 @@ class Pretend(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.autocast.on:
+            args, kwargs = self.autocast.cast(func, args, kwargs)
         answer = self._answers.get(func)
         if answer is not None:
             return answer(*args, **kwargs)
@@ -211,6 +215,11 @@ def pretending(kind: str, arch: str, meter: MetaMeter, instead: Table) -> Iterat
         if kind == "cuda":
             for name, value in _cuda_runtime(arch).items():
                 stack.enter_context(mock.patch(f"torch.{name}", value))
+        clear = torch.clear_autocast_cache
+        forget = mode.autocast.clear
+        stack.enter_context(
+            mock.patch.object(torch, "clear_autocast_cache", lambda: (clear(), forget()))
+        )
         for target, name, value in _seen_from_within(mode):
             stack.enter_context(mock.patch.object(target, name, value))
         stack.enter_context(mode)
