@@ -5,6 +5,9 @@ One device, one CUDA stream, the native backend. The rules are those of
 ``c10/core/AllocatorConfig.h``, the same in torch 2.11 to 2.13; each function names the one it
 follows. Two things are not in that file. The driver gives out segments at rising addresses here
 (they decide only between free blocks of equal size), and it has exactly ``capacity`` bytes.
+
+Written from torch's source; unverified on a GPU until recordings of one stand beside those made
+by hand (see recorded.py).
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from typing import NamedTuple
 from memwb.engine.predict.pool import SMALL_REQUEST, SMALL_SEGMENT, Block, Pool
 from memwb.engine.predict.settings import (
     MIB,
-    MIN_BLOCK,
     Settings,
     rounded,
     settings_from,
@@ -88,10 +90,10 @@ class Allocator:
         self._address = ROUND_LARGE
         self._allowed: int | None = None
         if capacity is not None and settings.memory_fraction < 1:
+            # Torch takes the part of all the device has; what the context holds is not known here.
             self._allowed = int(settings.memory_fraction * capacity)
             if settings.garbage_collection_threshold > 0:
                 self.large.ages = {}
-        self._rounds = bool(settings.roundup_power2_divisions)
 
     def malloc(self, request: int) -> Block:
         """A block for ``request`` > 0 bytes; raises OutOfMemory (``malloc``).
@@ -99,11 +101,7 @@ class Allocator:
         A cached block first. Else new memory: after the garbage collection if it is on, after
         oversize blocks were given back, after everything unused was given back.
         """
-        size = (
-            rounded(request, self.settings)
-            if self._rounds
-            else -(-request // MIN_BLOCK) * MIN_BLOCK
-        )
+        size = rounded(request, self.settings)
         pool = self.small if size <= SMALL_REQUEST else self.large
         block = pool.take(size) or self._grow(pool, size)
         self.allocated += block.size
