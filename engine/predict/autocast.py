@@ -100,11 +100,11 @@ class Autocast:
         if kept is not None:
             return kept[1]
         made = tensor.to(dtype)
-        weight = tensor.dtype == torch.float32 and tensor.requires_grad and tensor.is_leaf
-        # Only casts to the lower precision are kept.
-        if weight and not tensor._is_view() and dtype != torch.float32:
-            if torch.is_autocast_cache_enabled():
-                self._cache[id(tensor)] = (tensor, made)
+        # Only casts of weights to the lower precision are kept.
+        weight = tensor.requires_grad and tensor.is_leaf and not tensor._is_view()
+        lowered = tensor.dtype == torch.float32 != dtype
+        if weight and lowered and torch.is_autocast_cache_enabled():
+            self._cache[id(tensor)] = (tensor, made)
         return made
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from memwb.engine.memory import CATEGORIES
 from memwb.engine.predict.allocator import replay
-from memwb.engine.predict.settings import rounded, settings_from
+from memwb.engine.predict.settings import rounded
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.trainer.trace import TEMPORARY, Row
@@ -33,7 +33,7 @@ def course_of(stream: Stream, target: Target) -> Course:
     temporary, as it does for the meter of bursts.
     """
     cuda = target.kind == "cuda"
-    settings = settings_from(target.allocator)
+    settings = target.allocator
     births = stream.births
     sizes: dict[int, int] = {}
     totals = [0] * len(CATEGORIES)
@@ -61,7 +61,6 @@ def course_of(stream: Stream, target: Target) -> Course:
         rows.append(Row(float(index), step, phase, told))
     if found is None:
         return Course(rows, peak, max(most, 0), 0)
-    category_bytes = 0
     live: dict[int, int] = {}
     for _, _, _, storage, change in stream.moments[: peak + 1]:
         if change:

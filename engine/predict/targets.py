@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from memwb.engine.gpus import Gpu, target_of
 from memwb.engine.predict.meter import Scratch
+from memwb.engine.predict.settings import Settings, settings_of
 
 
 class Target(NamedTuple):
@@ -28,8 +29,8 @@ class Target(NamedTuple):
     """What an operator's kernel allocates for itself."""
     workspaces: Mapping[str, int] = {}
     """Bytes that the matrix library takes once and keeps, by the phase of its first product."""
-    allocator: str = ""
-    """Settings of the caching allocator, as PYTORCH_ALLOC_CONF has them."""
+    allocator: Settings = Settings()
+    """Of the caching allocator: those that PYTORCH_ALLOC_CONF sets here."""
 
 
 def target_named(text: str) -> Target:
@@ -55,7 +56,6 @@ def cuda(gpu: Gpu) -> Target:
         return [nbytes((one,)) for one in scratch(func, args, kwargs, gpu.arch)]
 
     attention = partial(sdpa, arch=gpu.arch)
-    allocator = os.environ.get("PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF"))
     return Target(
         id=gpu.id,
         kind="cuda",
@@ -65,7 +65,5 @@ def cuda(gpu: Gpu) -> Target:
         instead={**INTERCEPT, functional.scaled_dot_product_attention: attention},
         scratch=sizes,
         workspaces={one.when: one.bytes for one in workspaces(gpu.arch)},
-        allocator=os.environ.get(
-            "PYTORCH_ALLOC_CONF", os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
-        ),
+        allocator=settings_of(os.environ),
     )
