@@ -13,14 +13,12 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from memwb.engine.predict import shortcuts
 from memwb.engine.predict.places import Kept, Place, Places
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
 
-# Operators of these namespaces have compiled kernels: nothing in them could be looked into.
-_COMPILED = frozenset(("aten", "prim", "prims", "profiler", "inductor", "c10d"))
-_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 Scratch = Callable[[Any, Sequence[Any], dict[str, Any]], Iterable[int]]
 """Sizes in bytes of what an operator's kernel allocates for itself, from its arguments."""
@@ -36,8 +34,6 @@ class MetaMeter:
         self.paused = True
         self.forced: Place | None = None
         """Where new storages are, whatever their operator's inputs say."""
-        self.kernels_are_python = False
-        """Whether to look into the kernels of other libraries, as the CPU's meter does."""
         self.module = ""
         """The name of the module at work."""
         self._scratch = scratch
@@ -224,12 +220,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         original = args
         if meta and real:
             args, kwargs = self._mixed(func, args), self._replaced(kwargs)
-        if meta and meter.kernels_are_python and func.namespace not in _COMPILED:
-            # Its kernel on a CPU may be Python code that allocates tensors of its own.
-            with self:
-                out = func.redispatch(_CPU, *args, **kwargs)
-        else:
-            out = func(*args, **kwargs)
+        out = shortcuts.run(func, args, kwargs) if meta else func(*args, **kwargs)
         if args is not original and isinstance(out, torch.Tensor) and out is args[0]:
             out = original[0]
         op = f"{func.namespace}.{func._schema.name.partition('::')[2]}"

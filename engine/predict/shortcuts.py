@@ -1,0 +1,116 @@
+"""Results of operators on meta tensors, remembered: running one costs up to a millisecond.
+
+Layers and steps repeat each other, so that nearly every call has been made before with tensors
+of the same sizes, strides and types. What is remembered is what the results look like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import torch
+
+_MOST = 50_000
+
+
+class _Look(NamedTuple):
+    """What a fresh result looks like."""
+
+    size: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+_kinds: dict[Any, int] = {}
+_results: dict[Hashable, tuple[type | None, tuple[_Look | None, ...]]] = {}
+_RUN, _FRESH, _IN_PLACE = range(3)
+
+
+def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What ``func(*args, **kwargs)`` gives, all tensors being on meta."""
+    kind = _kinds.get(func)
+    if kind is None:
+        kind = _kinds[func] = _kind_of(func)
+    if kind == _RUN:
+        return func(*args, **kwargs)
+    if kind == _IN_PLACE:
+        # It would change values, and there are none.
+        return args[0] if func._schema.returns else None
+    try:
+        key = (func, _key(args), _key(tuple(kwargs.items())) if kwargs else ())
+        known = _results.get(key)
+    except TypeError:  # an argument that cannot be hashed
+        return func(*args, **kwargs)
+    if known is not None:
+        return _made(*known)
+    out = func(*args, **kwargs)
+    looks = _looks(out, args)
+    if looks is not None and len(_results) < _MOST:
+        _results[key] = looks
+    return out
+
+
+def _kind_of(func: Any) -> int:
+    """Whether an operator makes fresh tensors alone, or changes values in place alone."""
+    schema = func._schema
+    if func.namespace != "aten" or func is torch.ops.aten.lift_fresh.default:
+        return _RUN
+    name = schema.name.partition("::")[2]
+    if schema.is_mutable:
+        aliased = [one for one in schema.arguments if one.alias_info is not None]
+        alone = len(aliased) == 1 and aliased[0] is not None and schema.arguments[0].alias_info
+        reshapes = name in ("resize_", "resize_as_", "set_", "squeeze_", "unsqueeze_", "t_")
+        reshapes = reshapes or name in ("transpose_", "swapaxes_", "swapdims_", "as_strided_")
+        return _IN_PLACE if name.endswith("_") and alone and not reshapes else _RUN
+    if any(one.alias_info is not None for one in (*schema.returns, *schema.arguments)):
+        return _RUN
+    return _FRESH
+
+
+def _key(values: tuple[Any, ...]) -> Hashable:
+    found: list[Hashable] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append((value.size(), value.stride(), value.dtype))
+        elif isinstance(value, list | tuple):
+            found.append(_key(tuple(value)))
+        else:
+            # 1, 1.0 and True are equal, and make results of other types.
+            found.append((value, type(value)))
+    return tuple(found)
+
+
+def _looks(out: Any, args: Any) -> tuple[type | None, tuple[_Look | None, ...]] | None:
+    """What the results look like; None for what cannot be made again from that."""
+    parts = (out,) if isinstance(out, torch.Tensor) else out
+    if not isinstance(parts, list | tuple):
+        return None
+    found: list[_Look | None] = []
+    seen: set[int] = set()
+    for part in parts:
+        if part is None:
+            found.append(None)
+            continue
+        if type(part) is not torch.Tensor or not part.is_meta:
+            return None
+        storage = part.untyped_storage()
+        reach = 1 + sum((n - 1) * s for n, s in zip(part.shape, part.stride(), strict=True))
+        size = reach * part.element_size() if part.numel() else 0
+        if part.storage_offset() or storage.nbytes() != size or storage._cdata in seen:
+            return None
+        seen.add(storage._cdata)
+        found.append(_Look(part.size(), part.stride(), part.dtype))
+    return (None if isinstance(out, torch.Tensor) else type(out)), tuple(found)
+
+
+def _made(kind: type | None, looks: tuple[_Look | None, ...]) -> Any:
+    parts = [
+        None
+        if look is None
+        else torch.empty_strided(look.size, look.stride, dtype=look.dtype, device="meta")
+        for look in looks
+    ]
+    if kind is None:
+        return parts[0]
+    return parts if kind is list else tuple(parts)
