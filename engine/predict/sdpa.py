@@ -117,7 +117,7 @@ def sdpa(
     kernel = choose_sdpa(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, arch=arch
     )
-    mask = _additive(attn_mask, query.dtype)
+    mask = _additive(attn_mask, query)
     grads = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     aten = torch.ops.aten
     if kernel == "flash":
@@ -147,11 +147,13 @@ def sdpa(
 # Around the kernels (attention.cpp).
 
 
-def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _additive(mask: Tensor | None, query: Tensor) -> Tensor | None:
     """``convert_boolean_attn_mask``: 0 where attention goes, -inf elsewhere."""
     if mask is None or mask.dtype != torch.bool:
         return mask
-    off = torch.scalar_tensor(float("-inf"), dtype=dtype, device=mask.device)
+    if not mask.is_meta:
+        return query.new_empty(mask.shape)  # its values are known, but not wanted
+    off = torch.scalar_tensor(float("-inf"), dtype=query.dtype, device=mask.device)
     return torch.where(mask, 0.0, off)
 
 

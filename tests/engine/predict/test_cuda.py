@@ -287,6 +287,13 @@ def test_workspaces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes("sm_90")[0] == (2**17, "forward")
 
 
+def test_a_mask_with_values_becomes_one_without(saw: Seen) -> None:
+    mask = torch.ones(2, 1, 256, 256, dtype=torch.bool)
+    cuda.sdpa(*qkv(), mask, arch="sm_89")
+    made = saw.calls["aten._scaled_dot_product_efficient_attention.default"][1][3]
+    assert made.is_meta and made.dtype == BF16 and made.untyped_storage().nbytes() == 2 * 2 * 256**2
+
+
 class Cuda(TorchFunctionMode):
     """The functions of INTERCEPT take the place of torch's."""
 
