@@ -149,15 +149,15 @@ def _splits(batches: int, keys: int, block_j: int) -> int:
 def cudnn_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any, arch: str, **_: Any
 ) -> Scratch:
-    """cuDNN: dQ in fp32 for all query heads.
+    """cuDNN: one workspace with dQ of all query heads and the rows' sums, in fp32.
 
     ``run_cudnn_SDP_bprop`` in native/cudnn/MHA.cpp takes the graph's workspace from the caching
-    allocator; cudnn-frontend (node/scaled_dot_product_flash_attention.h) has dQ_accum of
-    batch × heads × queries × size × 4 bytes in it from cuDNN 9.0 on. What the library itself
-    adds is not published.
+    allocator; cudnn-frontend (node/scaled_dot_product_flash_attention.h, of 1.32) has dQ_accum
+    [batch, heads, queries, size] and softmax_sum [batch, heads, queries] in it from cuDNN 9.0
+    on. What the library itself adds is not published.
     """
     batch, heads, queries, size = query.shape
-    return (((batch, heads, queries, size), torch.float32),)
+    return (((batch * heads * queries * (size + 1) * 4,), torch.uint8),)
 
 
 def safe_softmax(scores: Tensor, dim: int, *rest: Any, arch: str, **_: Any) -> Scratch:

@@ -81,8 +81,9 @@ def order(arch: str) -> tuple[Kernel, ...]:
 
     Unless somebody has set another order (sdpa_kernel with set_priority). cuDNN is preferred by
     ``check_prefer_cudnn_attention``: major 9 or 10, cuDNN above 9.15, which wheels of CUDA 13
-    have and those of CUDA 12 lack (issue 169849); TORCH_CUDNN_SDPA_DEPRIORITIZED=1 prevents it.
-    A build without CUDA stands for the wheel that the package index gives, CUDA 13's.
+    have (9.19 with torch 2.11.0) and those of CUDA 12 lack (issue 169849);
+    TORCH_CUDNN_SDPA_DEPRIORITIZED=1 prevents it. A build without CUDA stands for the wheel that
+    the package index gives, CUDA 13's.
     """
     chosen = tuple(torch._C._get_sdp_priority_order())
     kept = tuple(NAMES[number] for number in chosen if number in NAMES)
@@ -117,7 +118,7 @@ def sdpa(
     kernel = choose_sdpa(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, arch=arch
     )
-    mask = _additive(attn_mask, query.dtype)
+    mask = _additive(attn_mask, query)
     grads = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     aten = torch.ops.aten
     if kernel == "flash":
@@ -147,11 +148,13 @@ def sdpa(
 # Around the kernels (attention.cpp).
 
 
-def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _additive(mask: Tensor | None, query: Tensor) -> Tensor | None:
     """``convert_boolean_attn_mask``: 0 where attention goes, -inf elsewhere."""
     if mask is None or mask.dtype != torch.bool:
         return mask
-    off = torch.scalar_tensor(float("-inf"), dtype=dtype, device=mask.device)
+    if not mask.is_meta:
+        return query.new_empty(mask.shape)  # its values are known, but not wanted
+    off = torch.scalar_tensor(float("-inf"), dtype=query.dtype, device=mask.device)
     return torch.where(mask, 0.0, off)
 
 
@@ -237,7 +240,7 @@ def _cudnn(call: Call) -> bool:
     """Half precision, head sizes a multiple of 8 and at most 128 (256 on Hopper), more than a key.
 
     On 10.x also 192 with values of 128. Not where deterministic algorithms are demanded, nor for
-    a mask that wants a gradient.
+    a mask that wants a gradient. (After 2.13 sizes above 128 need cuDNN 9.22 on both.)
     """
     deterministic = torch.are_deterministic_algorithms_enabled()
     if not _enabled("cudnn") or (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 from pathlib import Path
 
 import psutil
 
 from memwb.engine.errors import MemwbError
+from memwb.engine.gpus import local_gpus
 from memwb.engine.protocol import Device
 
 
@@ -45,27 +45,7 @@ def _gpu() -> Device | None:
     """The first visible GPU, as NVML tells it."""
     import torch
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if torch.version.cuda is None or (visible is not None and visible.strip() in ("", "-1")):
+    if torch.version.cuda is None:
         return None
-    first = (visible or "0").split(",")[0].strip()
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:
-        return None
-    try:
-        if first.isdigit():
-            handle = pynvml.nvmlDeviceGetHandleByIndex(int(first))
-        else:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(first)
-        return Device(
-            kind="cuda",
-            name=str(pynvml.nvmlDeviceGetName(handle)),
-            capacity=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-        )
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
+    first = next(iter(local_gpus()), None)
+    return Device(kind="cuda", name=first.name, capacity=first.memory) if first else None

@@ -231,3 +231,21 @@ def test_the_context_grows_with_the_architecture() -> None:
     sizes = [gpus.context_bytes(arch) for arch in known]
     assert sizes == sorted(sizes)
     assert [size // MIB for size in sizes] == [192, 192, 512, 512, 512, 640, 640, 640]
+
+
+def test_a_burst_runs_on_the_first_visible_gpu(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from memwb.engine.trainer.device import device_for
+
+    machine(("a", 8192, 0), ("b", 4096, 0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    found = device_for("auto")
+    assert (found.kind, found.name, found.capacity) == ("cuda", "b", 4096 * MIB)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert device_for("auto").kind == "cpu"
+    with pytest.raises(MemwbError):
+        device_for("cuda")

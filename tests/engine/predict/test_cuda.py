@@ -220,7 +220,8 @@ def test_cudnn(saw: Seen) -> None:
     assert forward == [(2, 8, 256, 128), (2, 8, 256, 1), (), ()]
     assert tensors[1].grad is not None and tensors[1].grad.shape == (2, 2, 256, 128)
     found = saw.scratch("_scaled_dot_product_cudnn_attention_backward", "sm_90")
-    assert found == [((2, 8, 256, 128), FP32)]
+    # dQ and a sum a row, of all 8 query heads in fp32.
+    assert found == [((2 * 8 * 256 * (128 + 1) * 4,), torch.uint8)]
 
 
 def test_math_keeps_the_scores(saw: Seen) -> None:
@@ -285,6 +286,13 @@ def test_workspaces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes("sm_89")[0] == (2**25, "forward")
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     assert sizes("sm_90")[0] == (2**17, "forward")
+
+
+def test_a_mask_with_values_becomes_one_without(saw: Seen) -> None:
+    mask = torch.ones(2, 1, 256, 256, dtype=torch.bool)
+    cuda.sdpa(*qkv(), mask, arch="sm_89")
+    made = saw.calls["aten._scaled_dot_product_efficient_attention.default"][1][3]
+    assert made.is_meta and made.dtype == BF16 and made.untyped_storage().nbytes() == 2 * 2 * 256**2
 
 
 class Cuda(TorchFunctionMode):
