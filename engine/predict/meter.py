@@ -19,7 +19,6 @@ from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
 
-
 Scratch = Callable[[Any, Sequence[Any], dict[str, Any]], Iterable[int]]
 """Sizes in bytes of what an operator's kernel allocates for itself, from its arguments."""
 

@@ -6,7 +6,7 @@ of the same sizes, strides and types. What is remembered is what the results loo
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -87,7 +87,8 @@ def _looks(out: Any, args: Any) -> tuple[type | None, tuple[_Look | None, ...]] 
     if not isinstance(parts, list | tuple):
         return None
     found: list[_Look | None] = []
-    seen: set[int] = set()
+    # Some operators give views and do not say so (``_unsafe_view``).
+    seen = {tensor.untyped_storage()._cdata for tensor in _tensors(args)}
     for part in parts:
         if part is None:
             found.append(None)
@@ -102,6 +103,14 @@ def _looks(out: Any, args: Any) -> tuple[type | None, tuple[_Look | None, ...]] 
         seen.add(storage._cdata)
         found.append(_Look(part.size(), part.stride(), part.dtype))
     return (None if isinstance(out, torch.Tensor) else type(out)), tuple(found)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _made(kind: type | None, looks: tuple[_Look | None, ...]) -> Any:
