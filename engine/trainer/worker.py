@@ -147,7 +147,12 @@ def _result(job: Job) -> Answer:
 
         result = predict(job.plan, job.target, trust_remote_code=job.trust_remote_code)
     except CannotPredict as error:
-        keep(job.key, Kept(refusal=(error.title, error.what, error.fix, error.technique)))
+        cause = error.__cause__
+        if isinstance(cause, MemoryError):
+            return unpredicted("", surprise(cause))
+        if error.technique and not isinstance(cause, OSError):
+            # It will not run the next time either.
+            keep(job.key, Kept(refusal=(error.title, error.what, error.fix, error.technique)))
         return unpredicted("", error)
     except MemwbError as error:
         return unpredicted("", error)

@@ -16,10 +16,13 @@ import psutil
 import pytest
 
 from memwb.engine.protocol import (
+    AllPredicted,
     Beat,
     Ended,
     Event,
     Hello,
+    Predict,
+    Predicted,
     Problem,
     Ready,
     Samples,
@@ -53,7 +56,7 @@ class Wire:
             )
         self._rest = b""
 
-    def send(self, command: Start | Stop | bytes) -> None:
+    def send(self, command: Start | Stop | Predict | bytes) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(command if isinstance(command, bytes) else encode(command))
 
@@ -217,6 +220,21 @@ def test_something_is_heard_every_second(wire: Wire) -> None:
     os.kill(pid, signal.SIGCONT)
     wire.send(Stop())
     assert wire.ended().outcome == "stopped"
+
+
+def test_a_plan_is_predicted_beside_a_burst_of_it(wire: Wire) -> None:
+    """By the real predictor, in the warm engine: neither disturbs the other's figures."""
+    command = start("beside", 3)
+    wire.send(encode(command) + encode(Predict(command.plan, target="cpu", prediction="beside")))
+    seen = []
+    while not {Ended, AllPredicted} <= {type(event) for event in seen}:
+        seen.append(wire.event())
+    (ended,) = [event for event in seen if isinstance(event, Ended)]
+    (predicted,) = [event for event in seen if isinstance(event, Predicted)]
+    assert ended.outcome == "done" and ended.peak is not None
+    assert predicted.prediction == "beside" and predicted.result.target == "cpu"
+    assert predicted.result.peak.allocated == pytest.approx(ended.peak.allocated, rel=0.005)
+    assert not psutil.Process(wire.process.pid).children()
 
 
 def test_a_killed_burst_harms_nobody(wire: Wire) -> None:
