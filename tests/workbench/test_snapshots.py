@@ -62,7 +62,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     # Neither the packages nor the compiler that happen to be here.
     monkeypatch.setattr(technique, "_missing", lambda packages: [])
     monkeypatch.setattr(torch_compile, "unavailable", lambda params, device: "")
-    monkeypatch.setattr(library, "script", lambda plan, settings: SCRIPT)
+    monkeypatch.setattr(library, "script", lambda *args: SCRIPT)
     monkeypatch.setattr(
         library,
         "resolve",
