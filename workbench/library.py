@@ -130,11 +130,9 @@ def not_here(plan: Plan, device: Device | None) -> str:
     return lack(plan, device) if device else ""
 
 
-Foretold = "tuple[str, Peak] | None"
-"""What was predicted: a target and a peak."""
-
-
-def script(plan: Plan, settings: Settings, merge: bool = False, predicted: Foretold = None) -> str:
+def script(
+    plan: Plan, settings: Settings, merge: bool = False, predicted: tuple[str, Peak] | None = None
+) -> str:
     """The text of the plan's train.py, with what was measured or predicted of it.
 
     Raises MemwbError.
@@ -152,7 +150,7 @@ def export(
     folder: str,
     replace: bool,
     merge: bool = False,
-    predicted: Foretold = None,
+    predicted: tuple[str, Peak] | None = None,
 ) -> Path:
     """Write the script and the plan into a folder and return it. Raises MemwbError."""
     from memwb.workbench.headless.export import write

@@ -74,7 +74,7 @@ def test_the_document_has_the_documented_shape(engine: Any, capsys: Out) -> None
 def test_what_cannot_be_predicted_is_told(engine: Any, capsys: Out, how: str) -> None:
     engine(how)
     code = main(["predict", "tiny-demo", "--json"])
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     assert code == (2 if how == "unpredicted" else 1)
     assert "lora: why" in err if code == 2 else "died" in err
     assert "Traceback" not in err

@@ -110,6 +110,7 @@ async def foretell(
                 forecast = forecast._replace(result=event.result)
             elif isinstance(event, Unpredicted):
                 forecast = forecast._replace(failure=event)
+                return
             elif isinstance(event, AllPredicted):
                 return
             elif isinstance(event, Problem):
