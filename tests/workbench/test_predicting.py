@@ -24,6 +24,7 @@ from memwb.engine.protocol import (
 from memwb.engine.runs import list_runs
 from memwb.workbench import outlook as outlooks
 from memwb.workbench import predictor
+from memwb.workbench.foresight import capacity_of
 from memwb.workbench.panels import forecast as words
 from memwb.workbench.screens.ask import AskScreen
 
@@ -355,7 +356,8 @@ async def test_another_target_does_not_decide_what_runs_here(
         await pilot.press("r")
         await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
         assert app.recorded[0].predicted == forecast().peak
-        await waiting(pilot, lambda: app.scripted.questions[-1].target == "rtx-4090")
+        assert [each.target for each in app.scripted.questions] == ["rtx-4090", ""]
+        assert app.main.peak.border_title.endswith("predicted for rtx-4090")
 
 
 async def test_what_cannot_be_predicted_says_why(bench: Any, waiting: Any) -> None:
@@ -373,6 +375,13 @@ async def test_what_cannot_be_predicted_says_why(bench: Any, waiting: Any) -> No
         assert app.recorded[0].predicted is None
 
 
-async def test_a_capacity_is_that_of_the_target() -> None:
+def test_a_capacity_is_that_of_the_target(forecast: Any) -> None:
     card = Device("cuda", "a card", 8 * GIB)
-    assert words.capacity_of(outlooks.Outlook(), card) is None
+    outlook = outlooks.Outlook(state=outlooks.CURRENT, result=forecast("rtx-4090"))
+    aimed = msgspec.structs.replace(outlook, target="rtx-4090")
+    assert capacity_of(aimed, card) == 24 * GIB, "as the list of GPUs has it"
+    unlisted = msgspec.structs.replace(outlook, result=forecast("a-card"))
+    assert capacity_of(unlisted, card) == 8 * GIB, "this machine's own"
+    abroad = msgspec.structs.replace(unlisted, target="a-card")
+    assert capacity_of(abroad, card) is None, "nobody knows it"
+    assert capacity_of(outlooks.Outlook(), card) is None

@@ -118,7 +118,6 @@ async def settled(pilot: Pilot[None], done: Callable[[], bool]) -> None:
     [
         pytest.param((), (), {}, id="empty"),
         pytest.param((), (), {"forecast": True}, id="predicted"),
-        pytest.param((), ("4",), {"forecast": True}, id="peak"),
         pytest.param((), ("4", "m"), {"forecast": True}, id="foretold"),
         pytest.param(("full",), ("r", "2"), {"hold": True, "forecast": True}, id="running"),
         pytest.param(("full",), ("r", "2"), {"forecast": True}, id="done"),
