@@ -108,6 +108,15 @@ class Recorder:
             if isinstance(event, Ended):
                 self._complete(event)
 
+    def foretold(self, peak: Peak) -> None:
+        """Keep what had been predicted of the plan, told only after the burst had started.
+
+        Raises MemwbError when it cannot be written.
+        """
+        with _writing(self.folder):
+            self.summary = msgspec.structs.replace(self.summary, predicted=peak)
+            _write_summary(self.summary)
+
     def close(self) -> None:
         """Give the run up: without an ``Ended`` it counts as interrupted. Idempotent."""
         self._stream.close()

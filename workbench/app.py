@@ -375,6 +375,14 @@ class Workbench(App[None]):
         self._foretold = self.predictor.ran()
         self._pump.start(self.session.plan, self.settings, self._foretold)
 
+    def foretell(self, peak: Peak) -> None:
+        """What was predicted of the running burst has come after its start."""
+        self._foretold = peak
+        if self.live is not None:
+            self.live.predicted = peak
+        if self._pump is not None and self._bursting:
+            self.run_worker(self._pump.foretell(peak), group="foretell")
+
     def tell_engine(self, command: Command) -> None:
         """Send the engine a command. Raises MemwbError when it is gone."""
         if self._pump is not None:

@@ -81,7 +81,12 @@ def export(app: Workbench) -> None:
 
     session = app.session
     lack = library.not_here(session.plan, app.main.plan_panel.device)
-    app.push_screen(ExportScreen(session.plan, app.settings, session.target, lack), exported)
+    known = app.predictor.outlook
+    told = known.result if known.current and known.plan == session.plan else None
+    predicted = (told.target, told.peak) if told is not None else None
+    app.push_screen(
+        ExportScreen(session.plan, app.settings, session.target, lack, predicted), exported
+    )
 
 
 def ask_quit(app: Workbench) -> None:

@@ -13,7 +13,7 @@ from memwb.workbench.trace import Trace, trace_of
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.guard import Baseline, Verdict
-    from memwb.engine.protocol import Device
+    from memwb.engine.protocol import Device, Peak
     from memwb.engine.runs import Summary
     from memwb.workbench.pump import Engine
     from memwb.workbench.settings import Settings
@@ -130,20 +130,32 @@ def not_here(plan: Plan, device: Device | None) -> str:
     return lack(plan, device) if device else ""
 
 
-def script(plan: Plan, settings: Settings, merge: bool = False) -> str:
-    """The text of the plan's train.py, with what was measured of it. Raises MemwbError."""
+def script(
+    plan: Plan, settings: Settings, merge: bool = False, predicted: tuple[str, Peak] | None = None
+) -> str:
+    """The text of the plan's train.py, with what was measured or predicted of it.
+
+    Raises MemwbError.
+    """
     from memwb.engine.script import script as text
-    from memwb.workbench.headless.export import measured
+    from memwb.workbench.headless.export import evidence
 
     model = resolve(plan, settings)
-    return text(plan, model, measured(plan, model), merge)
+    return text(plan, model, evidence(plan, model, predicted), merge)
 
 
-def export(plan: Plan, settings: Settings, folder: str, replace: bool, merge: bool = False) -> Path:
+def export(
+    plan: Plan,
+    settings: Settings,
+    folder: str,
+    replace: bool,
+    merge: bool = False,
+    predicted: tuple[str, Peak] | None = None,
+) -> Path:
     """Write the script and the plan into a folder and return it. Raises MemwbError."""
     from memwb.workbench.headless.export import write
 
-    return write(plan, resolve(plan, settings), Path(folder), replace, merge)
+    return write(plan, resolve(plan, settings), Path(folder), replace, merge, predicted)
 
 
 def first_plan(preset: str, model: str) -> Plan:

@@ -50,6 +50,8 @@ class Predictor:
         self._drawing: Timer | None = None
         self._waited: Plan | None = None
         """The plan that a run has waited long enough for."""
+        self._owed: Plan | None = None
+        """The plan that runs while nothing is known of it yet."""
 
     # Following the plan.
 
@@ -139,6 +141,11 @@ class Predictor:
                 self._drawing = self.app.set_timer(STRIDE, self._draw)
         elif after != before:
             self.show()
+        known = self.local
+        if self._owed is not None and known.current and known.result is not None:
+            if known.plan == self._owed:
+                self.app.foretell(known.result.peak)
+            self._owed = None
         if isinstance(event, Predicted | Unpredicted):
             self.app.predicted()
 
@@ -196,6 +203,9 @@ class Predictor:
         self._waited = None
         if self._changes and not self.outlook.complete and self.outlook.asked:
             self._ask()
-        known = self.local
-        fits = known.plan == self.app.session.plan and known.current and known.result is not None
-        return known.result.peak if fits and known.result is not None else None
+        known, plan = self.local, self.app.session.plan
+        if known.plan == plan and known.current and known.result is not None:
+            self._owed = None
+            return known.result.peak
+        self._owed = plan
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -116,6 +117,14 @@ class Pump:
     def send(self, command: Command) -> None:
         """Any other command."""
         self._engine.send(command)
+
+    async def foretell(self, peak: Peak) -> None:
+        """Keep with the burst what was predicted of it after it had been started."""
+        self._predicted = peak
+        if self._recorder is not None:
+            # Unless it can be written, the run is without it: the burst itself will say so.
+            with contextlib.suppress(MemwbError):
+                await asyncio.to_thread(self._recorder.foretold, peak)
 
     def _give_up(self) -> None:
         if self._recorder is not None:

@@ -116,7 +116,7 @@ def test_run_jsonl_streams_the_events(bursts: Callable[[str], None], capsys: Out
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     kinds = [event["type"] for event in events]
     assert kinds == [
-        *("hello", "ready", "predicted"),
+        *("hello", "ready", "predicted", "all_predicted"),
         *("started", "loaded", "samples", "step", "step", "ended"),
     ]
 

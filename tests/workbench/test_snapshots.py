@@ -62,7 +62,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     # Neither the packages nor the compiler that happen to be here.
     monkeypatch.setattr(technique, "_missing", lambda packages: [])
     monkeypatch.setattr(torch_compile, "unavailable", lambda params, device: "")
-    monkeypatch.setattr(library, "script", lambda plan, settings: SCRIPT)
+    monkeypatch.setattr(library, "script", lambda *args: SCRIPT)
     monkeypatch.setattr(
         library,
         "resolve",
@@ -118,7 +118,6 @@ async def settled(pilot: Pilot[None], done: Callable[[], bool]) -> None:
     [
         pytest.param((), (), {}, id="empty"),
         pytest.param((), (), {"forecast": True}, id="predicted"),
-        pytest.param((), ("4",), {"forecast": True}, id="peak"),
         pytest.param((), ("4", "m"), {"forecast": True}, id="foretold"),
         pytest.param(("full",), ("r", "2"), {"hold": True, "forecast": True}, id="running"),
         pytest.param(("full",), ("r", "2"), {"forecast": True}, id="done"),

@@ -30,7 +30,7 @@ EIGHTHS = " ▁▂▃▄▅▆▇█"
 Cell = tuple[str, Style]
 Code = tuple[int, int, int]
 """Eighths of the lower band, the lower band, the upper band; band −1 is the background."""
-HATCHED = "▒"
+HATCHED = "░"
 """How a cell that is full of one predicted band looks."""
 LETTER = 9
 """In the place of the eighths: the band's letter."""
@@ -127,9 +127,11 @@ def _cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
 def _faint_cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
     """A cell of what is predicted: hatched, its edges in what a hatched colour looks like."""
     eighths, lower, _ = code
+    dim = tuple(_half(colour, ground) for colour in colours)
     if eighths == 8 and lower >= 0:
-        return (HATCHED, _style(colours[lower], ground))
-    return _cell(tuple(_half(colour, ground) for colour in colours), ground, code)
+        back = dim[lower] if dim[lower] != colours[lower] else ground
+        return (HATCHED, _style(colours[lower], back))
+    return _cell(dim, ground, code)
 
 
 @functools.cache

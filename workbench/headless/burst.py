@@ -108,8 +108,6 @@ async def foretell(
                     limit.reschedule(loop.time() + patience)
             elif isinstance(event, Predicted):
                 forecast = forecast._replace(result=event.result)
-                if not question.changes:
-                    return
             elif isinstance(event, Unpredicted):
                 forecast = forecast._replace(failure=event)
                 return
@@ -166,6 +164,8 @@ async def burst(
                 warm = warm or isinstance(event, Ready)
                 if isinstance(event, Started):
                     recorder = record(plan, event, name, predicted)
+                elif isinstance(event, Predicted) and recorder is not None:
+                    recorder.foretold(event.result.peak)  # later than it was waited for
                 elif recorder is not None:
                     recorder.event(event)
                 elif isinstance(event, Problem) and warm:

@@ -12,7 +12,7 @@ from memwb.engine.data import check_data
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, plan_toml, problems
 from memwb.engine.presets import load_plan
-from memwb.engine.protocol import Device
+from memwb.engine.protocol import Device, Peak
 from memwb.engine.runs import list_runs, read_plan
 from memwb.engine.script import script
 from memwb.workbench.headless.devices import assumed
@@ -44,16 +44,24 @@ def not_here(plan: Plan, device: Device) -> str:
     return f"train.py cannot run here, on {device.name} ({lacks})" if found else ""
 
 
-def write(plan: Plan, model: Model, folder: Path, force: bool = False, merge: bool = False) -> Path:
+def write(
+    plan: Plan,
+    model: Model,
+    folder: Path,
+    force: bool = False,
+    merge: bool = False,
+    predicted: tuple[str, Peak] | None = None,
+) -> Path:
     """Write the plan's script and the plan into a folder; returns its absolute path.
 
-    With ``merge`` the script saves one model, its adapters added into the weights. Raises
+    With ``merge`` the script saves one model, its adapters added into the weights; ``predicted``
+    is what stands in its header where nothing was measured. Raises
     MemwbError if they are there already (unless ``force``) or cannot be written.
     """
     # Unlike Path's, this one leaves the ~ of a user there is not.
     folder = Path(os.path.expanduser(folder)).absolute()
     texts = {
-        "train.py": script(plan, model, measured(plan, model), merge),
+        "train.py": script(plan, model, evidence(plan, model, predicted), merge),
         "plan.toml": plan_toml(plan),
     }
     there = [name for name in texts if (folder / name).exists()]
@@ -76,21 +84,32 @@ def write(plan: Plan, model: Model, folder: Path, force: bool = False, merge: bo
     return folder
 
 
-def measured(plan: Plan, model: Model) -> str:
-    """What the newest finished run of this very plan measured, for the script's header."""
+def evidence(plan: Plan, model: Model, predicted: tuple[str, Peak] | None = None) -> str:
+    """What the newest finished run of this very plan measured, for the script's header.
+
+    Where none was, what is predicted: a target and a peak, else that of a run that did not finish.
+    """
     for run in list_runs():
-        if run.outcome != "done" or run.peak is None or run.weights != model.weights:
+        counts = (run.outcome == "done" and run.peak) or (run.predicted and not predicted)
+        if not counts or run.weights != model.weights:
             continue
         try:
             same = read_plan(run.folder) == plan
         except MemwbError:
             continue  # a damaged folder is no evidence
-        if same:
-            where = run.device_name or run.device
-            line = (
-                f"Measured on {run.created[:10]} ({run.device}, {where}): peak "
-                f"{size(run.peak.allocated)} allocated in {run.peak.phase}, "
-                f"{size(run.peak.reserved)} reserved, {size(run.peak.device)} on the device; "
-            )
+        where = run.device_name or run.device
+        if same and run.outcome == "done" and run.peak is not None:
+            line = f"Measured on {run.created[:10]} ({run.device}, {where}): {_figures(run.peak)}; "
             return line + rate(run.tokens_per_second).replace("–", "speed not timed") + "."
+        if same and run.predicted is not None:
+            predicted = (where, run.predicted)
+    if predicted is not None:
+        target, peak = predicted
+        return f"Not measured yet. Predicted for {target}: {_figures(peak)}."
     return ""
+
+
+def _figures(peak: Peak) -> str:
+    line = f"peak {size(peak.allocated)} allocated in {peak.phase}, {size(peak.reserved)} reserved"
+    # On a CPU nothing is predicted beyond tensors.
+    return line if peak.device == peak.allocated else f"{line}, {size(peak.device)} on the device"

@@ -140,6 +140,10 @@ class PlanPanel(Vertical):
         name = self.technique_at_cursor()
         return explain(name, self.plan, self.config, device) if name else None
 
+    def predicted(self) -> str:
+        """What is predicted of toggling the technique at the cursor, in words."""
+        return forecast.toggle_words(self._outlook, self.technique_at_cursor(), self._here)
+
     async def toggle_row(self) -> None:
         """What the space bar does at the cursor."""
         row = self.row
@@ -297,9 +301,8 @@ class PlanPanel(Vertical):
         if self.screen.has_class("-tall"):
             row = self.row
             about = self.query_one("#about", Static)
-            name = self.technique_at_cursor()
-            predicted = forecast.toggle_words(self._outlook, name, self._here)
-            about.update(texts.about_row(row.id if row else "", self.explained(), predicted))
+            told = self.explained(), self.predicted()
+            about.update(texts.about_row(row.id if row else "", *told))
 
     def _toggle(self, name: str) -> None:
         on = name in self.plan.techniques

@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
+from memwb.engine.protocol import Peak
 from memwb.engine.script import adapters_of
 from memwb.workbench import library
 from memwb.workbench.panels.field import Field
@@ -56,9 +57,17 @@ class ExportScreen(ModalScreen[str | None]):
         Binding("enter", "take_folder", "Take the folder", priority=True),
     ]
 
-    def __init__(self, plan: Plan, settings: Settings, target: str, lack: str = "") -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        target: str,
+        lack: str = "",
+        predicted: tuple[str, Peak] | None = None,
+    ) -> None:
         """``lack`` is why the script cannot run on this machine, if it cannot."""
         super().__init__()
+        self._predicted = predicted
         self._lack = f"✗ {lack}" if lack else ""
         self._plan = plan
         self._settings = settings
@@ -95,7 +104,7 @@ class ExportScreen(ModalScreen[str | None]):
     async def _write_script(self) -> None:
         try:
             self._script = await asyncio.to_thread(
-                library.script, self._plan, self._settings, self._merge
+                library.script, self._plan, self._settings, self._merge, self._predicted
             )
         except MemwbError as error:
             self._say(f"✗ {error}", "-bad")
@@ -177,7 +186,13 @@ class ExportScreen(ModalScreen[str | None]):
         sure = self._asked == self._target
         try:
             folder = await asyncio.to_thread(
-                library.export, self._plan, self._settings, self._target, sure, self._merge
+                library.export,
+                self._plan,
+                self._settings,
+                self._target,
+                sure,
+                self._merge,
+                self._predicted,
             )
         except MemwbError as error:
             there = Path(os.path.expanduser(self._target)) / "train.py"

@@ -24,14 +24,18 @@ ABOUT = {
         "The plan",
         "What the next burst does: the model, the workload, and the techniques in their groups. "
         "● is on, ◐ acts because nothing else of its group is chosen, ○ is off, · is not "
-        "available here. Everything is edited in place and can be undone.",
+        "available here. Everything is edited in place and can be undone. At the right of a "
+        "technique: by how much the predicted peak would change if it were switched, on or off "
+        "where it is on. ✓ the plan would fit then, ! it would not any more, … is being "
+        "predicted, ? cannot be.",
     ),
     "memory": (
         "Memory",
         "Bytes alive at every moment of the burst, stacked by category. Weights: parameters and "
         "buffers. Gradients: .grad. Optimizer: its state. Activations: kept from the forward "
         "pass for the backward pass. Temporary: everything else. Only the traced steps are "
-        "drawn; the others run without any tracing and give the speed.",
+        "drawn; the others run without any tracing and give the speed. Hatched or dotted: what is "
+        "predicted of the plan as it stands, phase by phase.",
     ),
     "loss": (
         "Loss",
@@ -45,7 +49,9 @@ ABOUT = {
     "peak": (
         "The peak",
         "The moment of the most allocated bytes. Allocated: live tensors. Reserved: held by the "
-        "allocator. Device: what the driver reports, on a CPU the memory of the burst's process.",
+        "allocator. Device: what the driver reports, on a CPU the memory of the burst's process. "
+        "Predicted: the plan's own script run without data, for the GPU that t chooses. Under "
+        "it which GPUs it fits: ✓ fits, ! tight, ✗ exceeds.",
     ),
     "runs": (
         "The runs",
@@ -69,7 +75,10 @@ OWN_KEYS = {
         ("m", "maximise"),
     ),
     "loss": (("p", "freeze"), ("m", "maximise")),
-    "peak": (("m", "maximise: shows the parts of the peak"),),
+    "peak": (
+        ("m", "maximise: the fit list, the largest tensors, what was assumed"),
+        ("t", "predict for another GPU"),
+    ),
     "runs": (("↑ ↓", "move"), ("↵", "show"), ("c", "mark for comparison")),
 }
 
@@ -107,7 +116,11 @@ class HelpScreen(ModalScreen[None]):
     ]
 
     def __init__(
-        self, panel: str, keymap: dict[str, str], explanation: Explanation | None = None
+        self,
+        panel: str,
+        keymap: dict[str, str],
+        explanation: Explanation | None = None,
+        predicted: str = "",
     ) -> None:
         super().__init__()
         # Every line counts in a small terminal.
@@ -115,6 +128,7 @@ class HelpScreen(ModalScreen[None]):
         self._panel = panel
         self._keymap = keymap
         self._explanation = explanation
+        self._predicted = predicted
 
     def compose(self) -> ComposeResult:
         """The page."""
@@ -126,7 +140,7 @@ class HelpScreen(ModalScreen[None]):
 
     def _page(self, width: int) -> Content:
         if self._explanation is not None:
-            return technique_help(self._explanation, width)
+            return technique_help(self._explanation, width, self._predicted)
         return panel_help(self._panel, self._keymap, width)
 
     def action_scroll_text(self, by: int) -> None:
@@ -143,8 +157,8 @@ def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     return Content("\n").join(lines)
 
 
-def technique_help(explanation: Explanation, width: int) -> Content:
-    """The explanation of a technique as a page."""
+def technique_help(explanation: Explanation, width: int, predicted: str = "") -> Content:
+    """The explanation of a technique as a page, with what is predicted of toggling it."""
     lines: list[Content] = []
     told = sections(explanation)
     column = max(KEYS, *(len(label) + 1 for section in told for label, _ in section.rows))
@@ -153,6 +167,8 @@ def technique_help(explanation: Explanation, width: int) -> Content:
             title = textwrap.fill(section.title, max(16, width), subsequent_indent="  ")
             lines += [Content(), _head(title)]
         lines += [_pair(label, text, width, column) for label, text in section.rows]
+        if predicted and section is told[0]:
+            lines.append(_pair("predicted", predicted, width, column))
     return Content("\n").join(lines)
 
 

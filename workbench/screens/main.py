@@ -297,8 +297,10 @@ class MainScreen(Screen[None]):
         """Explain the technique at the cursor, or the focused panel."""
         from memwb.workbench.screens.help import HelpScreen
 
-        told = self.plan_panel.explained(self.plan_panel.device) if self.panel == "plan" else None
-        self.app.push_screen(HelpScreen(self.panel, self._keymap, told))
+        plan = self.plan_panel
+        told = plan.explained(plan.device) if self.panel == "plan" else None
+        predicted = plan.predicted() if self.panel == "plan" else ""
+        self.app.push_screen(HelpScreen(self.panel, self._keymap, told, predicted))
 
     def on_descendant_focus(self) -> None:
         """The focus decides what the footer says and what a narrow terminal shows."""

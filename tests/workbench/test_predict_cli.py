@@ -1,0 +1,179 @@
+"""``memwb predict``, and what is predicted around ``memwb run``: on the fake engine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memwb.engine.runs import list_runs
+from memwb.workbench.cli import main
+from memwb.workbench.headless import burst
+
+FAKE = Path(__file__).with_name("fake_engine.py")
+Out = pytest.CaptureFixture[str]
+KEYS = ("target", "peak", "timeline", "largest", "fits", "parameters", "seconds")
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Choose how the fake engine answers."""
+
+    def choose(how: str) -> None:
+        monkeypatch.setenv("MEMWB_ENGINE", f"'{sys.executable}' -P '{FAKE}' '{how}'")
+
+    choose("done")
+    return choose
+
+
+def document(out: Out) -> Any:
+    return json.loads(out.readouterr().out)
+
+
+def test_the_text_tells_everything(engine: Any, capsys: Out, home: Path) -> None:
+    assert main(["predict", "tiny-demo", "--target", "rtx-4090", "--changes"]) == 0
+    out, err = capsys.readouterr()
+    for words in (
+        "predicted for rtx-4090",
+        "at its peak, in loss, step 2",
+        "The peak is in the loss.",
+        "step 2, steady",
+        "aten.mm",
+        "4 × 4",
+        "rtx-4070  exceeds",
+        "10 B too little",
+        "lora on  +10 B",
+        "no such luck",
+        "note: Made up.",
+    ):
+        assert words in out, words
+    assert "engine ready" in err
+    assert not (home / "runs").exists(), "nothing has run"
+
+
+def test_the_document_has_the_documented_shape(engine: Any, capsys: Out) -> None:
+    assert main(["predict", "tiny-demo", "--json"]) == 0
+    found = document(capsys)
+    assert set(KEYS) <= found.keys() and "changes" not in found
+    assert found["target"] == "cpu"
+    assert set(found["peak"]) == {"allocated", "reserved", "device", "phase", "categories"}
+    assert set(found["timeline"][0]) == {"phase", "step", "allocated", "categories"}
+    largest = {"bytes", "category", "module", "op", "shape", "dtype"}
+    assert largest <= found["largest"][0].keys()
+    assert set(found["fits"][0]) == {"gpu", "capacity", "verdict", "free"}
+    assert found["parameters"] == {"total": 1000, "trainable": 1000}
+    assert main(["predict", "tiny-demo", "--json", "--changes"]) == 0
+    assert [change["technique"] for change in document(capsys)["changes"]] == ["lora", "sgd"]
+
+
+@pytest.mark.parametrize("how", ["unpredicted", "dies predicting"])
+def test_what_cannot_be_predicted_is_told(engine: Any, capsys: Out, how: str) -> None:
+    engine(how)
+    code = main(["predict", "tiny-demo", "--json"])
+    err = capsys.readouterr().err
+    assert code == (2 if how == "unpredicted" else 1)
+    assert "lora: why" in err if code == 2 else "died" in err
+    assert "Traceback" not in err
+
+
+def test_the_exit_code_can_tell_that_it_exceeds(engine: Any, capsys: Out) -> None:
+    engine("exceeds")
+    assert main(["predict", "tiny-demo"]) == 0
+    assert main(["predict", "tiny-demo", "--fail-if-exceeds"]) == 3
+    engine("done")
+    assert main(["predict", "tiny-demo", "--fail-if-exceeds"]) == 0
+
+
+def test_a_run_keeps_what_was_predicted_and_tells_both(engine: Any, capsys: Out) -> None:
+    assert main(["run", "tiny-demo"]) == 0
+    out, err = capsys.readouterr()
+    assert "predicted: 100 B allocated in loss" in err
+    assert out.split("allocated", 1)[1].split()[:5] == ["110", "B", "100", "B", "1.100"]
+    assert [run.predicted.allocated for run in list_runs() if run.predicted] == [100]
+    assert main(["runs", "show", "1"]) == 0
+    assert "1.100" in capsys.readouterr().out
+    assert main(["run", "tiny-demo", "-o", "lora=on"]) == 0
+    capsys.readouterr()
+    assert main(["runs", "compare", "1", "2"]) == 0
+    assert "measured / predicted" in capsys.readouterr().out
+    assert main(["runs", "compare", "1", "2", "--json"]) == 0
+    assert document(capsys)["predicted"] == [100, 100, 0]
+
+
+@pytest.mark.parametrize("how", ["unpredicted", "no answer"])
+def test_a_run_does_not_need_a_prediction(
+    engine: Any, capsys: Out, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(burst, "PATIENCE", 0.1)
+    monkeypatch.setattr("memwb.workbench.headless.run.PATIENCE", 0.1)
+    engine(how)
+    assert main(["run", "tiny-demo", "--json"]) == 0
+    assert document(capsys)["predicted"] is None
+
+
+class Terminal:
+    """A standard input on which somebody answers."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        self.asked += 1
+        return self.answer + "\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "runs"), [("n", [], 0), ("", [], 0), ("y", [], 1), ("n", ["--yes"], 1)]
+)
+def test_a_plan_that_will_not_fit_is_asked_about_on_a_terminal(
+    engine: Any,
+    capsys: Out,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    words: list[str],
+    runs: int,
+) -> None:
+    engine("exceeds")
+    terminal = Terminal(answer)
+    monkeypatch.setattr("sys.stdin", terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["run", "tiny-demo", *words]) == (0 if runs else 130)
+    err = capsys.readouterr().err
+    assert "predicted 32.0 GiB, this machine has 16.0 GiB" in err
+    assert len(list_runs()) == runs
+    assert terminal.asked == (0 if words else 1)
+
+
+def test_without_a_terminal_it_is_warned_of_and_runs(engine: Any, capsys: Out) -> None:
+    engine("exceeds")
+    assert main(["run", "tiny-demo"]) == 0
+    assert "warning: predicted 32.0 GiB" in capsys.readouterr().err
+    assert len(list_runs()) == 1
+
+
+def test_an_exported_script_says_what_was_predicted_of_a_run_that_failed(
+    engine: Any, capsys: Out, tmp_path: Path
+) -> None:
+    engine("oom")
+    assert main(["run", "tiny-demo"]) == 3
+    assert main(["export", "tiny-demo", str(tmp_path / "out")]) == 0
+    script = (tmp_path / "out" / "train.py").read_text()
+    assert "Not measured yet. Predicted for a test's CPU: peak 100 B allocated" in script
+
+
+def test_runs_of_before_still_load(engine: Any, capsys: Out, home: Path) -> None:
+    assert main(["run", "tiny-demo"]) == 0
+    file = home / "runs" / "0001" / "summary.json"
+    data = json.loads(file.read_text())
+    for before in ({"predicted": None}, {}):
+        data.pop("predicted", None)
+        file.write_text(json.dumps(data | before))
+        assert [run.outcome for run in list_runs()] == ["done"]

@@ -1,0 +1,387 @@
+"""Predictions in the workbench: asked on every edit, shown, held against what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from memwb.engine.plan import Plan, override
+from memwb.engine.prediction import Fit
+from memwb.engine.protocol import (
+    AllPredicted,
+    Device,
+    Event,
+    Predict,
+    Predicted,
+    Start,
+    Stop,
+    Toggled,
+    Unpredicted,
+)
+from memwb.engine.runs import list_runs
+from memwb.workbench import outlook as outlooks
+from memwb.workbench import predictor
+from memwb.workbench.foresight import capacity_of
+from memwb.workbench.panels import forecast as words
+from memwb.workbench.screens.ask import AskScreen
+
+SIZE = (120, 40)
+GIB = 2**30
+
+
+def plan_of(*overrides: str) -> Plan:
+    plan = Plan(model="tiny")
+    for text in overrides:
+        plan = override(plan, text)
+    return plan
+
+
+def beside(app: Any, name: str) -> str:
+    spans = app.main.plan_panel.rows._beside.get(f"technique:{name}", ())
+    return "".join(text for text, _ in spans)
+
+
+def looks(app: Any, name: str) -> list[str]:
+    return [style for _, style in app.main.plan_panel.rows._beside.get(f"technique:{name}", ())]
+
+
+def silent(question: Predict) -> Sequence[Event]:
+    return []
+
+
+async def test_every_edit_is_predicted_once(bench: Any, waiting: Any, forecast: Any) -> None:
+    app = bench(plan=plan_of(), forecast=forecast())
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        assert [question.changes for question in app.scripted.questions] == [True]
+        app.main.plan_panel.rows.select("technique:lora")
+        # Three edits in a row: the last one is what is asked about.
+        await pilot.press("space", "space", "space")
+        assert app.predictor.outlook.state == outlooks.WAITING
+        assert app.main.peak.text.splitlines()[1].endswith("…")
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        assert len(app.scripted.questions) == 2
+        first, second = app.scripted.questions
+        assert "lora" in second.plan["techniques"] and first.prediction != second.prediction
+        await pilot.press("down")
+        assert len(app.scripted.questions) == 2, "moving about is no edit"
+
+
+async def test_answers_to_earlier_questions_are_dropped(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    app = bench(plan=plan_of(), forecast=silent)
+    old, new = forecast(base=GIB), forecast()
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: len(app.scripted.questions) == 1)
+        app.change_plan(plan_of("lora=on"))
+        await waiting(pilot, lambda: len(app.scripted.questions) == 2)
+        first, second = (question.prediction for question in app.scripted.questions)
+        app.scripted.emit(Predicted(first, old), AllPredicted(first, 1.0))
+        app.scripted.emit(Predicted(second, new))
+        await waiting(pilot, lambda: app.predictor.outlook.current)
+        assert app.predictor.outlook.result == new and not app.predictor.outlook.complete
+
+
+async def test_a_plan_with_problems_is_not_asked_about(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    app = bench(plan=plan_of(), forecast=forecast())
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        app.change_plan(plan_of("techniques.quantize_4bit={}"))
+        await waiting(pilot, lambda: app.main.plan_panel.found)
+        await pilot.pause(predictor.DELAY + 0.1)
+        assert len(app.scripted.questions) == 1
+        assert app.predictor.outlook.state == outlooks.PROBLEMS
+        assert "plan has problems" in app.main.peak.text
+        assert looks(app, "bf16")[0] == "old", "what stands there is of the plan before"
+        await pilot.press("u")
+        await waiting(pilot, lambda: app.predictor.outlook.current)
+        assert "plan has problems" not in app.main.peak.text
+
+
+@pytest.mark.parametrize("size", [(120, 40), (200, 50)])
+async def test_the_peak_panel_tells_predicted_beside_measured(
+    bench: Any, waiting: Any, forecast: Any, size: tuple[int, int]
+) -> None:
+    result = forecast()
+    app = bench("full", plan=plan_of(), forecast=result)
+    async with app.run_test(size=size) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        head, predicted, measured, *rest = app.main.peak.text.splitlines()
+        assert len(head.split()) == 9 and predicted.split()[1] == "75.1"
+        assert measured.split() == ["measured", "not", "yet", "measured"]
+        assert rest[0] == result.words[0] and "✓ rtx-2060-6gb 6" in rest[1]
+        assert app.main.peak.border_title == "4 Peak · predicted for cpu"
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        assert app.recorded[0].predicted == result.peak
+        _, _, measured, ratio, *_ = app.main.peak.text.splitlines()
+        assert measured.split()[1] == "76.0"
+        assert ratio.startswith("#1 measured 1.012 × predicted 75.1 MiB")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_maximised_the_peak_panel_tells_everything(
+    bench: Any, waiting: Any, forecast: Any, size: tuple[int, int]
+) -> None:
+    result = forecast()
+    app = bench(plan=plan_of(), forecast=result)
+    async with app.run_test(size=size) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        await pilot.press("4", *(() if size[0] < 100 else ("m",)))
+        await pilot.pause()
+        text = " ".join(app.main.peak.text.split())
+        for told in (*result.words, *result.notes, *(fit.gpu for fit in result.fits)):
+            assert told in text
+        for large in result.largest:
+            assert large.op in text and "×".join(map(str, large.shape)) in text
+
+
+async def test_a_small_terminal_tells_the_most_useful_line_with_the_plan(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    app = bench(plan=plan_of(), forecast=forecast("rtx-4080"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        line = str(app.main.plan_panel.border_subtitle)
+        assert line.startswith("predicted 75.1 MiB · ✓ fits rtx-4080 · peak in backward: fp32")
+
+
+async def test_what_each_toggle_would_change_stands_beside_it(
+    bench: Any, waiting: Any, forecast: Any, changes: Any
+) -> None:
+    result = forecast("rtx-4070")
+    peak = result.peak
+    tight = Fit("rtx-4070", peak.allocated + peak.device - peak.reserved, "tight", 0)
+    result = msgspec.structs.replace(result, fits=(tight, *result.fits))
+    told = {change.technique: change for change in changes(result)}
+
+    def answer(question: Predict) -> Sequence[Event]:
+        name = question.prediction
+        return [Predicted(name, result), *(Toggled(name, told[key]) for key in ("lora", "packing"))]
+
+    app = bench(plan=plan_of(), forecast=answer)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: "MiB" in beside(app, "packing"))
+        assert beside(app, "lora").strip().startswith("\N{MINUS SIGN}")
+        assert looks(app, "lora")[0] == "saves"
+        assert beside(app, "packing").strip().startswith("+")
+        assert beside(app, "packing").endswith(" ! "), "it would not fit any more"
+        assert beside(app, "bf16").strip() == "…", "not told yet"
+        name = app.scripted.questions[-1].prediction
+        app.scripted.emit(Toggled(name, told["torch_compile"]), Toggled(name, told["sgd"]))
+        app.scripted.emit(AllPredicted(name, 1.0))
+        await waiting(pilot, lambda: beside(app, "torch_compile").strip() == "?")
+        assert beside(app, "bf16") == "", "it never will be"
+        reason = words.toggle_words(app.predictor.outlook, "torch_compile", app.device)
+        assert told["torch_compile"].reason in reason
+
+
+async def test_a_toggle_that_makes_the_plan_fit_is_marked(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    result = forecast("rtx-4070")
+    small = Fit("rtx-4070", result.fits[1].capacity // 1000, "exceeds", -1)
+    need = result.peak.allocated + result.peak.device - result.peak.reserved
+    small = msgspec.structs.replace(small, capacity=need - 1)
+    app = bench(plan=plan_of(), forecast=msgspec.structs.replace(result, fits=(small,)))
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete and beside(app, "lora"))
+        await waiting(pilot, lambda: beside(app, "lora").endswith(" ✓ "))
+        assert not beside(app, "packing").strip().endswith(("✓", "!"))
+
+
+async def test_the_reason_is_told_where_the_technique_is_explained(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    app = bench(plan=plan_of(), forecast=forecast())
+    async with app.run_test(size=(200, 50)) as pilot:
+        await waiting(pilot, lambda: beside(app, "torch_compile").strip() == "?")
+        app.main.plan_panel.rows.select("technique:torch_compile")
+        await pilot.pause()
+        about = str(app.main.plan_panel.query_one("#about").render())
+        assert "compiled code allocates past the dispatcher" in about
+        app.main.plan_panel.rows.select("technique:lora")
+        await pilot.pause()
+        assert "turning it on" in str(app.main.plan_panel.query_one("#about").render())
+
+
+async def test_the_chart_shows_what_is_predicted_alone_and_then_behind(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    result = forecast()
+    app = bench("full", plan=plan_of(), forecast=result)
+    async with app.run_test(size=SIZE) as pilot:
+        chart = app.main.memory.chart
+        await waiting(pilot, lambda: chart.display and any(chart.columns))
+        assert chart.foretold and not chart.foreseen
+        assert app.main.memory.border_title == "2 Memory · predicted"
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        assert not chart.foretold and len(chart.foreseen) == len(result.timeline)
+        assert chart.predicted == result.peak.allocated
+        assert app.main.memory.border_title.startswith("2 Memory · #1 · dotted: predicted")
+        assert chart.canvas._outline
+
+
+async def test_another_target_is_chosen_kept_and_predicted(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    def answer(question: Predict) -> Sequence[Event]:
+        name = question.prediction
+        return [Predicted(name, forecast(question.target or "cpu")), AllPredicted(name, 0.1)]
+
+    app = bench(plan=plan_of(), forecast=answer)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        await pilot.press("t")
+        await waiting(pilot, lambda: app.screen is not app.main)
+        rows = app.screen.query_one("Rows")
+        assert rows.current.id == "here"
+        assert rows.select("rtx-4090")
+        await pilot.press("enter")
+        await waiting(pilot, lambda: "rtx-4090" in app.main.peak.border_title)
+        assert app.scripted.questions[-1].target == "rtx-4090"
+    again = bench(plan=plan_of(), forecast=answer)
+    async with again.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: again.predictor.outlook.complete)
+        assert again.scripted.questions[0].target == "rtx-4090"
+
+
+def too_large(forecast: Callable[..., Any]) -> Any:
+    return forecast(base=91 * GIB)
+
+
+@pytest.mark.parametrize("sure", [True, False])
+async def test_a_plan_that_will_not_fit_is_asked_about(
+    bench: Any, waiting: Any, forecast: Any, sure: bool
+) -> None:
+    app = bench("full", plan=plan_of(), forecast=too_large(forecast))
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        text = app.screen._text.plain
+        assert "Predicted 91.1 GiB, this machine has 16.0 GiB" in text
+        assert "would save the most" in text and "amp bf16" in text
+        assert not app.scripted.commands
+        await pilot.press("y" if sure else "n")
+        await waiting(pilot, lambda: app.screen is app.main)
+        if sure:
+            await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        else:
+            assert not app.scripted.commands and app.engine_state == "ready"
+
+
+async def test_space_then_r_waits_a_moment_for_what_is_predicted(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    def answer(question: Predict) -> Sequence[Event]:
+        large = "lora" in question.plan.get("techniques", {})
+        result = too_large(forecast) if large else forecast()
+        return [Predicted(question.prediction, result), AllPredicted(question.prediction, 0.1)]
+
+    app = bench("full", plan=plan_of(), forecast=answer)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        app.main.plan_panel.rows.select("technique:lora")
+        await pilot.press("space", "r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert not app.scripted.commands
+
+
+async def test_no_run_waits_long_for_a_prediction(
+    bench: Any, waiting: Any, forecast: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "PATIENCE", 0.1)
+    app = bench("full", plan=plan_of(), forecast=silent, hold=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live and app.live.steps)
+        assert isinstance(app.scripted.commands[0], Start)
+        # It comes while the burst runs, and is kept with it all the same.
+        result = forecast()
+        app.scripted.emit(Predicted(app.scripted.questions[-1].prediction, result))
+        await waiting(pilot, lambda: app.live.predicted == result.peak)
+        await pilot.press("s")
+        await waiting(pilot, lambda: [run.outcome for run in list_runs()] == ["stopped"])
+        assert isinstance(app.scripted.commands[-1], Stop)
+        assert list_runs()[0].predicted == result.peak
+
+
+async def test_s_takes_back_a_run_that_waits(bench: Any, waiting: Any) -> None:
+    app = bench("full", plan=plan_of(), forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r", "s")
+        await pilot.pause(predictor.PATIENCE + 0.2)
+        assert not app.scripted.commands
+
+
+async def test_changes_rest_while_a_burst_is_timed(bench: Any, waiting: Any, forecast: Any) -> None:
+    def answer(question: Predict) -> Sequence[Event]:
+        told = [Predicted(question.prediction, forecast())]
+        done = len(app.scripted.questions) > 2
+        return [*told, AllPredicted(question.prediction, 1.0)] if done else told
+
+    app = bench("full", plan=plan_of(), forecast=answer)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.current)
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        assert [each.changes for each in app.scripted.questions] == [True, False, True]
+
+
+async def test_another_target_does_not_decide_what_runs_here(
+    bench: Any, waiting: Any, forecast: Any, home: Any
+) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text('target = "rtx-4090"\n')
+
+    def answer(question: Predict) -> Sequence[Event]:
+        abroad = question.target == "rtx-4090"
+        result = forecast("rtx-4090", base=91 * GIB) if abroad else forecast()
+        return [Predicted(question.prediction, result), AllPredicted(question.prediction, 0.1)]
+
+    app = bench("full", plan=plan_of(), forecast=answer)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        assert app.recorded[0].predicted == forecast().peak
+        assert [each.target for each in app.scripted.questions] == ["rtx-4090", ""]
+        assert app.main.peak.border_title.endswith("predicted for rtx-4090")
+
+
+async def test_what_cannot_be_predicted_says_why(bench: Any, waiting: Any) -> None:
+    def answer(question: Predict) -> Sequence[Event]:
+        return [
+            Unpredicted(question.prediction, "It cannot be predicted", "galore: reads data"),
+            AllPredicted(question.prediction, 0.1),
+        ]
+
+    app = bench("full", plan=plan_of(), forecast=answer)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: "galore: reads data" in app.main.peak.text)
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        assert app.recorded[0].predicted is None
+
+
+def test_a_capacity_is_that_of_the_target(forecast: Any) -> None:
+    card = Device("cuda", "a card", 8 * GIB)
+    outlook = outlooks.Outlook(state=outlooks.CURRENT, result=forecast("rtx-4090"))
+    aimed = msgspec.structs.replace(outlook, target="rtx-4090")
+    assert capacity_of(aimed, card) == 24 * GIB, "as the list of GPUs has it"
+    unlisted = msgspec.structs.replace(outlook, result=forecast("a-card"))
+    assert capacity_of(unlisted, card) == 8 * GIB, "this machine's own"
+    abroad = msgspec.structs.replace(unlisted, target="a-card")
+    assert capacity_of(abroad, card) is None, "nobody knows it"
+    assert capacity_of(outlooks.Outlook(), card) is None
