@@ -301,44 +301,58 @@ def _play(
     names: _Names,
 ) -> Stream | None:
     """The moments in their order, each done to the storage that it is meant for."""
+    origins = [stream.births.get(storage) for storage in long.storages]
+    kinds, own_layers, own_sizes = long.kinds, long.layers.tolist(), long.sizes.tolist()
     tokens = _births_of(long)
-    moments: list[Moment] = []
+    # By token the storages that live, by name what is left of each.
+    living: list[list[int]] = [[] for _ in range(max(tokens, default=0) + 1)]
+    left = [0]
     births: dict[int, Birth] = {}
-    living: dict[int, list[int]] = {}
-    left: dict[int, int] = {}
     made: dict[tuple[int, int, int], Birth | None] = {}
-    origins = stream.moments
-    for time, (at, rank, size, layer) in enumerate(zip(order, ranks, sizes, layers, strict=True)):
-        kind = long.kinds[at]
-        origin = origins[at]
-        if kind == _MARK:
-            moments.append(Moment(time, origin.step, origin.phase, -1, 0))
-            continue
-        alike = living.setdefault(tokens[at], [])
+    touched: list[int] = []
+    changes: list[int] = []
+    for at, rank, size, layer in zip(order, ranks, sizes, layers, strict=True):
+        kind = kinds[at]
         if kind == _BIRTH:
-            name = len(births) + 1
-            key = (at, layer, size)
-            if key not in made:
-                made[key] = _birth(at, layer, size, long, stream, names)
-            birth = made[key]
-            if birth is None or size <= 0:
+            name = len(left)
+            birth = origins[at]
+            if layer != own_layers[at] or size != own_sizes[at]:
+                key = (at, layer, size)
+                if key not in made:
+                    made[key] = _birth(at, layer, size, long, stream, names)
+                birth = made[key]
+            if birth is None or size < 0:
                 return None
             births[name] = birth
-            left[name] = size
-            alike.append(name)
+            left.append(size)
+            living[tokens[at]].append(name)
+        elif kind == _MARK:
+            name = -1
         else:
+            alike = living[tokens[at]]
             if not 0 <= rank < len(alike):
                 return None
             name = alike[-1 - rank]
             if kind == _FREE:
-                size = -left.pop(name)
+                size = -left[name]
                 del alike[-1 - rank]
             else:
                 left[name] += size
                 if left[name] <= 0:
                     return None
-        moments.append(Moment(time, origin.step, origin.phase, name, size))
-    return Stream(moments, births)
+        touched.append(name)
+        changes.append(size)
+    steps = [moment.step for moment in stream.moments]
+    phases = [moment.phase for moment in stream.moments]
+    rows = map(
+        Moment,
+        range(len(order)),
+        map(steps.__getitem__, order),
+        map(phases.__getitem__, order),
+        touched,
+        changes,
+    )
+    return Stream(list(rows), births)
 
 
 def _births_of(long: _Events) -> list[int]:

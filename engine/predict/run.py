@@ -52,6 +52,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     text = script.script(plan, model)
     meter = MetaMeter(target.scratch, Place.TARGET if target.kind == "cpu" else Place.HOST)
     found = _Found(meter)
+    _forget()
     every = [_period(name, params) for name, params in active(plan).items()]
     device = Device(target.kind, target.name, target.capacity)
     argv = ["--device", target.kind, *(["--trust-remote-code"] if trust_remote_code else [])]
@@ -181,6 +182,16 @@ def _instead(
         "train": train,
     }
     return {**_twins(plan, own), **own}
+
+
+def _forget() -> None:
+    """Have every run make what a library makes once a process.
+
+    bitsandbytes keeps the map of its nested quantization (bitsandbytes/functional.py).
+    """
+    functional = sys.modules.get("bitsandbytes.functional")
+    if functional is not None:
+        vars(functional).get("name2qmap", {}).clear()
 
 
 def _period(technique: str, params: Any) -> int:
