@@ -1,3 +1,1 @@
-"""What a plan will need, told without running it: the plan's own script on the meta device."""
-
-from memwb.engine.predict.predictor import predict as predict
+"""What a plan will need, told without running it: see predictor.py. Imports torch."""

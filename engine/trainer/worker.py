@@ -142,7 +142,7 @@ def _predict(job: Job, folder: str, pipe: int) -> int:
 
 def _result(job: Job) -> Answer:
     try:
-        from memwb.engine.predict import predict
+        from memwb.engine.predict.predictor import predict
         from memwb.engine.predict.cache import Kept, keep
 
         result = predict(job.plan, job.target, trust_remote_code=job.trust_remote_code)
