@@ -119,7 +119,9 @@ def alike(one: Stream, other: Stream) -> bool:
     return True
 
 
-def cases(models: Sequence[str], plans: Sequence[str], length: int) -> Iterator[tuple[str, str, Plan]]:
+def cases(
+    models: Sequence[str], plans: Sequence[str], length: int
+) -> Iterator[tuple[str, str, Plan]]:
     """Each model with each plan that goes with it."""
     for model in models:
         workload = {"batch_size": 1, "sequence_length": length, "steps": 2}

@@ -142,8 +142,8 @@ def _predict(job: Job, folder: str, pipe: int) -> int:
 
 def _result(job: Job) -> Answer:
     try:
-        from memwb.engine.predict.predictor import predict
         from memwb.engine.predict.cache import Kept, keep
+        from memwb.engine.predict.predictor import predict
 
         result = predict(job.plan, job.target, trust_remote_code=job.trust_remote_code)
     except CannotPredict as error:
