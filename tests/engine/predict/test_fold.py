@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +11,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from memwb.engine.plan import override, plan_from
+from memwb.engine.predict import layers
 from memwb.engine.predict.fold import fold
-from memwb.engine.predict.layers import depths
 from memwb.engine.predict.stream import Birth, Stream
+from memwb.engine.trainer.server import PRELOADED
 from memwb.engine.trainer.trace import ACTIVATIONS, GRADIENTS, OPTIMIZER, TEMPORARY, WEIGHTS, Moment
 
 
@@ -79,7 +82,7 @@ class Tape:
 SIZES = (64, 64, 96, 8)
 
 
-def trained(layers: int, rounds: int = 1, first: bool = False, kinds: int = 1) -> Stream:
+def trained(count: int, rounds: int = 1, first: bool = False, kinds: int = 1) -> Stream:
     """What two steps of training do, in small.
 
     Weights; gradient accumulation over ``rounds``; a clipped norm in one tensor; an optimizer
@@ -87,7 +90,7 @@ def trained(layers: int, rounds: int = 1, first: bool = False, kinds: int = 1) -
     ``first`` first to last too. Layers are of ``kinds`` sizes, in turns.
     """
     tape = Tape()
-    places = [("embed", 0), *((f"layers.{n}", n % kinds) for n in range(layers)), ("head", 0)]
+    places = [("embed", 0), *((f"layers.{n}", n % kinds) for n in range(count)), ("head", 0)]
     weights = [(place, kind, part) for place, kind in places for part in range(len(SIZES))]
     tape.mark(0, "load")
     for place, kind, part in weights:
@@ -129,27 +132,27 @@ def trained(layers: int, rounds: int = 1, first: bool = False, kinds: int = 1) -
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("depth", [3, 4, 5, 20])
 def test_like_layers(rounds: int, first: bool, depth: int) -> None:
-    made = [trained(layers, rounds, first) for layers in (3, 4, depth)]
+    made = [trained(count, rounds, first) for count in (3, 4, depth)]
     assert done(fold(made[0], made[1], depth, 3, 4)) == done(made[2])
 
 
 @pytest.mark.parametrize("depth", [11, 23])
 @pytest.mark.parametrize("kinds", [2, 3])
 def test_layers_in_turns(kinds: int, depth: int) -> None:
-    found = depths(depth + 20, kinds)
+    found = layers.depths(depth + 20, kinds)
     assert found is not None
     short, long = found
     depth = short + kinds * depth
-    made = [trained(layers, kinds=kinds) for layers in (short, long, depth)]
+    made = [trained(count, kinds=kinds) for count in (short, long, depth)]
     assert done(fold(made[0], made[1], depth, short, long)) == done(made[2])
 
 
 def test_a_storage_that_grows() -> None:
-    def made(layers: int) -> Stream:
+    def made(count: int) -> Stream:
         tape = Tape()
         tape.mark(1, "forward")
         whole = tape.take(TEMPORARY, "empty", 8)
-        for _ in range(layers):
+        for _ in range(count):
             part = tape.take(TEMPORARY, "mm", 4)
             tape.grow(whole, 32)
             tape.drop(part)
@@ -196,12 +199,12 @@ def test_fewer_moments_with_more_layers() -> None:
 def test_a_size_that_grows_both_ways() -> None:
     """A square of as many rows and columns as there are layers does not grow evenly."""
 
-    def made(layers: int) -> Stream:
+    def made(count: int) -> Stream:
         tape = Tape()
         tape.mark(1, "forward")
-        for _ in range(layers):
+        for _ in range(count):
             tape.take(ACTIVATIONS, "mm", 7)
-        tape.take(TEMPORARY, "mm", layers, layers, size=4 * layers**2)
+        tape.take(TEMPORARY, "mm", count, count, size=4 * count**2)
         return tape.stream()
 
     assert fold(made(3), made(4), 9, 3, 4) is None
@@ -210,12 +213,12 @@ def test_a_size_that_grows_both_ways() -> None:
 def test_an_order_that_does_not_go_on() -> None:
     """With a layer more another storage goes first: who would it be with many more?"""
 
-    def made(layers: int) -> Stream:
+    def made(count: int) -> Stream:
         tape = Tape()
         tape.mark(1, "forward")
-        kept = [tape.take(ACTIVATIONS, "mm", 7) for _ in range(layers)]
+        kept = [tape.take(ACTIVATIONS, "mm", 7) for _ in range(count)]
         tape.mark(1, "backward")
-        tape.drop(kept.pop(0 if layers == 3 else 3))
+        tape.drop(kept.pop(0 if count == 3 else 3))
         tape.take(TEMPORARY, "add", 5)
         tape.drop(*kept)
         return tape.stream()
@@ -225,35 +228,55 @@ def test_an_order_that_does_not_go_on() -> None:
 
 CHECKPOINTING = "activation_checkpointing"
 PLANS = {
-    "llama": ["workload.gradient_accumulation=2"],
-    "qwen2": ["lora=on"],
-    "qwen3": [f"{CHECKPOINTING}=on"],
-    "mistral": [f"{CHECKPOINTING}=on", f"{CHECKPOINTING}.every=2"],
-    "gemma2": ["optimizer_in_backward=on"],
-    "gemma3": ["chunked_cross_entropy=on", "chunked_cross_entropy.chunk_size=8"],
-    "phi3": [f"{CHECKPOINTING}=on", f"{CHECKPOINTING}.mode=submodule"],
-    "gpt2": ["sgd=on"],
-    "gpt_bigcode": ["gradient_clipping=on"],
+    "llama": ("rtx-4090", ["lora=on", "quantize_4bit=on", f"{CHECKPOINTING}=on"]),
+    "qwen2": ("cpu", ["lora=on"]),
+    "qwen3": ("cpu", ["workload.gradient_accumulation=2"]),
+    "mistral": ("rtx-4090", [f"{CHECKPOINTING}=on", f"{CHECKPOINTING}.every=2"]),
+    "gemma2": ("cpu", ["chunked_cross_entropy=on", "chunked_cross_entropy.chunk_size=8"]),
+    "gemma3": ("rtx-4090", ["optimizer_in_backward=on"]),
+    "phi3": ("cpu", [f"{CHECKPOINTING}=on", f"{CHECKPOINTING}.mode=submodule"]),
+    "gpt2": ("cpu", ["sgd=on"]),
+    "gpt_bigcode": ("rtx-4090", ["gradient_clipping=on"]),
 }
-EVERY = {"mistral": 2, "gemma2": 2, "gemma3": 2}
-"""Periods of the layers: of checkpointing, and of sliding windows."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries() -> None:
+    """As in the engine's server: imported before anything is pretended."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    # A trace collects garbage often, and need not look at what the imports made.
+    gc.collect()
+    gc.freeze()
 
 
 def test_the_script_itself(
-    family: str, families: dict[str, dict[str, Any]], tmp_path: Path
+    family: str,
+    families: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each family with another technique: every moment is that of the trace of all layers."""
-    from memwb.engine.predict.run import traced
-    from memwb.engine.predict.targets import cpu
+    """Each family with other techniques: every moment is that of the trace of all layers."""
+    from memwb.engine.predict.run import ALL, LONG, SHORT, traced
+    from memwb.engine.predict.targets import target_named
 
-    period = EVERY.get(family, 1)
-    short, long, depth = (3, 4, 7) if period == 1 else (4, 6, 10)
-    config = {**families[family], "layer_types": None, "sliding_window_pattern": 2}
-    config["n_layer" if "n_layer" in config else "num_hidden_layers"] = depth
+    # So few layers are not worth folding, and are enough to see that it is right.
+    monkeypatch.setattr(layers, "FIXED", -100)
+    period = 2 if family in ("mistral", "gemma2") else 1
+    config = {**families[family], "layer_types": None, "sliding_window_pattern": 1}
+    if family != "gemma3":
+        del config["sliding_window_pattern"]
+    config["n_layer" if "n_layer" in config else "num_hidden_layers"] = (
+        3 * period + 2 if period > 1 else 6
+    )
     (tmp_path / "config.json").write_text(json.dumps(config))
     workload = {"batch_size": 1, "sequence_length": 24, "steps": 2}
     plan = plan_from({"model": str(tmp_path), "workload": workload})
-    for text in PLANS[family]:
+    target, edits = PLANS[family]
+    for text in edits:
         plan = override(plan, text)
-    few, more, full = (traced(plan, cpu(), layers).stream for layers in (short, long, 0))
-    assert done(fold(few, more, depth, short, long)) == done(full)
+    few, more, full = (traced(plan, target_named(target), take) for take in (SHORT, LONG, ALL))
+    assert full.depths is not None
+    assert full.depths[1] - full.depths[0] == period
+    folded = fold(few.stream, more.stream, full.layers, *full.depths)
+    assert done(folded) == done(full.stream)
