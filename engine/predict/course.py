@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from memwb.engine.memory import CATEGORIES
 from memwb.engine.predict.allocator import replay
-from memwb.engine.predict.settings import rounded
+from memwb.engine.predict.settings import Settings, rounded
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
-from memwb.engine.trainer.trace import TEMPORARY, Row
+from memwb.engine.trainer.trace import TEMPORARY, Moment, Row
+
+Totals = Any
+"""A numpy array of int64, [moments, categories]: bytes after each moment."""
 
 
 class Course(NamedTuple):
     """Memory after each moment of a stream. Bytes."""
 
-    rows: list[Row]
-    """Allocated by category. Times count moments."""
+    moments: list[Moment]
+    totals: Totals
     peak: int
-    """Index of the first row of the most allocated bytes."""
+    """Index of the first moment of the most allocated bytes."""
     reserved: int
     """The most that the allocator held; what is allocated at the peak where nothing is cached."""
     unsplit: int
     """Of the peak's bytes: what the allocator handed out beyond the requests, rounded up."""
+
+    def row(self, index: int) -> Row:
+        """Memory after one moment, as a trace has it. Times count moments."""
+        moment = self.moments[index]
+        totals = tuple(int(value) for value in self.totals[index])
+        return Row(float(index), moment.step, moment.phase, totals)
 
 
 def course_of(stream: Stream, target: Target) -> Course:
@@ -32,38 +43,55 @@ def course_of(stream: Stream, target: Target) -> Course:
     caching allocator; what it hands out in blocks that were not worth splitting counts as
     temporary, as it does for the meter of bursts.
     """
-    cuda = target.kind == "cuda"
-    settings = target.allocator
-    births = stream.births
+    moments, births = stream
+    if not moments:
+        return Course([], np.zeros((0, len(CATEGORIES)), np.int64), 0, 0, 0)
+    changes = [moment.change for moment in moments]
+    if target.kind == "cuda":
+        changes = _in_blocks(moments, target.allocator)
+    totals = np.zeros((len(moments), len(CATEGORIES)), np.int64)
+    categories = [births[one.storage].category if one.change else 0 for one in moments]
+    totals[np.arange(len(moments)), categories] = changes
+    totals = totals.cumsum(axis=0)
+    if target.kind != "cuda":
+        sums = totals.sum(axis=1)
+        peak = int(sums.argmax())
+        return Course(moments, totals, peak, int(sums[peak]), 0)
+    found = replay(stream, target.allocator)
+    beyond = np.frombuffer(found.allocated, np.int64) - totals.sum(axis=1)
+    totals[:, TEMPORARY] += beyond
+    peak = int(totals.sum(axis=1).argmax())
+    return Course(moments, totals, peak, found.highest_reserved, int(beyond[peak]))
+
+
+def _in_blocks(moments: list[Moment], settings: Settings) -> list[int]:
+    """The changes of the moments, with every storage's size rounded up as the allocator does."""
     sizes: dict[int, int] = {}
-    totals = [0] * len(CATEGORIES)
-    rows: list[Row] = []
-    peak, most = 0, -1
-    found = replay(stream, settings) if cuda else None
-    for index, (_, step, phase, storage, change) in enumerate(stream.moments):
+    changes = []
+    for moment in moments:
+        change = moment.change
         if change:
-            category = births[storage].category
-            if cuda:
-                before = sizes.get(storage, 0)
-                after = sizes[storage] = before + change
-                change = (rounded(after, settings) if after else 0) - (
-                    rounded(before, settings) if before else 0
-                )
-            totals[category] += change
-        told = tuple(totals)
-        total = sum(told)
-        if found is not None and found.allocated[index] != total:
-            unsplit = found.allocated[index] - total
-            told = (*told[:TEMPORARY], told[TEMPORARY] + unsplit)
-            total += unsplit
-        if total > most:
-            peak, most = index, total
-        rows.append(Row(float(index), step, phase, told))
-    if found is None:
-        return Course(rows, peak, max(most, 0), 0)
-    live: dict[int, int] = {}
-    for _, _, _, storage, change in stream.moments[: peak + 1]:
-        if change:
-            live[storage] = live.get(storage, 0) + change
-    category_bytes = sum(rounded(size, settings) for size in live.values() if size)
-    return Course(rows, peak, found.highest_reserved, most - category_bytes)
+            before = sizes.pop(moment.storage, 0)
+            after = before + change
+            if after:
+                sizes[moment.storage] = after
+            change = (rounded(after, settings) if after else 0) - (
+                rounded(before, settings) if before else 0
+            )
+        changes.append(change)
+    return changes
+
+
+def thinned(course: Course, first: int, last: int, limit: int) -> list[Row]:
+    """The rows from ``first`` to before ``last``: each slice's highest, and the turns of phases."""
+    if first >= last:
+        return []
+    sums = course.totals[first:last].sum(axis=1)
+    width = max(1, -(-len(sums) // limit))
+    kept = {first, last - 1}
+    for begin in range(0, len(sums), width):
+        kept.add(first + begin + int(sums[begin : begin + width].argmax()))
+    for index in range(first, last):
+        if course.moments[index].storage < 0:
+            kept |= {index, max(first, index - 1)}
+    return [course.row(index) for index in sorted(kept)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 import traceback
 
+import numpy as np
+
 from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.gpus import context_bytes, fits
 from memwb.engine.memory import Categories, Peak
 from memwb.engine.plan import Plan, active
-from memwb.engine.predict.course import Course, course_of
+from memwb.engine.predict.course import Course, course_of, thinned
 from memwb.engine.predict.fold import fold
 from memwb.engine.predict.run import ALL, LONG, SHORT, Traced, traced
 from memwb.engine.predict.stream import with_workspaces
@@ -35,7 +37,7 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
     stream = with_workspaces(found.stream, aim.workspaces)
     course = course_of(stream, aim)
     at = course.peak
-    row = course.rows[at]
+    row = course.row(at)
     reserved = course.reserved
     peak = Peak(
         allocated=row.total,
@@ -121,8 +123,10 @@ _COMMON = frozenset(("main", "train", "loss", "forward", "backward", "step", "ca
 def timeline_of(course: Course) -> tuple[Point, ...]:
     """Loading and both steps, thinned out: every phase's corners and the highest between."""
     points: list[Point] = []
+    steps = np.array([moment.step for moment in course.moments])
     for step in (0, 1, 2):
-        rows = [row for row in course.rows if row.step == step]
+        first, last = np.searchsorted(steps, [step, step + 1])
+        rows = thinned(course, int(first), int(last), 4 * POINTS)
         points += (
             Point(row.phase, row.step, row.total, Categories(*row.totals))
             for row in downsample(rows, POINTS)

@@ -163,6 +163,13 @@ def _instead(
 
         return build
 
+    def next_step(original: Callable[..., Any]) -> Callable[..., Any]:
+        def draw(*args: Any) -> Any:
+            micro_batches, tokens = original(*args)
+            return _Few(micro_batches) if alike(micro_batches) else micro_batches, tokens
+
+        return draw
+
     def train(original: Callable[..., Any]) -> Callable[..., Any]:
         def train(*args: Any, **kwargs: Any) -> Iterator[Any]:
             for step, value in original(*args, **kwargs):
@@ -179,9 +186,36 @@ def _instead(
         "load_tokenizer": load_tokenizer,
         "load_model": load_model,
         "build_optimizer": build_optimizer,
+        "next_step": next_step,
         "train": train,
     }
     return {**_twins(plan, own), **own}
+
+
+MICRO_BATCHES = 2
+"""Of a step's micro-batches so many are run: the first makes gradients, the others add to them."""
+
+
+class _Few:
+    """The micro-batches of a step: all of them are held, and few of them are run."""
+
+    def __init__(self, micro_batches: list[Any]) -> None:
+        self._held = micro_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._held[:MICRO_BATCHES])
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+def alike(micro_batches: list[dict[str, torch.Tensor]]) -> bool:
+    """Whether all micro-batches have the same tensors but for the values."""
+    looks = [
+        {name: (value.shape, value.dtype) for name, value in batch.items()}
+        for batch in micro_batches
+    ]
+    return all(look == looks[0] for look in looks)
 
 
 def _forget() -> None:
