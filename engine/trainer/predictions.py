@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 2
 NICE = 5
-NICER = 15
+NICER = 10
 """How far the plan's own prediction, and those of toggles, stand back behind a burst."""
 
 

@@ -47,6 +47,7 @@ from memwb.engine.version import VERSION
 PRELOADED = (
     "torch",
     "torch._dynamo",
+    "torch._subclasses.schema_check_mode",
     "torch.utils.checkpoint",
     "transformers",
     "transformers.models.auto.modeling_auto",
@@ -58,6 +59,7 @@ PRELOADED = (
     "transformers.models.qwen2.modeling_qwen2",
     "peft",
     "peft.tuners.lora",
+    "peft.utils.transformers_weight_conversion",
     "bitsandbytes",
     "psutil",
     "tomlkit",
@@ -69,7 +71,9 @@ PRELOADED = (
     "memwb.engine.trainer.burst",
     "memwb.engine.trainer.cpu",
     "memwb.engine.trainer.cuda",
-    "memwb.engine.predict",
+    "memwb.engine.predict.predictor",
+    "memwb.engine.predict.cpu",
+    "memwb.engine.predict.cuda",
     "memwb.engine.predict.cache",
     "memwb.engine.predict.toggles",
 )

@@ -38,7 +38,7 @@ KILLED, HANGS, REFUSED, BROKEN, STARVED, SLOW = range(101, 107)
 
 STAND_IN = """
 import os, signal, time
-import memwb.engine.predict as package
+import memwb.engine.predict.predictor as package
 from memwb.engine.errors import CannotPredict
 from memwb.engine.memory import Categories, Peak
 from memwb.engine.plan import active
