@@ -188,18 +188,6 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """As the CPU's meter: what is compiled is compiled without the mode."""
         return True
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if any(hasattr(kind, "__tensor_flatten__") for kind in types):
-            return NotImplemented
-        kwargs = kwargs or {}
-        if isinstance(func, torch._ops.HigherOrderOperator):
-            with self:
-                return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
-        with torch._C.DisableTorchFunction():
-            return self._run(func, args, kwargs)
-
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         meter = self._meter
         inputs = list(_tensors(args))
@@ -258,6 +246,23 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return {key: self._replaced(part) for key, part in value.items()}
         return value
 
+
+def _dispatch(
+    mode: _Mode, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+) -> Any:
+    if any(hasattr(kind, "__tensor_flatten__") for kind in types):
+        return NotImplemented
+    kwargs = kwargs or {}
+    if isinstance(func, torch._ops.HigherOrderOperator):
+        with mode:
+            return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
+    with torch._C.DisableTorchFunction():
+        return mode._run(func, args, kwargs)
+
+
+# Set afterwards: torch wraps the method of a class body so that no compiler looks into it, which
+# costs as much again as counting does, at every operator.
+_Mode.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignment]
 
 _INDEXING = frozenset(
     (

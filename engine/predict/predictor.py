@@ -86,7 +86,7 @@ def whole(
 def _run(plan: Plan, target: Target, take: int, trust: bool) -> Traced:
     try:
         return traced(plan, target, take, trust)
-    except MemwbError:
+    except (MemwbError, MemoryError, OSError):
         raise
     except SystemExit as error:
         raise MemwbError("The script refused its input", str(error), "Check the plan.") from None
