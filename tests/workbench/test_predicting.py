@@ -139,7 +139,9 @@ async def test_maximised_the_peak_panel_tells_everything(
         for told in (*result.words, *result.notes, *(fit.gpu for fit in result.fits)):
             assert told in text
         for large in result.largest:
-            assert large.op in text and "×".join(map(str, large.shape)) in text
+            assert (
+                large.op.removeprefix("aten.") in text and "×".join(map(str, large.shape)) in text
+            )
 
 
 async def test_a_small_terminal_tells_the_most_useful_line_with_the_plan(

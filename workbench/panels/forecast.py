@@ -22,7 +22,7 @@ MUTED = "$foreground 60%"
 OLD = "$foreground 45%"
 """Figures of an earlier plan."""
 LABEL = 12
-FIT = 64
+FIT = 57
 """Columns of one GPU in the fit list."""
 TOTALS = ("allocated", "reserved", "device")
 SHORT = {"allocated": "alloc", "reserved": "resv", "gradients": "grads", "optimizer": "optim"}
@@ -179,7 +179,7 @@ def lines(
         if says:
             text = Content.assemble((f"{says}; before: ", "$text-warning"), text)
         found.append(text.truncate(width, ellipsis=True))
-        found.append(fits_line(result.fits, width, outlook.current))
+        found.append(fits_line(result, width, outlook.current))
     return Content("\n").join(line for line in found if line.plain)
 
 
@@ -272,11 +272,13 @@ def against(peak: Peak | None, predicted: Peak | None, label: str) -> str:
     return f"{label} measured {told} {gib(predicted.allocated)}" + (f" ({rest})" if rest else "")
 
 
-def fits_line(fits: Sequence[Fit], width: int, current: bool = True) -> Content:
+def fits_line(result: Prediction, width: int, current: bool = True) -> Content:
     """The target's verdict, then those of the GPUs around the edge of what fits."""
-    if not fits:
+    if not result.fits:
         return Content()
-    first, rest = fits[0], sorted(fits[1:], key=lambda fit: (fit.capacity, fit.gpu))
+    first = outlooks.fit_of(result) or result.fits[0]
+    others = (fit for fit in result.fits if fit is not first)
+    rest = sorted(others, key=lambda fit: (fit.capacity, fit.gpu))
     edge = next((at for at, fit in enumerate(rest) if fit.verdict != "exceeds"), len(rest))
     near = sorted(range(len(rest)), key=lambda at: abs(at - edge + 0.5))
     used, taken = LABEL + _wide(first) + len(" GiB"), []
@@ -326,11 +328,12 @@ def whole(
     if result is None:
         return Content("\n").join(figures)
     found = [Content(), *(line for text in result.words for line in _wrapped(text, width))]
-    if result.fits:
-        found += [Content(), _head("Fits"), *_beside(result.fits, width)]
+    found.append(fits_line(result, width))
     if result.largest:
         found += [Content(), _head(f"Largest at the peak, in {result.peak.phase}")]
-        found += [_large(each, width) for each in result.largest]
+        found += _largest(result.largest, width)
+    if result.fits:
+        found += [Content(), _head("Fits"), *_beside(result.fits, width)]
     if result.notes:
         found += [Content(), _head("Notes")]
         found += [line for text in result.notes for line in _wrapped(text, width, MUTED)]
@@ -383,23 +386,36 @@ def _beside(fits: Sequence[Fit], width: int) -> list[Content]:
 
 
 def _fit(fit: Fit) -> Content:
-    free = f"{gib(fit.free)} free" if fit.free >= 0 else f"{gib(-fit.free)} too little"
+    free = f"{gib(fit.free)} free" if fit.free >= 0 else f"{gib(-fit.free)} short"
     return Content.assemble(
         _mark(fit),
         (f" {fit.verdict:<8}", LOOKS[fit.verdict]),
-        f" {fit.gpu:<18}",
-        (f"{gib(fit.capacity):>9}   {free}", MUTED),
+        f" {fit.gpu:<17}",
+        (f"{gib(fit.capacity):>9}  {free}", MUTED),
     )
 
 
-def _large(large: Large, width: int) -> Content:
-    shape = "×".join(map(str, large.shape))
-    count = f"{large.count} × " if large.count > 1 else ""
-    dtype = SMALL.get(large.dtype, large.dtype)
-    text = f"{large.module or '–'}  {large.op or '–'}  {count}{shape} {dtype}"
-    return Content.assemble(
-        f"{gib(large.bytes):>9}  ", (f"{large.category:<12}", MUTED), text
-    ).truncate(max(20, width), ellipsis=True)
+def _largest(largest: Sequence[Large], width: int) -> list[Content]:
+    """Bytes, category, shape and dtype, operator, module: what may be long comes last."""
+    cells = [
+        (
+            f"{f'{large.count} × ' if large.count > 1 else ''}{'×'.join(map(str, large.shape))} "
+            f"{SMALL.get(large.dtype, large.dtype)}",
+            large.op.removeprefix("aten.") or "–",
+        )
+        for large in largest
+    ]
+    shapes, ops = (max(len(row[at]) for row in cells) for at in (0, 1))
+    return [
+        Content.assemble(
+            f"{gib(large.bytes):>9}  ",
+            (f"{large.category:<13}", MUTED),
+            f"{shape:<{shapes}}  ",
+            (f"{op:<{ops}}  ", MUTED),
+            large.module or "–",
+        ).truncate(max(20, width), ellipsis=True)
+        for large, (shape, op) in zip(largest, cells, strict=True)
+    ]
 
 
 def _wrapped(text: str, width: int, style: str = "") -> list[Content]:
