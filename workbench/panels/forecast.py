@@ -44,22 +44,25 @@ def toggle_spans(outlook: Outlook, name: str, device: Device | None) -> Spans:
     """
     result, changed = outlook.result, outlook.changes.get(name)
     waits = outlook.state == outlooks.WAITING or (outlook.current and not outlook.complete)
-    fresh = outlook.current and name in outlook.fresh
-    if result is None or changed is None:
+    if not outlook.current or name not in outlook.fresh or result is None or changed is None:
+        old = outlook.gaps.get(name)
+        if old is not None:
+            return ((f" {_gap(old)}", "old"), (" … " if waits else "   ", "muted"))
         return ((" …  ", "muted"),) if waits else ()
     if changed.peak is None:
         return ((" ?  ", "muted"),)
     gap = changed.peak.allocated - result.peak.allocated
-    figures = delta(gap) if gap else "±0"
-    if not fresh:
-        return ((f" {figures}", "old"), (" … " if waits else "   ", "muted"))
     room = capacity_of(outlook, device)
     before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
     mark, style = (" ✓ ", "on") if before and not after else ("   ", "muted")
     if after and not before:
         mark, style = " ! ", "warning"
     look = "muted" if not gap else "saves" if gap < 0 else "warning"
-    return ((f" {figures}", look), (mark, style))
+    return ((f" {_gap(gap)}", look), (mark, style))
+
+
+def _gap(gap: int) -> str:
+    return delta(gap) if gap else "±0"
 
 
 def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
@@ -77,7 +80,7 @@ def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
     if before != after:
         ends = ", and it would no longer fit" if after else ", and it would fit"
     return (
-        f"turning it {doing} {delta(gap) if gap else '±0'}: a peak of "
+        f"turning it {doing} {_gap(gap)}: a peak of "
         f"{gib(changed.peak.allocated)} in {changed.peak.phase}{ends}"
     )
 
@@ -175,12 +178,33 @@ def lines(
     if result is not None:
         brief = _brief(result) if len(result.words) == 0 else result.words[0]
         says = state_words(outlook) if outlook.state == outlooks.PROBLEMS else ""
-        text = Content.styled(brief, "" if outlook.current else OLD)
+        told = _wrapped(brief, width, "" if outlook.current else OLD)
         if says:
-            text = Content.assemble((f"{says}; before: ", "$text-warning"), text)
-        found.append(text.truncate(width, ellipsis=True))
-        found.append(fits_line(result, width, outlook.current))
+            found.append(Content.styled(f"{says}; this was predicted before:", "$text-warning"))
+        found += told[:1] if len(told) < 2 else [told[0], _cut(told[1:])]
+        line = fits_line(result, width, outlook.current)
+        found.append(line if line.plain else _here(outlook, device))
     return Content("\n").join(line for line in found if line.plain)
+
+
+def _cut(rest: Sequence[Content]) -> Content:
+    """The second of two lines, which says so where there were more."""
+    return rest[0] + Content("…") if len(rest) > 1 else rest[0]
+
+
+def _here(outlook: Outlook, device: Device | None) -> Content:
+    """Whether it fits this machine, where no GPU was asked about."""
+    room = capacity_of(outlook, device)
+    if outlook.result is None or not room:
+        return Content()
+    verdict = "exceeds" if exceeds(outlook.result.peak, room) else "fits"
+    line = Content.assemble(
+        (f"{verdict:<{LABEL}}", MUTED),
+        (MARKS[verdict], f"bold {LOOKS[verdict]}"),
+        " this machine",
+        (f" {gib(room)}   t predicts for a GPU", MUTED),
+    )
+    return line if outlook.current else _faint(line)
 
 
 def state_words(outlook: Outlook) -> str:
