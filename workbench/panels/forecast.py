@@ -178,10 +178,10 @@ def lines(
     if result is not None:
         brief = _brief(result) if len(result.words) == 0 else result.words[0]
         says = state_words(outlook) if outlook.state == outlooks.PROBLEMS else ""
-        told = _wrapped(brief, width, "" if outlook.current else OLD)
+        said = _wrapped(brief, width, "" if outlook.current else OLD)
         if says:
             found.append(Content.styled(f"{says}; this was predicted before:", "$text-warning"))
-        found += told[:1] if len(told) < 2 else [told[0], _cut(told[1:])]
+        found += said[:1] if len(said) < 2 else [said[0], _cut(said[1:])]
         line = fits_line(result, width, outlook.current)
         found.append(line if line.plain else _here(outlook, device))
     return Content("\n").join(line for line in found if line.plain)
