@@ -33,6 +33,8 @@ class Outlook(msgspec.Struct, frozen=True):
     """By technique."""
     fresh: frozenset[str] = frozenset()
     """The techniques whose change is the answer to this question."""
+    gaps: dict[str, int] = {}
+    """By how much the peak of an earlier plan would have changed, by technique."""
     complete: bool = False
     """Whether every change has been told."""
     failure: Unpredicted | None = None
@@ -54,6 +56,7 @@ def asked(outlook: Outlook, name: str, plan: Plan, target: str) -> Outlook:
         asked=name,
         plan=plan,
         target=target,
+        gaps=_gaps(outlook),
         fresh=frozenset(),
         complete=False,
         failure=None,
@@ -62,12 +65,26 @@ def asked(outlook: Outlook, name: str, plan: Plan, target: str) -> Outlook:
 
 def waiting(outlook: Outlook) -> Outlook:
     """A question will be out in a moment: nothing that was told is of the plan any more."""
-    return replace(outlook, state=WAITING, asked="", fresh=frozenset(), complete=False)
+    return _aged(outlook, WAITING)
 
 
 def unasked(outlook: Outlook) -> Outlook:
     """The plan has problems: nothing is asked, and no answer is waited for."""
-    return replace(outlook, state=PROBLEMS, asked="", fresh=frozenset(), complete=False)
+    return _aged(outlook, PROBLEMS)
+
+
+def _aged(outlook: Outlook, state: str) -> Outlook:
+    gaps = _gaps(outlook)
+    return replace(outlook, state=state, asked="", gaps=gaps, fresh=frozenset(), complete=False)
+
+
+def _gaps(outlook: Outlook) -> dict[str, int]:
+    """The changes as they were told, each against the peak that it was told for."""
+    if outlook.result is None:
+        return {}
+    before = outlook.result.peak.allocated
+    told = ((name, outlook.changes[name].peak) for name in outlook.fresh)
+    return outlook.gaps | {name: peak.allocated - before for name, peak in told if peak}
 
 
 def told(outlook: Outlook, event: Event) -> Outlook:
@@ -80,9 +97,7 @@ def told(outlook: Outlook, event: Event) -> Outlook:
             changes = {**outlook.changes, name: event.change}
             return replace(outlook, changes=changes, fresh=outlook.fresh | {name})
         case Unpredicted() if event.prediction == outlook.asked:
-            return replace(
-                outlook, state=FAILED, failure=event, result=None, changes={}, complete=True
-            )
+            return replace(outlook, state=FAILED, failure=event, result=None, changes={}, gaps={})
         case AllPredicted() if event.prediction == outlook.asked:
             return replace(outlook, complete=True)
     return outlook

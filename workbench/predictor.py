@@ -58,6 +58,8 @@ class Predictor:
     def follow(self) -> None:
         """The plan, the target, the device or the engine may be others now: ask if they are."""
         app = self.app
+        if not self._standing:
+            return
         if app.engine_state in ("starting", "dead"):
             if self.outlook.result is not None:
                 self.outlook = outlooks.waiting(self.outlook)
@@ -86,6 +88,11 @@ class Predictor:
         self.show()
 
     @property
+    def _standing(self) -> bool:
+        """Whether there is a screen; a timer may outlive it."""
+        return bool(self.app.main.children)
+
+    @property
     def _abroad(self) -> bool:
         """Whether it is predicted for another machine."""
         return self.app.target not in ("", self._local)
@@ -103,6 +110,8 @@ class Predictor:
     def _ask(self) -> None:
         """Ask for the plan as it stands; while a burst runs, which is timed, not for changes."""
         self._rest()
+        if not self._standing:
+            return
         self._changes = not self.app.busy
         plan, target = self.app.session.plan, self.app.target
         name = self._send(plan, target or self._local, self._changes)
@@ -155,6 +164,8 @@ class Predictor:
 
     def show(self) -> None:
         """Put it on the screen."""
+        if not self._standing:
+            return
         self.app.main.foresee(self.outlook, self.app.device)
 
     # Before a run.
@@ -185,7 +196,8 @@ class Predictor:
 
     def _enough(self, plan: Plan) -> None:
         self._waited = plan
-        self.app.predicted()
+        if self._standing:
+            self.app.predicted()
 
     def doubt(self) -> tuple[str, str]:
         """The question before a run that will not fit; empty where it fits, or nobody knows."""

@@ -86,6 +86,33 @@ async def test_answers_to_earlier_questions_are_dropped(
         assert app.predictor.outlook.result == new and not app.predictor.outlook.complete
 
 
+async def test_old_changes_stay_what_they_were_until_new_ones_come(
+    bench: Any, waiting: Any, forecast: Any, changes: Any
+) -> None:
+    small, large = forecast(), forecast(base=GIB)
+
+    def answer(question: Predict) -> Sequence[Event]:
+        name = question.prediction
+        if "lora" in question.plan.get("techniques", {}):
+            return [Predicted(name, large)]
+        told = [Toggled(name, change) for change in changes(small)]
+        return [Predicted(name, small), *told, AllPredicted(name, 0.1)]
+
+    app = bench(plan=plan_of(), forecast=answer)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: "MiB" in beside(app, "bf16"))
+        before = beside(app, "bf16").strip()
+        app.change_plan(plan_of("lora=on"))
+        await waiting(pilot, lambda: app.predictor.outlook.result == large)
+        assert beside(app, "bf16").split("…")[0].strip() == before
+        assert looks(app, "bf16")[0] == "old" and beside(app, "bf16").endswith("… ")
+        name = app.scripted.questions[-1].prediction
+        told = {change.technique: change for change in changes(large)}
+        app.scripted.emit(Toggled(name, told["bf16"]), AllPredicted(name, 0.1))
+        await waiting(pilot, lambda: looks(app, "bf16")[0] == "saves")
+        assert beside(app, "bf16").strip() != before
+
+
 async def test_a_plan_with_problems_is_not_asked_about(
     bench: Any, waiting: Any, forecast: Any
 ) -> None:
@@ -139,7 +166,9 @@ async def test_maximised_the_peak_panel_tells_everything(
         for told in (*result.words, *result.notes, *(fit.gpu for fit in result.fits)):
             assert told in text
         for large in result.largest:
-            assert large.op in text and "×".join(map(str, large.shape)) in text
+            assert (
+                large.op.removeprefix("aten.") in text and "×".join(map(str, large.shape)) in text
+            )
 
 
 async def test_a_small_terminal_tells_the_most_useful_line_with_the_plan(

@@ -222,7 +222,7 @@ class Canvas:
             (view.capacity, "capacity", "╌"),
         ):
             if value and row == self._row_of(value):
-                self._draw_height(cells, codes, (name, dash, value))
+                self._draw_height(cells, codes, (name, dash, value), row)
         look = "overlay" if view.other.by_step else "stale" if view.stale else "foreseen"
         for column, character in self._outline.get(row, {}).items():
             # This run's own edge may be here too: within one cell the two agree.
@@ -244,11 +244,12 @@ class Canvas:
         return (value * self.rows * 8 // self.top - 1) // 8 if value <= self.top else self.rows
 
     def _draw_height(
-        self, cells: list[Cell], codes: Sequence[Code], what: tuple[str, str, int]
+        self, cells: list[Cell], codes: Sequence[Code], what: tuple[str, str, int], row: int
     ) -> None:
         """A line across the plot with its label, over everything but the edges of bands."""
         name, dash, value = what
-        free = [code == EMPTY for code in codes]
+        taken = self._outline.get(row, {})
+        free = [code == EMPTY and column not in taken for column, code in enumerate(codes)]
         labels = (f"{name} {gib(value)}", name, gib(value))
         for column, character in axis.line_text(free, dash, labels).items():
             if not 0 < codes[column][0] < 8:

@@ -41,13 +41,13 @@ def predict(arguments: argparse.Namespace) -> int:
         elif isinstance(event, Ready):
             narrate(narration(event, plan.workload.steps))
 
-    async def ask() -> Forecast:
+    async def ask() -> tuple[Forecast, bool]:
         narrate("starting the engine")
         async with engine() as running:
-            return await foretell(running, question, on_event)
+            return await foretell(running, question, on_event), running.alive
 
-    forecast = asyncio.run(ask())
-    if forecast.failure is not None:
+    forecast, alive = asyncio.run(ask())
+    if forecast.failure is not None and alive:
         known = forecast.failure
         raise MemwbError(known.title, known.what, known.fix)
     result = forecast.result

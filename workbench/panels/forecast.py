@@ -22,7 +22,7 @@ MUTED = "$foreground 60%"
 OLD = "$foreground 45%"
 """Figures of an earlier plan."""
 LABEL = 12
-FIT = 64
+FIT = 57
 """Columns of one GPU in the fit list."""
 TOTALS = ("allocated", "reserved", "device")
 SHORT = {"allocated": "alloc", "reserved": "resv", "gradients": "grads", "optimizer": "optim"}
@@ -44,22 +44,25 @@ def toggle_spans(outlook: Outlook, name: str, device: Device | None) -> Spans:
     """
     result, changed = outlook.result, outlook.changes.get(name)
     waits = outlook.state == outlooks.WAITING or (outlook.current and not outlook.complete)
-    fresh = outlook.current and name in outlook.fresh
-    if result is None or changed is None:
+    if not outlook.current or name not in outlook.fresh or result is None or changed is None:
+        old = outlook.gaps.get(name)
+        if old is not None:
+            return ((f" {_gap(old)}", "old"), (" … " if waits else "   ", "muted"))
         return ((" …  ", "muted"),) if waits else ()
     if changed.peak is None:
         return ((" ?  ", "muted"),)
     gap = changed.peak.allocated - result.peak.allocated
-    figures = delta(gap) if gap else "±0"
-    if not fresh:
-        return ((f" {figures}", "old"), (" … " if waits else "   ", "muted"))
     room = capacity_of(outlook, device)
     before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
     mark, style = (" ✓ ", "on") if before and not after else ("   ", "muted")
     if after and not before:
         mark, style = " ! ", "warning"
     look = "muted" if not gap else "saves" if gap < 0 else "warning"
-    return ((f" {figures}", look), (mark, style))
+    return ((f" {_gap(gap)}", look), (mark, style))
+
+
+def _gap(gap: int) -> str:
+    return delta(gap) if gap else "±0"
 
 
 def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
@@ -77,7 +80,7 @@ def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
     if before != after:
         ends = ", and it would no longer fit" if after else ", and it would fit"
     return (
-        f"turning it {doing} {delta(gap) if gap else '±0'}: a peak of "
+        f"turning it {doing} {_gap(gap)}: a peak of "
         f"{gib(changed.peak.allocated)} in {changed.peak.phase}{ends}"
     )
 
@@ -175,12 +178,33 @@ def lines(
     if result is not None:
         brief = _brief(result) if len(result.words) == 0 else result.words[0]
         says = state_words(outlook) if outlook.state == outlooks.PROBLEMS else ""
-        text = Content.styled(brief, "" if outlook.current else OLD)
+        said = _wrapped(brief, width, "" if outlook.current else OLD)
         if says:
-            text = Content.assemble((f"{says}; before: ", "$text-warning"), text)
-        found.append(text.truncate(width, ellipsis=True))
-        found.append(fits_line(result.fits, width, outlook.current))
+            found.append(Content.styled(f"{says}; this was predicted before:", "$text-warning"))
+        found += said[:1] if len(said) < 2 else [said[0], _cut(said[1:])]
+        line = fits_line(result, width, outlook.current)
+        found.append(line if line.plain else _here(outlook, device))
     return Content("\n").join(line for line in found if line.plain)
+
+
+def _cut(rest: Sequence[Content]) -> Content:
+    """The second of two lines, which says so where there were more."""
+    return rest[0] + Content("…") if len(rest) > 1 else rest[0]
+
+
+def _here(outlook: Outlook, device: Device | None) -> Content:
+    """Whether it fits this machine, where no GPU was asked about."""
+    room = capacity_of(outlook, device)
+    if outlook.result is None or not room:
+        return Content()
+    verdict = "exceeds" if exceeds(outlook.result.peak, room) else "fits"
+    line = Content.assemble(
+        (f"{verdict:<{LABEL}}", MUTED),
+        (MARKS[verdict], f"bold {LOOKS[verdict]}"),
+        " this machine",
+        (f" {gib(room)}   t predicts for a GPU", MUTED),
+    )
+    return line if outlook.current else _faint(line)
 
 
 def state_words(outlook: Outlook) -> str:
@@ -272,11 +296,13 @@ def against(peak: Peak | None, predicted: Peak | None, label: str) -> str:
     return f"{label} measured {told} {gib(predicted.allocated)}" + (f" ({rest})" if rest else "")
 
 
-def fits_line(fits: Sequence[Fit], width: int, current: bool = True) -> Content:
+def fits_line(result: Prediction, width: int, current: bool = True) -> Content:
     """The target's verdict, then those of the GPUs around the edge of what fits."""
-    if not fits:
+    if not result.fits:
         return Content()
-    first, rest = fits[0], sorted(fits[1:], key=lambda fit: (fit.capacity, fit.gpu))
+    first = outlooks.fit_of(result) or result.fits[0]
+    others = (fit for fit in result.fits if fit is not first)
+    rest = sorted(others, key=lambda fit: (fit.capacity, fit.gpu))
     edge = next((at for at, fit in enumerate(rest) if fit.verdict != "exceeds"), len(rest))
     near = sorted(range(len(rest)), key=lambda at: abs(at - edge + 0.5))
     used, taken = LABEL + _wide(first) + len(" GiB"), []
@@ -326,11 +352,12 @@ def whole(
     if result is None:
         return Content("\n").join(figures)
     found = [Content(), *(line for text in result.words for line in _wrapped(text, width))]
-    if result.fits:
-        found += [Content(), _head("Fits"), *_beside(result.fits, width)]
+    found.append(fits_line(result, width))
     if result.largest:
         found += [Content(), _head(f"Largest at the peak, in {result.peak.phase}")]
-        found += [_large(each, width) for each in result.largest]
+        found += _largest(result.largest, width)
+    if result.fits:
+        found += [Content(), _head("Fits"), *_beside(result.fits, width)]
     if result.notes:
         found += [Content(), _head("Notes")]
         found += [line for text in result.notes for line in _wrapped(text, width, MUTED)]
@@ -383,23 +410,36 @@ def _beside(fits: Sequence[Fit], width: int) -> list[Content]:
 
 
 def _fit(fit: Fit) -> Content:
-    free = f"{gib(fit.free)} free" if fit.free >= 0 else f"{gib(-fit.free)} too little"
+    free = f"{gib(fit.free)} free" if fit.free >= 0 else f"{gib(-fit.free)} short"
     return Content.assemble(
         _mark(fit),
         (f" {fit.verdict:<8}", LOOKS[fit.verdict]),
-        f" {fit.gpu:<18}",
-        (f"{gib(fit.capacity):>9}   {free}", MUTED),
+        f" {fit.gpu:<17}",
+        (f"{gib(fit.capacity):>9}  {free}", MUTED),
     )
 
 
-def _large(large: Large, width: int) -> Content:
-    shape = "×".join(map(str, large.shape))
-    count = f"{large.count} × " if large.count > 1 else ""
-    dtype = SMALL.get(large.dtype, large.dtype)
-    text = f"{large.module or '–'}  {large.op or '–'}  {count}{shape} {dtype}"
-    return Content.assemble(
-        f"{gib(large.bytes):>9}  ", (f"{large.category:<12}", MUTED), text
-    ).truncate(max(20, width), ellipsis=True)
+def _largest(largest: Sequence[Large], width: int) -> list[Content]:
+    """Bytes, category, shape and dtype, operator, module: what may be long comes last."""
+    cells = [
+        (
+            f"{f'{large.count} × ' if large.count > 1 else ''}{'×'.join(map(str, large.shape))} "
+            f"{SMALL.get(large.dtype, large.dtype)}",
+            large.op.removeprefix("aten.") or "–",
+        )
+        for large in largest
+    ]
+    shapes, ops = (max(len(row[at]) for row in cells) for at in (0, 1))
+    return [
+        Content.assemble(
+            f"{gib(large.bytes):>9}  ",
+            (f"{large.category:<13}", MUTED),
+            f"{shape:<{shapes}}  ",
+            (f"{op:<{ops}}  ", MUTED),
+            large.module or "–",
+        ).truncate(max(20, width), ellipsis=True)
+        for large, (shape, op) in zip(largest, cells, strict=True)
+    ]
 
 
 def _wrapped(text: str, width: int, style: str = "") -> list[Content]:
