@@ -7,13 +7,14 @@ Besides, it notes the origin of each storage: the module, the operator, shape an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memwb.engine.predict import shortcuts
+from memwb.engine.predict.libraries import Kernel
 from memwb.engine.predict.places import Kept, Place, Places
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
@@ -35,6 +36,10 @@ class MetaMeter:
         """Where new storages are, whatever their operator's inputs say."""
         self.module = ""
         """The name of the module at work."""
+        self.kernels: Mapping[str, Kernel] = {}
+        """Of operators that are looked into: see libraries.py."""
+        self.pretence: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        """What is off inside of an operator, and on in such a kernel."""
         self._scratch = scratch
         self._names = 0
         self._births: dict[int, tuple[str, str, tuple[int, ...], str]] = {}
@@ -197,8 +202,22 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(func, torch._ops.HigherOrderOperator):
             with self:
                 return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
+        kernel = self._meter.kernels.get(str(func))
+        if kernel is not None:
+            return self._look_into(kernel, func, args, kwargs)
         with torch._C.DisableTorchFunction():
             return self._run(func, args, kwargs)
+
+    def _look_into(self, kernel: Kernel, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run a kernel of Python code with its own operators counted, where its inputs are."""
+        meter = self._meter
+        with torch._C.DisableTorchFunction():
+            meter.pass_by()
+            inputs = [*_tensors(args), *_tensors(kwargs.values())]
+            place = max((meter.places.place(one) for one in inputs), default=Place.NOWHERE)
+            args, kwargs = tuple(self._replaced(args)), self._replaced(kwargs)
+        with self, meter.pretence, meter.placing(place), torch.no_grad():
+            return kernel(func, *args, **kwargs)
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         meter = self._meter

@@ -211,6 +211,7 @@ def _is_data(tensor: torch.Tensor) -> bool:
 def pretending(kind: str, arch: str, meter: MetaMeter, instead: Table) -> Iterator[torch.device]:
     """Pretend to be on a device of that kind; gives the device as the script is to see it."""
     mode = Pretend(kind, meter, instead)
+    meter.pretence = mode
     with contextlib.ExitStack() as stack:
         if kind == "cuda":
             for name, value in _cuda_runtime(arch).items():
