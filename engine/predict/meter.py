@@ -42,6 +42,7 @@ class MetaMeter:
         """What is off inside of an operator, and on in such a kernel."""
         self._scratch = scratch
         self._names = 0
+        self._training = False
         self._births: dict[int, tuple[str, str, tuple[int, ...], str]] = {}
         self._titles: dict[int, str] = {}
         self._moments: list[Moment] = []
@@ -67,6 +68,7 @@ class MetaMeter:
 
     def mark(self, step: int, phase: str) -> None:
         """A phase begins."""
+        self._training = step > 0
         if not self.paused:
             self.trace.mark(0.0, step, phase)
 
@@ -150,6 +152,16 @@ class MetaMeter:
             if size != kept.size:
                 self.trace.change(0.0, kept.name, size - kept.size)
                 kept.size = size
+
+    def unasked(self, tensor: torch.Tensor) -> Place:
+        """Where something is that torch's own code made of nothing.
+
+        Once a model trains, what is on meta is the target's: zeros for results without gradient,
+        a causal mask. What a script makes itself is told its place.
+        """
+        if self._training and tensor.is_meta:
+            return Place.TARGET
+        return self.places.unseen(tensor)
 
     def _at_work(self) -> str:
         """The module at work: in backward the one whose forward made the node."""
@@ -251,7 +263,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for made in _tensors((out,)):
             there = meter.forced
             if there is None:
-                there = place if inputs else meter.places.unseen(made)
+                there = place if inputs else meter.unasked(made)
             meter.see(made, there, op)
         return out
 
