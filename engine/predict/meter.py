@@ -7,13 +7,14 @@ Besides, it notes the origin of each storage: the module, the operator, shape an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memwb.engine.predict import shortcuts
+from memwb.engine.predict.libraries import Kernel
 from memwb.engine.predict.places import Kept, Place, Places
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
@@ -35,8 +36,13 @@ class MetaMeter:
         """Where new storages are, whatever their operator's inputs say."""
         self.module = ""
         """The name of the module at work."""
+        self.kernels: Mapping[str, Kernel] = {}
+        """Of operators that are looked into: see libraries.py."""
+        self.pretence: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        """What is off inside of an operator, and on in such a kernel."""
         self._scratch = scratch
         self._names = 0
+        self._training = False
         self._births: dict[int, tuple[str, str, tuple[int, ...], str]] = {}
         self._titles: dict[int, str] = {}
         self._moments: list[Moment] = []
@@ -62,6 +68,7 @@ class MetaMeter:
 
     def mark(self, step: int, phase: str) -> None:
         """A phase begins."""
+        self._training = step > 0
         if not self.paused:
             self.trace.mark(0.0, step, phase)
 
@@ -146,6 +153,16 @@ class MetaMeter:
                 self.trace.change(0.0, kept.name, size - kept.size)
                 kept.size = size
 
+    def unasked(self, tensor: torch.Tensor) -> Place:
+        """Where something is that torch's own code made of nothing.
+
+        Once a model trains, what is on meta is the target's: zeros for results without gradient,
+        a causal mask. What a script makes itself is told its place.
+        """
+        if self._training and tensor.is_meta:
+            return Place.TARGET
+        return self.places.unseen(tensor)
+
     def _at_work(self) -> str:
         """The module at work: in backward the one whose forward made the node."""
         if self.module:
@@ -188,6 +205,17 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """As the CPU's meter: what is compiled is compiled without the mode."""
         return True
 
+    def _look_into(self, kernel: Kernel, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run a kernel of Python code with its own operators counted, where its inputs are."""
+        meter = self._meter
+        with torch._C.DisableTorchFunction():
+            meter.pass_by()
+            inputs = [*_tensors(args), *_tensors(kwargs.values())]
+            place = max((meter.places.place(one) for one in inputs), default=Place.NOWHERE)
+            args, kwargs = tuple(self._replaced(args)), self._replaced(kwargs)
+        with self, meter.pretence, meter.placing(place), torch.no_grad():
+            return kernel(func, *args, **kwargs)
+
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         meter = self._meter
         inputs = list(_tensors(args))
@@ -220,7 +248,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for made in _tensors((out,)):
             there = meter.forced
             if there is None:
-                there = place if inputs else meter.places.unseen(made)
+                there = place if inputs else meter.unasked(made)
             meter.see(made, there, op)
         return out
 
@@ -256,6 +284,9 @@ def _dispatch(
     if isinstance(func, torch._ops.HigherOrderOperator):
         with mode:
             return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
+    kernel = mode._meter.kernels.get(str(func))
+    if kernel is not None:
+        return mode._look_into(kernel, func, args, kwargs)
     with torch._C.DisableTorchFunction():
         return mode._run(func, args, kwargs)
 

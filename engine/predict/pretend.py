@@ -211,6 +211,7 @@ def _is_data(tensor: torch.Tensor) -> bool:
 def pretending(kind: str, arch: str, meter: MetaMeter, instead: Table) -> Iterator[torch.device]:
     """Pretend to be on a device of that kind; gives the device as the script is to see it."""
     mode = Pretend(kind, meter, instead)
+    meter.pretence = mode
     with contextlib.ExitStack() as stack:
         if kind == "cuda":
             for name, value in _cuda_runtime(arch).items():
@@ -230,7 +231,8 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
     """What runs inside of an operator, where the mode is off, and is to see the pretended device.
 
     Hooks of saved tensors (offloading) are given the mode back; checkpointing compares what it
-    recomputes by shape and type alone, since it asks for the device once inside and once outside.
+    recomputes by shape and type alone, since it asks for the device once inside and once outside;
+    torch's fused loss is told the device that it chooses its chunks and its precision by.
     """
     hooks: Any = torch.autograd.graph.saved_tensors_hooks
     original = hooks.__init__
@@ -251,10 +253,19 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
         return {"shape": tensor.shape, "dtype": tensor.dtype}
 
     checks = {**checkpoint._allowed_determinism_checks_to_fns, "default": metadata}
-    return [
+    seen: list[tuple[Any, str, Any]] = [
         (hooks, "__init__", init),
         (checkpoint, "_allowed_determinism_checks_to_fns", checks),
     ]
+    options: Any = getattr(torch.nn, "LinearCrossEntropyOptions", None)
+    if options is not None:
+        choose = options._adjust
+
+        def adjust(self: Any, *args: Any, device: Any = None, **kwargs: Any) -> Any:
+            return choose(self, *args, device=mode.device, **kwargs)
+
+        seen.append((options, "_adjust", adjust))
+    return seen
 
 
 def _cuda_runtime(arch: str) -> dict[str, Any]:

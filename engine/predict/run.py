@@ -16,6 +16,7 @@ import torch
 from memwb.engine import catalog, script
 from memwb.engine.plan import Plan, active
 from memwb.engine.predict.layers import depths, pattern, shorten
+from memwb.engine.predict.libraries import kernels
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import Place
 from memwb.engine.predict.pretend import pretending
@@ -51,6 +52,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     model = catalog.resolve(plan.model, plan.weights, trust_remote_code=trust_remote_code)
     text = script.script(plan, model)
     meter = MetaMeter(target.scratch, Place.TARGET if target.kind == "cpu" else Place.HOST)
+    meter.kernels = kernels(target.kind)
     found = _Found(meter)
     _forget()
     every = [_period(name, params) for name, params in active(plan).items()]
