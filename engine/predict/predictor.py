@@ -16,7 +16,7 @@ from memwb.engine.predict.fold import fold
 from memwb.engine.predict.run import ALL, LONG, SHORT, Traced, traced
 from memwb.engine.predict.stream import with_workspaces
 from memwb.engine.predict.targets import Target, target_named
-from memwb.engine.predict.words import largest_at, notes_on, words_on
+from memwb.engine.predict.words import causes_at, largest_at, notes_on, words_on
 from memwb.engine.prediction import Parameters, Point, Prediction
 from memwb.engine.technique import module_of
 from memwb.engine.trainer.trace import downsample
@@ -46,17 +46,17 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
         phase=row.phase,
         categories=Categories(*row.totals),
     )
-    largest = largest_at(stream, at)
+    causes = causes_at(stream, at, found.vocabulary, plan.workload.sequence_length)
     return Prediction(
         target=aim.id,
         peak=peak,
         step=row.step,
         timeline=timeline_of(course),
-        largest=largest,
+        largest=largest_at(stream, at),
         fits=fits(peak) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
-        words=words_on(peak, row.step, largest, course, aim),
-        notes=notes_on(plan, aim, course),
+        words=words_on(peak, row.step, causes, found.layers, aim),
+        notes=notes_on(plan, aim),
         seconds=round(time.perf_counter() - began, 3),
     )
 

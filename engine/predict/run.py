@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import importlib
 import io
 import sys
 import tempfile
@@ -38,6 +40,8 @@ class Traced(NamedTuple):
     """Decoder layers of the whole model, however many were traced."""
     depths: tuple[int, int] | None
     """The numbers of layers that tell the rest; None where all of them are traced."""
+    vocabulary: int
+    """How many logits a token has."""
     parameters: int
     """Of the traced model, as ``trainable``."""
     trainable: int
@@ -49,6 +53,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     ``take`` says of how many layers: ALL, or the SHORT or LONG of the two depths that tell the
     rest, if there are such. No weights are read. Whatever the script raises is raised.
     """
+    import_libraries()
     model = catalog.resolve(plan.model, plan.weights, trust_remote_code=trust_remote_code)
     text = script.script(plan, model)
     meter = MetaMeter(target.scratch, Place.TARGET if target.kind == "cpu" else Place.HOST)
@@ -83,14 +88,48 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
             watched.abandon()
             gc.enable()
             sys.modules.pop("memwb_train", None)
-    return Traced(meter.stream(), found.layers, found.depths, found.parameters, found.trainable)
+    return Traced(
+        meter.stream(),
+        found.layers,
+        found.depths,
+        found.vocabulary,
+        found.parameters,
+        found.trainable,
+    )
+
+
+@functools.cache
+def import_libraries() -> None:
+    """Have the libraries imported that a script may use, before anything is pretended.
+
+    Some look for CUDA when they are imported, and would take what is pretended for true.
+    """
+    for name in LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+LIBRARIES = (
+    "transformers.models.auto.modeling_auto",
+    "transformers.modeling_utils",
+    "transformers.optimization",
+    "transformers.quantizers.auto",
+    "transformers.integrations.bitsandbytes",
+    "transformers.utils.quantization_config",
+    "accelerate",
+    "bitsandbytes",
+    "peft.tuners.lora",
+    "peft.tuners.ia3",
+    "torch._dynamo",
+    "torch.optim",
+)
 
 
 class _Found:
     """What is learned of the model while its script runs."""
 
     def __init__(self, meter: MetaMeter) -> None:
-        self.layers = self.parameters = self.trainable = 0
+        self.layers = self.vocabulary = self.parameters = self.trainable = 0
         self.depths: tuple[int, int] | None = None
         self._meter = meter
         self.optimizer: torch.optim.Optimizer | None = None
@@ -137,7 +176,8 @@ def _instead(
     def load_config(original: Callable[..., Any]) -> Callable[..., Any]:
         def load(*args: Any) -> Any:
             config = original(*args)
-            found.layers = config.get_text_config().num_hidden_layers
+            text = config.get_text_config()
+            found.layers, found.vocabulary = text.num_hidden_layers, text.vocab_size
             whole = pattern(config, every)
             found.depths = depths(found.layers, whole.period, whole.head)
             if take != ALL and found.depths is not None:

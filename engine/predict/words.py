@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from typing import NamedTuple
 
 from memwb.engine.gpus import CONTEXT_ERROR
 from memwb.engine.memory import CATEGORIES, Peak
 from memwb.engine.plan import Plan
-from memwb.engine.predict.course import Course
-from memwb.engine.predict.stream import Stream
+from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.prediction import Large
+from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY
 
 LARGEST = 20
 """How many kinds of tensors are told."""
 
 
-def largest_at(stream: Stream, index: int) -> tuple[Large, ...]:
-    """The tensors alive after a moment, those that are alike together; most bytes first."""
+def alive_at(stream: Stream, index: int) -> dict[int, int]:
+    """The bytes of every storage alive after a moment."""
     alive: dict[int, int] = {}
     for moment in stream.moments[: index + 1]:
         if moment.change:
             alive[moment.storage] = alive.get(moment.storage, 0) + moment.change
+    return {storage: size for storage, size in alive.items() if size}
+
+
+def largest_at(stream: Stream, index: int) -> tuple[Large, ...]:
+    """The tensors alive after a moment, those that are alike together; most bytes first."""
     groups: defaultdict[tuple[int, str, str, tuple[int, ...], str], list[tuple[int, str]]] = (
         defaultdict(list)
     )
-    for storage, size in alive.items():
-        if size:
-            birth = stream.births[storage]
-            place = _starred(birth.module)
-            key = (birth.category, place, birth.op, birth.shape, birth.dtype)
-            groups[key].append((size, birth.module))
+    for storage, size in alive_at(stream, index).items():
+        birth = stream.births[storage]
+        place = _starred(birth.module)
+        key = (birth.category, place, birth.op, birth.shape, birth.dtype)
+        groups[key].append((size, birth.module))
     found = []
     for (number, place, op, shape, dtype), members in groups.items():
         modules = {module for _, module in members}
@@ -54,21 +59,63 @@ def _starred(module: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module)
 
 
+class Cause(NamedTuple):
+    """Tensors alive at the peak that are there for one reason."""
+
+    name: str
+    bytes: int
+    tensors: int
+    shape: tuple[int, ...]
+    """Of the largest of them."""
+    dtype: str
+
+
+def causes_at(stream: Stream, index: int, vocabulary: int, length: int) -> tuple[Cause, ...]:
+    """What forward, loss, backward and optimizer have made and is alive, by reason; most first."""
+    phase = stream.moments[index].phase if stream.moments else ""
+    groups: defaultdict[str, list[tuple[int, Birth]]] = defaultdict(list)
+    for storage, size in alive_at(stream, index).items():
+        birth = stream.births[storage]
+        if birth.category in (ACTIVATIONS, TEMPORARY):
+            groups[_reason(birth, phase, vocabulary, length)].append((size, birth))
+    found = []
+    for name, members in groups.items():
+        _, largest = max(members, key=lambda member: member[0])
+        total = sum(size for size, _ in members)
+        found.append(Cause(name, total, len(members), largest.shape, largest.dtype))
+    return tuple(sorted(found, key=lambda cause: -cause.bytes))
+
+
+def _reason(birth: Birth, phase: str, vocabulary: int, length: int) -> str:
+    if vocabulary and birth.shape and birth.shape[-1] == vocabulary:
+        return LOGITS
+    if length > 1 and birth.shape[-2:] == (length, length):
+        return SCORES
+    if birth.category == TEMPORARY and phase == "optimizer":
+        return SCRATCH
+    if birth.category == ACTIVATIONS and birth.module != _starred(birth.module):
+        return LAYERS
+    return OTHERS
+
+
+LOGITS = "logits, their softmax and gradient"
+SCORES = "attention scores"
+SCRATCH = "the optimizer's scratch"
+LAYERS = "what the layers keep for backward"
+OTHERS = "other tensors"
+
+
 def words_on(
-    peak: Peak, step: int, largest: tuple[Large, ...], course: Course, target: Target
+    peak: Peak, step: int, causes: tuple[Cause, ...], layers: int, target: Target
 ) -> tuple[str, ...]:
     """Sentences about the peak and the gaps between allocated, reserved and device."""
     when = {0: "while loading", 1: "of the first step"}.get(step, "of a steady step")
     where = when if step == 0 else f"in the {peak.phase} {when}"
-    greatest = max(CATEGORIES, key=lambda name: getattr(peak.categories, name))
-    share = getattr(peak.categories, greatest)
-    sentences = [
-        f"The peak of {size(peak.allocated)} is {where}; the most of it is {greatest}, "
-        f"{size(share)} ({share / max(peak.allocated, 1):.0%})."
-    ]
-    passing = [large for large in largest if large.category in ("activations", "temporary")]
-    if passing:
-        sentences.append(f"The largest that training makes are {described(passing[0])}.")
+    parts = sorted(CATEGORIES, key=lambda name: -int(getattr(peak.categories, name)))
+    shares = [f"{name} {size(getattr(peak.categories, name))}" for name in parts[:3]]
+    sentences = [f"The peak of {size(peak.allocated)} is {where}: {', '.join(shares)}."]
+    if causes and causes[0].bytes:
+        sentences.append(_because(causes[0], layers))
     if target.kind != "cuda":
         sentences.append("A CPU caches nothing: reserved and device are what is allocated.")
         return tuple(sentences)
@@ -84,15 +131,17 @@ def words_on(
     return tuple(sentences)
 
 
-def described(large: Large) -> str:
-    """Tensors that are alike, in words: ``bf16 [1, 1024, 151936] of lm_head, 297 MiB``."""
-    times = f"{large.count} × " if large.count > 1 else ""
-    place = f" of {large.module}" if large.module else ""
-    op = f" ({large.op})" if large.op else ""
-    return f"{times}{large.dtype} {list(large.shape)}{place}{op}, {size(large.bytes)}"
+def _because(cause: Cause, layers: int) -> str:
+    """The sentence on what makes the most of what training adds to weights and states."""
+    start = f"Of what a step makes, the most is {cause.name}: {size(cause.bytes)}"
+    if cause.name == LAYERS and layers:
+        return f"{start}, {size(cause.bytes // layers)} a layer."
+    shape = " × ".join(str(one) for one in cause.shape)
+    times = f"{cause.tensors} tensors, the largest" if cause.tensors > 1 else "one tensor,"
+    return f"{start} in {times} {cause.dtype} {shape}."
 
 
-def notes_on(plan: Plan, target: Target, course: Course) -> tuple[str, ...]:
+def notes_on(plan: Plan, target: Target) -> tuple[str, ...]:
     """What was assumed, and what is not known."""
     notes = []
     if plan.weights == "pretrained":
