@@ -7,6 +7,7 @@ Besides, it notes the origin of each storage: the module, the operator, shape an
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -238,7 +239,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = shortcuts.run(func, args, kwargs) if meta else func(*args, **kwargs)
         if args is not original and isinstance(out, torch.Tensor) and out is args[0]:
             out = original[0]
-        op = f"{func.namespace}.{func._schema.name.partition('::')[2]}"
+        op = name_of(func)[1]
         if meter.paused:
             return out
         if meta and meter._scratch is not None:
@@ -284,7 +285,7 @@ def _dispatch(
     if isinstance(func, torch._ops.HigherOrderOperator):
         with mode:
             return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
-    kernel = mode._meter.kernels.get(str(func))
+    kernel = mode._meter.kernels.get(name_of(func)[0])
     if kernel is not None:
         return mode._look_into(kernel, func, args, kwargs)
     with torch._C.DisableTorchFunction():
@@ -303,6 +304,12 @@ _INDEXING = frozenset(
         torch.ops.aten._unsafe_index.Tensor,
     )
 )
+
+
+@functools.cache
+def name_of(func: Any) -> tuple[str, str]:
+    """An operator's overload, as ``aten.mm.default``, and its name, as ``aten.mm``."""
+    return str(func), f"{func.namespace}.{func._schema.name.partition('::')[2]}"
 
 
 def _answer(tensor: torch.Tensor) -> bool | int | float:
