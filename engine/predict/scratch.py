@@ -68,6 +68,31 @@ def flash_backward(
     return found
 
 
+def package_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, sums: Tensor,
+    bounds: Tensor | None, *rest: Any, arch: str, **_: Any,
+) -> Scratch:  # fmt: skip
+    """The flash-attn package, whose tensors are [batch, length, heads, size] or lack the batch.
+
+    ``mha_bwd`` and ``mha_varlen_bwd`` in csrc/flash_attn/flash_api.cpp (2.8): as above; of rows one
+    after another the fp32 dQ and the sums have 128 tokens a row more than there are.
+    """
+    if bounds is None:
+        queries, keys, values, made = (one.transpose(1, 2) for one in (query, key, value, out))
+        return flash_backward(grad.transpose(1, 2), queries, keys, values, made, arch=arch)
+    tokens, heads, size = query.shape
+    rows = tokens + 128 * (bounds.numel() - 1)
+    found: Scratch = (
+        *_copy(grad),
+        ((heads, rows), torch.float32),
+        ((rows, heads, _up(size, 32 if size <= 128 else 64)), torch.float32),
+    )
+    if key.size(1) != heads:
+        expanded = ((key.size(0), heads, size), query.dtype)
+        found = (*found, expanded, expanded)
+    return found
+
+
 def efficient_forward(
     query: Tensor, key: Tensor, value: Tensor, *rest: Any, arch: str, **_: Any
 ) -> Scratch:
@@ -224,6 +249,7 @@ def nbytes(found: Scratch) -> int:
 
 SCRATCH: dict[str, Callable[..., Scratch]] = {
     "aten._scaled_dot_product_flash_attention_backward.default": flash_backward,
+    "aten._flash_attention_backward.default": package_backward,
     "aten._scaled_dot_product_efficient_attention.default": efficient_forward,
     "aten._scaled_dot_product_efficient_attention_backward.default": efficient_backward,
     "aten._scaled_dot_product_cudnn_attention_backward.default": cudnn_backward,
