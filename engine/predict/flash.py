@@ -47,10 +47,18 @@ def _attend(
     size = q.size(-1)
     if size % 8:
         q, k, v = (torch.nn.functional.pad(one, (0, -size % 8)) for one in (q, k, v))
-    forward: Any = torch.ops.aten._flash_attention_forward
-    out: Tensor = forward(
-        q, k, v, bounds_q, bounds_k, longest_q, longest_k, dropout, causal, False, scale=scale
-    )[0]
+    operators: Any = torch.ops.aten
+    out: Tensor
+    if bounds_q is None:
+        # The operator that selective checkpointing keeps, as it keeps the package's own.
+        rows = (one.transpose(1, 2) for one in (q, k, v))
+        dense: Any = operators._scaled_dot_product_flash_attention
+        out = dense(*rows, dropout, causal, scale=scale)[0].transpose(1, 2)
+    else:
+        forward: Any = operators._flash_attention_forward
+        out = forward(
+            q, k, v, bounds_q, bounds_k, longest_q, longest_k, dropout, causal, False, scale=scale
+        )[0]
     return out[..., :size] if size % 8 else out
 
 

@@ -72,14 +72,12 @@ def package_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, sums: Tensor,
     bounds: Tensor | None, *rest: Any, arch: str, **_: Any,
 ) -> Scratch:  # fmt: skip
-    """The flash-attn package, whose tensors are [batch, length, heads, size] or lack the batch.
+    """The flash-attn package, for rows one after another: [tokens, heads, size].
 
-    ``mha_bwd`` and ``mha_varlen_bwd`` in csrc/flash_attn/flash_api.cpp (2.8): as above; of rows one
-    after another the fp32 dQ and the sums have 128 tokens a row more than there are.
+    ``mha_varlen_bwd`` in csrc/flash_attn/flash_api.cpp (2.8): as above, but fp32 dQ and the sums
+    have 128 tokens a row more than there are.
     """
-    if bounds is None:
-        queries, keys, values, made = (one.transpose(1, 2) for one in (query, key, value, out))
-        return flash_backward(grad.transpose(1, 2), queries, keys, values, made, arch=arch)
+    assert bounds is not None
     tokens, heads, size = query.shape
     rows = tokens + 128 * (bounds.numel() - 1)
     found: Scratch = (

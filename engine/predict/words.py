@@ -7,11 +7,12 @@ from collections import defaultdict
 
 from memwb.engine.gpus import CONTEXT_ERROR
 from memwb.engine.memory import CATEGORIES, Peak
-from memwb.engine.plan import Plan
+from memwb.engine.plan import Plan, active
 from memwb.engine.predict.course import Course
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.prediction import Large
+from memwb.engine.technique import module_of
 
 LARGEST = 20
 """How many kinds of tensors are told."""
@@ -100,6 +101,10 @@ def notes_on(plan: Plan, target: Target, course: Course) -> tuple[str, ...]:
             "Loading is predicted for weights made in place; reading a checkpoint may pass a "
             "few tensors more through memory."
         )
+    for name, params in active(plan).items():
+        assumed = getattr(module_of(name), "assumed", None)
+        if assumed is not None and (note := assumed(params, target.kind)):
+            notes.append(note)
     if target.kind == "cuda":
         notes.append("Predictions for GPUs have not been compared with a GPU yet.")
     return tuple(notes)
