@@ -81,5 +81,7 @@ def installed() -> Iterator[None]:
         change(mock.patch.multiple(utils, **kept))
         change(mock.patch.object(utils, "_lazy_imports", lambda *_, **__: (*found, *padding)))
         change(mock.patch.dict(matrix[2], general_availability_check=lambda *_, **__: True))
-        change(mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch", lambda *_, **__: True))
+        change(
+            mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch", lambda *_, **__: True)
+        )
         yield
