@@ -70,15 +70,13 @@ def installed() -> Iterator[None]:
 
     found = (flash_attn_func, flash_attn_varlen_func, None)
     padding = (getattr(utils, "_pad_input", None), getattr(utils, "_unpad_input", None))
-    kept = {
-        name: None
-        for name in vars(utils)
-        if name.endswith("_fn") and name.startswith("_") or name == "_loaded_implementation"
-    }
+    # What transformers has once loaded it keeps for the life of the process.
+    loaded = [name for name in vars(utils) if name[0] == "_" and name.endswith("_fn")]
     matrix = getattr(utils, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {2: {}})
     with contextlib.ExitStack() as stack:
         change = stack.enter_context
-        change(mock.patch.multiple(utils, **kept))
+        for name in (*loaded, "_loaded_implementation"):
+            change(mock.patch.object(utils, name, None))
         change(mock.patch.object(utils, "_lazy_imports", lambda *_, **__: (*found, *padding)))
         change(mock.patch.dict(matrix[2], general_availability_check=lambda *_, **__: True))
         change(

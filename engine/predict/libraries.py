@@ -96,7 +96,7 @@ def gemm_4bit(
     if A.numel() // A.shape[-1] <= 4:
         return A.new_empty((*A.shape[:-1], shape[0]))
     operators: Any = torch.ops.bitsandbytes
-    if absmax_8bit is not None:
+    if absmax_8bit is not None and offset is not None:
         absmax = operators.dequantize_blockwise(absmax_8bit, absmax, code, 256, torch.float32)
         absmax = absmax + offset
     weight = operators.dequantize_4bit(B, absmax, blocksize, quant_type, shape, A.dtype)

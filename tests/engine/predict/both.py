@@ -1,4 +1,4 @@
-"""Runs a plan for real and on meta, each in a fork of this process, which has the imports behind it.
+"""Runs a plan for real and on meta, each in a fork of this process, which imports first.
 
 One JSON object a line: in, a plan's data and a target; out, the highest moment of each phase of
 each step, by category, as the CPU's meter has seen it and as the prediction says, or how it
