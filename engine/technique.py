@@ -1,7 +1,7 @@
 """What a technique declares, the groups they come in, and how their files are found.
 
 A technique is one module in ``engine/techniques``: a ``Technique`` named ``technique`` and,
-beside it, plain functions named after the stages they act on. Three more functions may stand
+beside it, plain functions named after the stages they act on. More functions may stand
 there, all of them free of torch:
 
 - ``refuse(params, plan, config)``: why it does not fit the rest of the plan, or a model of that
@@ -9,8 +9,12 @@ there, all of them free of torch:
 - ``unavailable(params, device)``: why these parameters cannot run on that device (None while it
   is unknown), or an empty string;
 - ``layer_period(params)``: after how many decoder layers it does the same again, if not after one;
+- ``assumed(params, kind)``: what a prediction for a device of that kind takes for granted;
 - ``effects(params, facts)``: what it does to the bytes of a category (see arithmetic.py), or a
   sentence ``NO_ARITHMETIC`` on why that cannot be reckoned.
+
+A hook that does not run on the meta device, or not as on a GPU, has a twin of the same signature
+that makes the same tensors there: ``meta_`` and the stage's name. It is no part of a script.
 
 The declaration feeds the toggle in the workbench, the command line, the check of a plan, the
 script and the tests.

@@ -7,7 +7,6 @@ Besides, it notes the origin of each storage: the module, the operator, shape an
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,19 +15,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memwb.engine.predict import shortcuts
 from memwb.engine.predict.libraries import Kernel
+from memwb.engine.predict.operators import IN_PLACE, Operator, operator_of
 from memwb.engine.predict.places import Kept, Place, Places
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
 
-Scratch = Callable[[Any, Sequence[Any], dict[str, Any]], Iterable[int]]
-"""Sizes in bytes of what an operator's kernel allocates for itself, from its arguments."""
+Scratch = Mapping[str, Callable[[Sequence[Any], dict[str, Any]], Iterable[int]]]
+"""By an operator's overload: the bytes of what its kernel allocates for itself, one number an
+allocation, from its arguments."""
 
 
 class MetaMeter:
     """Watches a pretended run. See the Meter protocol; it sends nothing while it watches."""
 
-    def __init__(self, scratch: Scratch | None = None, host: Place = Place.HOST) -> None:
+    def __init__(self, scratch: Scratch, host: Place = Place.HOST) -> None:
         self.trace = Trace()
         self.places = Places(host)
         self.places.gone = self._gone
@@ -41,7 +42,7 @@ class MetaMeter:
         """Of operators that are looked into: see libraries.py."""
         self.pretence: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         """What is off inside of an operator, and on in such a kernel."""
-        self._scratch = scratch
+        self.scratch = scratch
         self._names = 0
         self._training = False
         self._births: dict[int, tuple[str, str, tuple[int, ...], str]] = {}
@@ -148,11 +149,12 @@ class MetaMeter:
             self._names = kept.name = self._names + 1
             dtype = str(tensor.dtype).removeprefix("torch.")
             self._births[kept.name] = (self._at_work(), op, tuple(tensor.shape), dtype)
-        if kept.name:
-            size = tensor.untyped_storage().nbytes()
-            if size != kept.size:
-                self.trace.change(0.0, kept.name, size - kept.size)
-                kept.size = size
+        elif not kept.name:
+            return
+        size = tensor.untyped_storage().nbytes()
+        if size != kept.size:
+            self.trace.change(0.0, kept.name, size - kept.size)
+            kept.size = size
 
     def unasked(self, tensor: torch.Tensor) -> Place:
         """Where something is that torch's own code made of nothing.
@@ -211,7 +213,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         meter = self._meter
         with torch._C.DisableTorchFunction():
             meter.pass_by()
-            inputs = [*_tensors(args), *_tensors(kwargs.values())]
+            inputs = tensors_in((*args, *kwargs.values()))
             place = max((meter.places.place(one) for one in inputs), default=Place.NOWHERE)
             args, kwargs = tuple(self._replaced(args)), self._replaced(kwargs)
         with self, meter.pretence, meter.placing(place), torch.no_grad():
@@ -219,43 +221,52 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         meter = self._meter
-        inputs = list(_tensors(args))
+        operator = operator_of(func)
+        inputs = tensors_in(args)
         if kwargs:
-            inputs += _tensors(kwargs.values())
+            inputs += tensors_in(kwargs.values())
         place = Place.NOWHERE
         meta = real = False
         for tensor in inputs:
-            place = max(place, meter.places.place(tensor))
+            there = meter.places.place(tensor)
+            if there > place:
+                place = there
             if tensor.is_meta:
                 meta = True
             else:
                 real = True
-        if func is torch.ops.aten._local_scalar_dense.default and meta:
-            return _answer(args[0])
         meter.pass_by()
-        original = args
-        if meta and real:
-            args, kwargs = self._mixed(func, args), self._replaced(kwargs)
-        out = shortcuts.run(func, args, kwargs) if meta else func(*args, **kwargs)
-        if args is not original and isinstance(out, torch.Tensor) and out is args[0]:
-            out = original[0]
-        op = name_of(func)[1]
+        if not meta:
+            out = func(*args, **kwargs)
+        elif operator.reads:
+            return _answer(args[0])
+        elif real:
+            mixed, kwargs = self._mixed(operator, args), self._replaced(kwargs)
+            out = shortcuts.run(func, operator, mixed, kwargs)
+            if out is mixed[0]:
+                out = args[0]
+            args = mixed
+        else:
+            out = shortcuts.run(func, operator, args, kwargs)
         if meter.paused:
             return out
-        if meta and meter._scratch is not None:
-            sizes = meter._scratch(func, args, kwargs)
-            if sizes:
-                meter.took(sizes, op)
-        for made in _tensors((out,)):
-            there = meter.forced
-            if there is None:
+        if meta:
+            scratch = meter.scratch.get(operator.overload)
+            if scratch is not None:
+                meter.took(scratch(args, kwargs), operator.name)
+            if operator.kind == IN_PLACE:
+                return out
+        for made in (out,) if isinstance(out, torch.Tensor) else tensors_in((out,)):
+            if meter.forced is not None:
+                there = meter.forced
+            else:
                 there = place if inputs else meter.unasked(made)
-            meter.see(made, there, op)
+            meter.see(made, there, operator.name)
         return out
 
-    def _mixed(self, func: Any, args: Any) -> Any:
+    def _mixed(self, operator: Operator, args: Any) -> Any:
         """Arguments of which some are real: these lose their values, but not their meaning."""
-        if func in _INDEXING:
+        if operator.indexes:
             # A mask that selects is as long as what it selects.
             indices: list[Any] = []
             for index in args[1]:
@@ -285,7 +296,7 @@ def _dispatch(
     if isinstance(func, torch._ops.HigherOrderOperator):
         with mode:
             return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
-    kernel = mode._meter.kernels.get(name_of(func)[0])
+    kernel = mode._meter.kernels.get(operator_of(func).overload)
     if kernel is not None:
         return mode._look_into(kernel, func, args, kwargs)
     with torch._C.DisableTorchFunction():
@@ -296,21 +307,6 @@ def _dispatch(
 # costs as much again as counting does, at every operator.
 _Mode.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignment]
 
-_INDEXING = frozenset(
-    (
-        torch.ops.aten.index.Tensor,
-        torch.ops.aten.index_put.default,
-        torch.ops.aten.index_put_.default,
-        torch.ops.aten._unsafe_index.Tensor,
-    )
-)
-
-
-@functools.cache
-def name_of(func: Any) -> tuple[str, str]:
-    """An operator's overload, as ``aten.mm.default``, and its name, as ``aten.mm``."""
-    return str(func), f"{func.namespace}.{func._schema.name.partition('::')[2]}"
-
 
 def _answer(tensor: torch.Tensor) -> bool | int | float:
     """A value where there is none: nothing is wrong, and there is one of it."""
@@ -319,9 +315,12 @@ def _answer(tensor: torch.Tensor) -> bool | int | float:
     return 1.0 if tensor.is_floating_point() else 1
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors among arguments or results, those in lists included."""
+    found: list[torch.Tensor] = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            yield value
+            found.append(value)
         elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+            found += tensors_in(value)
+    return found

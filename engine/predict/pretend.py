@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
+from memwb.engine.predict import flash
 from memwb.engine.predict.autocast import Autocast
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import Place
@@ -49,7 +50,6 @@ class Pretend(TorchFunctionMode):
             tensor.backward: self._backward,
             tensor.pin_memory: lambda one, *_: one,
             tensor.is_pinned: lambda one, *_: False,
-            tensor.record_stream: lambda one, stream: None,
             **instead,
         }
 
@@ -216,6 +216,9 @@ def pretending(kind: str, arch: str, meter: MetaMeter, instead: Table) -> Iterat
         if kind == "cuda":
             for name, value in _cuda_runtime(arch).items():
                 stack.enter_context(mock.patch(f"torch.{name}", value))
+            # Its arguments are looked at before any mode is asked: it takes real streams alone.
+            stack.enter_context(mock.patch.object(torch.Tensor, "record_stream", _no_stream))
+            stack.enter_context(flash.installed())
         clear = torch.clear_autocast_cache
         forget = mode.autocast.clear
         stack.enter_context(
@@ -278,12 +281,18 @@ def _cuda_runtime(arch: str) -> dict[str, Any]:
         "cuda.current_device": lambda: 0,
         "cuda.device_count": lambda: 1,
         "cuda.synchronize": lambda *_: None,
+        "cuda.get_rng_state": lambda *_: torch.get_rng_state(),
+        "cuda.set_rng_state": lambda *_: None,
         "cuda.Stream": _Nothing,
         "cuda.Event": _Nothing,
         "cuda.current_stream": _Nothing,
         "cuda.stream": _Nothing,
         "cuda.amp.common.amp_definitely_not_available": lambda: False,
     }
+
+
+def _no_stream(tensor: torch.Tensor, stream: Any) -> None:
+    """Nothing is under way, and no memory waits for it."""
 
 
 class _Nothing:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from memwb.engine.predict.operators import FRESH, IN_PLACE, Operator
+
 _MOST = 50_000
 
 
@@ -22,23 +24,18 @@ class _Look(NamedTuple):
     dtype: torch.dtype
 
 
-_kinds: dict[Any, int] = {}
 _results: dict[Hashable, tuple[type | None, tuple[_Look | None, ...]]] = {}
-_RUN, _FRESH, _IN_PLACE = range(3)
 
 
-def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def run(func: Any, operator: Operator, args: Any, kwargs: dict[str, Any]) -> Any:
     """What ``func(*args, **kwargs)`` gives, all tensors being on meta."""
-    kind = _kinds.get(func)
-    if kind is None:
-        kind = _kinds[func] = _kind_of(func)
-    if kind == _RUN:
-        return func(*args, **kwargs)
-    if kind == _IN_PLACE:
+    if operator.kind == IN_PLACE:
         # It would change values, and there are none.
         return args[0] if func._schema.returns else None
+    if operator.kind != FRESH:
+        return func(*args, **kwargs)
     try:
-        key = (func, _key(args), _key(tuple(kwargs.items())) if kwargs else ())
+        key = (operator.overload, _key(args), _key(tuple(kwargs.items())) if kwargs else ())
         known = _results.get(key)
     except TypeError:  # an argument that cannot be hashed
         return func(*args, **kwargs)
@@ -49,23 +46,6 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if looks is not None and len(_results) < _MOST:
         _results[key] = looks
     return out
-
-
-def _kind_of(func: Any) -> int:
-    """Whether an operator makes fresh tensors alone, or changes values in place alone."""
-    schema = func._schema
-    if func.namespace != "aten" or func is torch.ops.aten.lift_fresh.default:
-        return _RUN
-    name = schema.name.partition("::")[2]
-    if schema.is_mutable:
-        aliased = [one for one in schema.arguments if one.alias_info is not None]
-        alone = len(aliased) == 1 and aliased[0] is not None and schema.arguments[0].alias_info
-        reshapes = name in ("resize_", "resize_as_", "set_", "squeeze_", "unsqueeze_", "t_")
-        reshapes = reshapes or name in ("transpose_", "swapaxes_", "swapdims_", "as_strided_")
-        return _IN_PLACE if name.endswith("_") and alone and not reshapes else _RUN
-    if any(one.alias_info is not None for one in (*schema.returns, *schema.arguments)):
-        return _RUN
-    return _FRESH
 
 
 def _key(values: tuple[Any, ...]) -> Hashable:

@@ -25,7 +25,7 @@ class Target(NamedTuple):
     capacity: int
     instead: Mapping[Any, Callable[..., Any]]
     """What to call in place of a torch function."""
-    scratch: Scratch | None
+    scratch: Scratch
     """What an operator's kernel allocates for itself."""
     workspaces: Mapping[str, int] = {}
     """Bytes that the matrix library takes once and keeps, by the phase of its first product."""
@@ -43,17 +43,18 @@ def cpu() -> Target:
     """This machine's CPU."""
     from memwb.engine.predict.cpu import INSTEAD
 
-    return Target("cpu", "cpu", "CPU", "", 0, INSTEAD, None)
+    return Target("cpu", "cpu", "CPU", "", 0, INSTEAD, {})
 
 
 def cuda(gpu: Gpu) -> Target:
     """A GPU, here or not."""
     from torch.nn import functional
 
-    from memwb.engine.predict.cuda import INTERCEPT, nbytes, scratch, sdpa, workspaces
+    from memwb.engine.predict.cuda import INTERCEPT, SCRATCH, nbytes, sdpa, workspaces
 
-    def sizes(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
-        return [nbytes((one,)) for one in scratch(func, args, kwargs, gpu.arch)]
+    def sizes(overload: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int]:
+        found = SCRATCH[overload](*args, **kwargs, arch=gpu.arch)
+        return [nbytes((one,)) for one in found]
 
     attention = partial(sdpa, arch=gpu.arch)
     return Target(
@@ -63,7 +64,7 @@ def cuda(gpu: Gpu) -> Target:
         arch=gpu.arch,
         capacity=gpu.capacity,
         instead={**INTERCEPT, functional.scaled_dot_product_attention: attention},
-        scratch=sizes,
+        scratch={overload: partial(sizes, overload) for overload in SCRATCH},
         workspaces={one.when: one.bytes for one in workspaces(gpu.arch)},
         allocator=settings_of(os.environ),
     )

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from memwb.engine.gpus import CONTEXT_ERROR
 from memwb.engine.memory import CATEGORIES, Peak
-from memwb.engine.plan import Plan
+from memwb.engine.plan import Plan, active
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.prediction import Large
+from memwb.engine.technique import module_of
 from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY
 
 LARGEST = 20
@@ -149,6 +150,10 @@ def notes_on(plan: Plan, target: Target) -> tuple[str, ...]:
             "Loading is predicted for weights made in place; reading a checkpoint may pass a "
             "few tensors more through memory."
         )
+    for name, params in active(plan).items():
+        assumed = getattr(module_of(name), "assumed", None)
+        if assumed is not None and (note := assumed(params, target.kind)):
+            notes.append(note)
     if target.kind == "cuda":
         notes.append("Predictions for GPUs have not been compared with a GPU yet.")
     return tuple(notes)

@@ -49,6 +49,47 @@ def eager_on_cpu(optimizer: Any) -> Any:
     return optimizer
 
 
+def meta_build_optimizer(model: Any, learning_rate: float, **kwargs: Any) -> Any:
+    """As on a GPU, where torchao compiles the step of each tensor, which meta cannot.
+
+    The step of a small tensor is one kernel that allocates nothing. That of a quantized one is
+    several: scales are maxima of blocks, and two codes make a byte. What inductor writes to
+    memory between them depends on how it fuses them for the GPU (for a CPU it is 25 bytes a
+    value with torch 2.13), so that no number can be told.
+    """
+    from memwb.engine.errors import CannotPredict
+
+    def step(weight: Any, grad: Any, counter: Any, first: Any, *rest: Any) -> None:
+        if hasattr(first, "codes"):
+            raise CannotPredict(
+                "adamw_4bit cannot be predicted for GPUs",
+                "its step is compiled there, and what that keeps between kernels is not known",
+                "Run a burst to measure it, or predict adamw_8bit: -o adamw_8bit=on.",
+                technique="adamw_4bit",
+            )
+
+    return compiled_step(build_optimizer(model, learning_rate, **kwargs), step)
+
+
+def compiled_step(optimizer: Any, step_of_one: Any) -> Any:
+    """On a GPU call this in place of what torchao would compile for one tensor."""
+    from types import MethodType
+    from unittest import mock
+
+    import torch
+
+    if all(weight.device.type == "cpu" for weight in optimizer.param_groups[0]["params"]):
+        return optimizer
+    inner = type(optimizer).step
+
+    def step(optimizer: Any, closure: Any = None) -> Any:
+        with mock.patch.object(torch, "compile", lambda *_, **__: step_of_one):
+            return inner(optimizer, closure)
+
+    optimizer.step = MethodType(step, optimizer)
+    return optimizer
+
+
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """Two moments of half a byte with their scales and maps; small tensors as AdamW keeps them."""
     quantized = [w for w in facts.trained if w.size >= 4096 and w.size % 128 == 0]

@@ -99,6 +99,20 @@ def configure(options: dict[str, Any], *, implementation: str) -> dict[str, Any]
     return {**options, "attn_implementation": implementation}
 
 
+def meta_configure(options: dict[str, Any], *, implementation: str) -> dict[str, Any]:
+    """The same, but for flex_attention: transformers compiles it, which meta cannot."""
+    if implementation == "flex_attention":
+        from memwb.engine.errors import CannotPredict
+
+        raise CannotPredict(
+            "flex_attention cannot be predicted",
+            "its kernel and its block mask are compiled for the device, buffers and all",
+            "Run a burst to measure it, or predict -o attention.implementation=sdpa.",
+            technique="attention",
+        )
+    return configure(options, implementation=implementation)
+
+
 def patch_model(model: Any, *, implementation: str, backend: str) -> Any:
     """Leave sdpa one kernel inside each attention module, also when it runs again in backward.
 

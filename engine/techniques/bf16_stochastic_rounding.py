@@ -44,6 +44,24 @@ def build_optimizer(
     return eager_on_cpu(optimizer)
 
 
+def meta_build_optimizer(model: Any, learning_rate: float, **kwargs: Any) -> Any:
+    """As on a GPU, where torchao compiles the step of each tensor, which meta cannot.
+
+    The step is made of nothing but operations value by value, so that inductor makes one kernel
+    of it, which writes weights and states in place. A seed of 8 bytes is all that is allocated
+    (as seen in what inductor generates for a CPU with torch 2.13).
+    """
+    from memwb.engine.techniques.adamw_4bit import compiled_step
+
+    def step(weight: Any, *rest: Any) -> None:
+        import torch
+
+        if rest[-1]:
+            torch.empty(1, dtype=torch.int64, device=weight.device)
+
+    return compiled_step(build_optimizer(model, learning_rate, **kwargs), step)
+
+
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """AdamW's states in the weight's precision, and the learning rate as a tensor."""
     states = adamw_states(facts)

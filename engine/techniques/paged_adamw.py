@@ -36,6 +36,45 @@ def build_optimizer(
     return kind(weights, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
+def meta_build_optimizer(model: Any, learning_rate: float, **kwargs: Any) -> Any:
+    """As on a GPU, with states on the host in place of managed memory, which meta cannot have."""
+    return managed(build_optimizer(model, learning_rate, **kwargs))
+
+
+def managed(optimizer: Any) -> Any:
+    """Have bitsandbytes page to the host: as ``Optimizer8bit.get_state_buffer`` chooses, 0.50.
+
+    States of 100,000 values and more are in managed memory, past torch's allocator.
+    """
+    import torch
+
+    if not optimizer.is_paged:
+        return optimizer
+    inner = optimizer.get_state_buffer
+
+    def get_state_buffer(weight: Any, dtype: Any = torch.float32) -> Any:
+        if weight.numel() < 100_000:
+            return inner(weight, dtype=dtype)
+        buffer: Any = torch.zeros(weight.shape, dtype=dtype, device="cpu")
+        buffer.is_paged = True
+        return buffer
+
+    optimizer.get_state_buffer = get_state_buffer
+    optimizer.prefetch_state = lambda weight: None
+    return optimizer
+
+
+def assumed(params: Any, kind: str) -> str:
+    """What a prediction takes for granted on a device of that kind."""
+    if kind != "cuda":
+        return ""
+    return (
+        "Optimizer states of tensors of 100,000 values and more are in managed memory, which "
+        "torch does not count: what the driver has of them on the GPU comes on top, and gives way "
+        "where memory is short."
+    )
+
+
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """Two fp32 moments, wherever they are paged to."""
     return [

@@ -7,6 +7,9 @@ from typing import Any
 from memwb.engine.arithmetic import Effect, Facts
 from memwb.engine.technique import Technique
 from memwb.engine.techniques.adamw_8bit import Params, blockwise_effect
+from memwb.engine.techniques.paged_adamw import assumed, managed
+
+__all__ = ["Params", "assumed", "build_optimizer", "effects", "meta_build_optimizer", "technique"]
 
 technique = Technique(
     name="paged_adamw_8bit",
@@ -32,6 +35,11 @@ def build_optimizer(
     on_cpu = all(weight.device.type == "cpu" for weight in weights)
     kind = bitsandbytes.optim.AdamW8bit if on_cpu else bitsandbytes.optim.PagedAdamW8bit
     return kind(weights, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay)
+
+
+def meta_build_optimizer(model: Any, learning_rate: float, **kwargs: Any) -> Any:
+    """As on a GPU, with states on the host in place of managed memory, which meta cannot have."""
+    return managed(build_optimizer(model, learning_rate, **kwargs))
 
 
 def effects(params: Params, facts: Facts) -> list[Effect]:

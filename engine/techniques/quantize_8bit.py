@@ -86,6 +86,16 @@ def adapt_model(model: Any, *, upcast: bool) -> Any:
     return frozen(model, upcast)
 
 
+def assumed(params: Params, kind: str) -> str:
+    """What a prediction takes for granted on a device of that kind."""
+    if kind != "cuda" or params.threshold == 0:
+        return ""
+    return (
+        f"No input feature is taken to be beyond the threshold of {params.threshold:g}: those that "
+        "are, are multiplied and kept in 16 bits besides."
+    )
+
+
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """Bytes of the base: one a linear weight, an fp32 scale a row, and what is not quantized."""
     from memwb.engine.techniques.lora import linears

@@ -89,3 +89,22 @@ def patch_model(model: Any, *, scope: str, backend: str, dynamic: str) -> Any:
     for module in layers if scope == "layers" else [base.get_decoder()]:
         module.forward = torch.compile(module.forward, backend=backend, dynamic=shapes)
     return model
+
+
+def meta_patch_model(model: Any, *, scope: str, backend: str, dynamic: str) -> Any:
+    """The same with aot_eager, which runs operators one by one; inductor cannot be told.
+
+    aot_eager is traced for real: what it keeps for backward is decided from shapes alone.
+    inductor's buffers are those that are left between the kernels that it makes for a device,
+    and it makes none for meta.
+    """
+    if backend == "inductor":
+        from memwb.engine.errors import CannotPredict
+
+        raise CannotPredict(
+            "torch_compile cannot be predicted with inductor",
+            "which tensors exist between kernels depends on how they are fused on the device",
+            "Run a burst to measure it, or predict -o torch_compile.backend=aot_eager.",
+            technique="torch_compile",
+        )
+    return patch_model(model, scope=scope, backend=backend, dynamic=dynamic)

@@ -1,0 +1,65 @@
+"""What is known of an operator once and for all: its names, and what it does to memory."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+RUN, FRESH, IN_PLACE = range(3)
+
+_RESHAPING = frozenset(
+    """resize_ resize_as_ set_ squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ as_strided_
+    """.split()  # noqa: SIM905
+)
+_INDEXING = frozenset(("index", "index_put", "index_put_", "_unsafe_index"))
+
+
+class Operator(NamedTuple):
+    """One overload of an operator."""
+
+    name: str
+    """As ``aten.mm``."""
+    overload: str
+    """As ``aten.mm.default``."""
+    kind: int
+    """FRESH makes tensors of its own, IN_PLACE changes the values of its first argument alone,
+    RUN is anything else."""
+    reads: bool
+    """It gives a value to Python."""
+    indexes: bool
+    """Its second argument are indices, masks among them."""
+
+
+_known: dict[int, tuple[Any, Operator]] = {}
+
+
+def operator_of(func: Any) -> Operator:
+    """What is known of an overload."""
+    # By identity: the hash of an overload is Python code, and this is asked at every call.
+    known = _known.get(id(func))
+    if known is None:
+        known = _known[id(func)] = (func, _learned(func))
+    return known[1]
+
+
+def _learned(func: Any) -> Operator:
+    name = func._schema.name.partition("::")[2]
+    return Operator(
+        name=f"{func.namespace}.{name}",
+        overload=str(func),
+        kind=_kind_of(func, name),
+        reads=func is torch.ops.aten._local_scalar_dense.default,
+        indexes=func.namespace == "aten" and name in _INDEXING,
+    )
+
+
+def _kind_of(func: Any, name: str) -> int:
+    schema = func._schema
+    if func.namespace != "aten" or func is torch.ops.aten.lift_fresh.default:
+        return RUN
+    aliased = [one for one in schema.arguments if one.alias_info is not None]
+    if schema.is_mutable:
+        first = len(aliased) == 1 and schema.arguments[0].alias_info is not None
+        return IN_PLACE if first and name.endswith("_") and name not in _RESHAPING else RUN
+    return RUN if aliased or any(one.alias_info is not None for one in schema.returns) else FRESH

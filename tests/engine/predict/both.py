@@ -1,0 +1,116 @@
+"""Runs a plan for real and on meta, each in a fork of this process, which imports first.
+
+One JSON object a line: in, a plan's data and a target; out, the highest moment of each phase of
+each step, by category, as the CPU's meter has seen it and as the prediction says, or how it
+failed. For a GPU there is nothing to measure.
+
+    python both.py MODULE ...      imports these first
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+Rows = dict[str, list[int]]
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for name in sys.argv[1:]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        jobs = {"predicted": predicted}
+        if asked["target"] == "cpu":
+            jobs["measured"] = measured
+        found = {name: forked(job, asked["plan"], asked["target"]) for name, job in jobs.items()}
+        print(json.dumps(found), file=answers, flush=True)
+
+
+def forked(job: Callable[[Any, str], Rows], plan: dict[str, Any], target: str) -> Any:
+    """What a job finds in a process of its own, or the end of its traceback."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            from memwb.engine.plan import plan_from
+
+            found: Any = job(plan_from(plan), target)
+        except BaseException:
+            found = traceback.format_exc(limit=-6)
+        with os.fdopen(writing, "w") as out:
+            json.dump(found, out)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        text = answer.read()
+    _, status = os.waitpid(child, 0)
+    return json.loads(text) if text else f"died: {os.waitstatus_to_exitcode(status)}"
+
+
+def measured(plan: Any, target: str) -> Rows:
+    """What the CPU's meter sees of a burst."""
+    from memwb.engine import catalog, script
+    from memwb.engine.protocol import Device
+    from memwb.engine.trainer.burst import About, Watched
+    from memwb.engine.trainer.trace import Trace
+
+    rows: list[tuple[int, str, Iterable[int]]] = []
+    settle = Trace.settle
+
+    def watched(trace: Trace) -> Any:
+        found = settle(trace)
+        rows.extend((row.step, row.phase, row.totals) for row in found)
+        return found
+
+    Trace.settle = watched  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train.py"
+        path.write_text(script.script(plan, catalog.resolve(plan.model, plan.weights)))
+        burst = Watched(path, lambda event: None, About(device=Device("cpu", "CPU", 2**34)))
+        burst.run(["--device", "cpu"])
+    return highest(rows)
+
+
+def predicted(plan: Any, target: str) -> Rows:
+    """What a run on meta says, of all layers."""
+    from memwb.engine.predict.run import traced
+    from memwb.engine.predict.targets import target_named
+
+    stream = traced(plan, target_named(target)).stream
+    totals = [0] * 5
+    rows = []
+    for moment in stream.moments:
+        if moment.change:
+            totals[stream.births[moment.storage].category] += moment.change
+        rows.append((moment.step, moment.phase, tuple(totals)))
+    return highest(rows)
+
+
+def highest(rows: Iterable[tuple[int, str, Iterable[int]]]) -> Rows:
+    """The row with the highest total of each phase."""
+    found: Rows = {}
+    for step, phase, totals in rows:
+        name, row = f"{step}/{phase}", list(totals)
+        if sum(row) > sum(found.get(name, [-1])):
+            found[name] = row
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Every technique with every choice of its parameters: predicted to the byte, and for a GPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memwb.engine.arithmetic import effects_of, facts_of
+from memwb.engine.memory import CATEGORIES
+from memwb.engine.plan import Plan, override, plan_data, problems
+from memwb.engine.protocol import Device
+from memwb.engine.technique import Technique, parameters_of, techniques, unavailable
+
+CPU = Device("cpu", "CPU", 2**34)
+GPU = "rtx-4090"
+TECHNIQUES = techniques()
+
+# Matrices of more than 4096 values: below, 8-bit optimizers keep fp32 states.
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "vocab_size": 320,
+    "max_position_embeddings": 64,
+}
+WIDE = {**CONFIG, "vocab_size": 2048}
+BUFFERS = 2 * 4 * (64 // 4 // 2)
+"""Bytes of the rotary frequencies, which a model keeps twice, in fp32, of half a head's size."""
+
+REFUSED_ON_A_GPU = {
+    "adamw_4bit": "its step is compiled",
+    "attention.implementation=flex_attention": "compiled for the device",
+    "torch_compile": "how they are fused",
+    "torch_compile.scope=model": "how they are fused",
+    "torch_compile.dynamic=always": "how they are fused",
+    "torch_compile.dynamic=never": "how they are fused",
+}
+"""What cannot be predicted for a GPU, and a part of the reason that is given."""
+
+SLOW = ("torch_compile", "activation_checkpointing.mode=budget")
+"""Compiled for real where they are predicted: seconds each, so that few of them are tried."""
+
+
+def forms(numbers: bool) -> list[Any]:
+    """Each technique as it stands, and with each other choice of one of its parameters."""
+    return [
+        pytest.param(name, change, id=change or name)
+        for name, technique in TECHNIQUES.items()
+        for change in ("", *choices(technique, numbers))
+    ]
+
+
+def choices(technique: Technique, numbers: bool) -> list[str]:
+    """Overrides of one parameter each: other choices, flipped switches, small whole numbers."""
+    found = []
+    for parameter in parameters_of(technique):
+        values: list[Any] = [choice for choice in parameter.choices if choice is not None]
+        if parameter.type == "bool":
+            values = ["false" if parameter.default else "true"]
+        elif parameter.type == "int" and numbers:
+            values = [1, 2]
+        found += [
+            f"{technique.name}.{parameter.name}={value}"
+            for value in values
+            if value != parameter.default
+        ]
+    return found
+
+
+class Bench:
+    """Makes plans of one small model and has them run."""
+
+    def __init__(self, folders: dict[bool, Path], process: subprocess.Popen[str]) -> None:
+        self._folders = folders
+        self._process = process
+
+    def plan(self, *changes: str, wide: bool = False, **workload: Any) -> Plan:
+        """A plan of two short steps, with what its techniques need, and mended where it says."""
+        plan = Plan(model=str(self._folders[wide]))
+        small = {"sequence_length": 24, "batch_size": 2, "steps": 2} | workload
+        for key, value in small.items():
+            plan = override(plan, f"workload.{key}={value}")
+        for change in changes:
+            plan = override(plan, change)
+        for name in list(plan.techniques):
+            for need in TECHNIQUES[name].needs:
+                if not set(need.names) & set(plan.techniques):
+                    plan = override(plan, f"{need.names[0]}=on")
+        return plan
+
+    def ask(self, plan: Plan, target: str) -> dict[str, Any]:
+        """What the plan needs on a target, measured (on a CPU) and predicted."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        line = json.dumps({"plan": plan_data(plan), "target": target})
+        print(line, file=self._process.stdin, flush=True)
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return found
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folders = {}
+    for wide, config in ((False, CONFIG), (True, WIDE)):
+        folders[wide] = tmp_path_factory.mktemp("model")
+        (folders[wide] / "config.json").write_text(json.dumps(config))
+    modules = (
+        *dict.fromkeys(name for one in TECHNIQUES.values() for name in one.packages),
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.auto.modeling_auto",
+        "transformers.quantizers.auto",
+        "torch._functorch.aot_autograd",
+        "memwb.engine.predict.run",
+        "memwb.engine.trainer.burst",
+        "memwb.engine.predict.cuda",
+    )
+    both = str(Path(__file__).with_name("both.py"))
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", both, *modules],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield Bench(folders, process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def runs_there(plan: Plan, device: Device) -> bool:
+    """Whether neither the plan nor the device refuses it."""
+    return not problems(plan, CONFIG) and not any(
+        unavailable(TECHNIQUES[name], params, device) for name, params in plan.techniques.items()
+    )
+
+
+@pytest.mark.parametrize(("name", "change"), forms(numbers=True))
+def test_a_cpu_is_predicted_to_the_byte(bench: Bench, name: str, change: str) -> None:
+    if name == "torch_compile" or change in SLOW:
+        return
+    changes = (f"{name}=on", *([change] if change else ()))
+    plan = bench.plan(*changes)
+    if not runs_there(plan, CPU):
+        plan = bench.plan(*changes, "bf16=on")
+    if not runs_there(plan, CPU):
+        return
+    found = bench.ask(plan, "cpu")
+    assert found["predicted"] == found["measured"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("quantize_4bit=on", "lora=on", "adamw_8bit=on", "activation_checkpointing=on"),
+        ("bf16=on", "linear_cross_entropy=on", "lion_8bit=on", "attention.backend=math"),
+        ("amp_bf16=on", "paged_adamw=on", "chunked_cross_entropy=on", "zero_in_place=on"),
+    ],
+)
+def test_so_are_several_at_once_with_accumulation(bench: Bench, changes: tuple[str, ...]) -> None:
+    found = bench.ask(bench.plan(*changes, accumulation=2), "cpu")
+    assert found["predicted"] == found["measured"]
+
+
+def test_what_is_compiled_operator_by_operator_is_predicted_on_a_cpu(bench: Bench) -> None:
+    plan = bench.plan("torch_compile=on", "torch_compile.backend=aot_eager")
+    found = bench.ask(plan, "cpu")
+    for phase, row in found["measured"].items():
+        if phase.startswith("2/"):
+            assert found["predicted"][phase] == row, phase
+
+
+@pytest.mark.parametrize(("name", "change"), forms(numbers=False))
+def test_a_gpu_is_predicted_or_the_reason_is_given(bench: Bench, name: str, change: str) -> None:
+    if change in SLOW or "aot_eager" in change:
+        return
+    changes = (f"{name}=on", *([change] if change else ()))
+    # Kernels that are asked for by name take half precision.
+    half = ("bf16=on",) if name == "attention" else ()
+    plan = bench.plan(*changes, *half)
+    if problems(plan, CONFIG):
+        return
+    found = bench.ask(plan, GPU)["predicted"]
+    reason = REFUSED_ON_A_GPU.get(change or name)
+    if reason is not None:
+        assert isinstance(found, str) and "CannotPredict" in found and reason in found
+        return
+    assert isinstance(found, dict), found
+    facts = facts_of(plan, CONFIG, Device("cuda", "GPU", 2**34))
+    assert facts is not None
+    for effect in effects_of(name, plan.techniques[name], facts):
+        if effect.category in ("weights", "optimizer"):
+            held = found["2/optimizer"][CATEGORIES.index(effect.category)]
+            beside = BUFFERS if effect.category == "weights" else 0
+            assert held == effect.after + beside, effect.formula
+
+
+def test_states_in_managed_memory_are_not_torchs(bench: Bench) -> None:
+    """The two tables of 2048 x 64 have more than 100,000 values; every other weight has fewer."""
+    plan = bench.plan("paged_adamw=on", wide=True)
+    found = bench.ask(plan, GPU)["predicted"]
+    assert isinstance(found, dict), found
+    facts = facts_of(plan, WIDE, Device("cuda", "GPU", 2**34))
+    assert facts is not None
+    held = found["2/optimizer"][CATEGORIES.index("optimizer")]
+    assert held == 8 * (facts.trainable - 2 * 2048 * 64)
