@@ -165,7 +165,7 @@ def test_a_cpu_is_predicted_to_the_byte(bench: Bench, name: str, change: str) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        ("quantize_4bit=on", "lora=on", "adamw_8bit=on", "activation_checkpointing=on"),
+        ("quantize_4bit=on", "lora=on", "adamw_8bit=on", "gradient_clipping=on"),
         ("bf16=on", "linear_cross_entropy=on", "lion_8bit=on", "attention.backend=math"),
         ("amp_bf16=on", "paged_adamw=on", "chunked_cross_entropy=on", "zero_in_place=on"),
     ],
