@@ -108,8 +108,11 @@ def _autocast_as_outside() -> contextlib.AbstractContextManager[Any]:
     Autocast stands aside while a mode is at work; a kernel of Python code would compute in
     another precision than without the meter.
     """
-    torch.autocast_increment_nesting()
-    if torch.autocast_decrement_nesting() == 0:
+    # Checkpointing recomputes within an autocast that may be switched off, so being within one
+    # says nothing: the state is asked for as it was when the operator was called.
+    with torch._C._RestorePythonTLSSnapshot():
+        outside = torch.is_autocast_enabled("cpu")
+    if not outside:
         return contextlib.nullcontext()
     guard = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutocastCPU, False)
     return cast(contextlib.AbstractContextManager[Any], guard)

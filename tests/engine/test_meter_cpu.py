@@ -392,3 +392,30 @@ def test_the_sum_over_categories_names_is_complete() -> None:
     from memwb.engine.protocol import Categories
 
     assert Categories.__struct_fields__ == CATEGORIES
+
+
+@pytest.mark.parametrize("outer", [None, True, False])
+def test_python_kernels_run_under_the_autocast_that_they_were_called_under(
+    outer: bool | None,
+) -> None:
+    """Also where autocast is there and switched off, as checkpointing leaves it."""
+    library = torch.library.Library("memwb_test_kernels", "FRAGMENT")
+    seen: list[torch.dtype] = []
+    library.define("look(Tensor a) -> Tensor")
+
+    def look(a: torch.Tensor) -> torch.Tensor:
+        seen.append((a @ a).dtype)
+        return a.clone()
+
+    library.impl("look", look, "CPU")
+    meter = CpuMeter(lambda: 0.0, lambda samples: None)
+    meter.start()
+    try:
+        with contextlib.ExitStack() as stack:
+            if outer is not None:
+                stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=outer))
+            torch.ops.memwb_test_kernels.look(torch.ones(2, 2))
+    finally:
+        meter.stop()
+        library._destroy()
+    assert seen == [torch.bfloat16 if outer else torch.float32]
