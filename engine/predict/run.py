@@ -79,6 +79,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
             # The script's own words are for who trains.
             with (
                 contextlib.redirect_stdout(io.StringIO()),
+                torch.random.fork_rng(devices=()),
                 pretending(target.kind, target.arch, meter, target.instead) as seen,
             ):
                 hooks = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from memwb.engine.gpus import find
+from memwb.engine.gpus import gpu_of
 from memwb.engine.plan import Plan, override, plan_from
 from memwb.engine.predict.predictor import predict
 from memwb.engine.prediction import VERDICTS, Prediction
@@ -130,6 +130,6 @@ def most(found: Prediction, category: str) -> int:
 def test_gpus_of_one_architecture_need_the_same(base: Any) -> None:
     plan = base("llama", "bf16=on")
     h100, h200 = (consistent(predict(plan, name)) for name in ("h100", "h200"))
-    assert find("h100").arch == find("h200").arch
+    assert gpu_of("h100").arch == gpu_of("h200").arch
     assert h100.peak == h200.peak and h100.timeline == h200.timeline
     assert h100.fits == h200.fits
