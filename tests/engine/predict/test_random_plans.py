@@ -33,7 +33,9 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def titled(one: Any) -> str:
-    return f"{Path(one['plan']['model']).name} {one['plan']['workload']} {one['plan']['techniques']}"
+    return (
+        f"{Path(one['plan']['model']).name} {one['plan']['workload']} {one['plan']['techniques']}"
+    )
 
 
 def test_every_plan_is_predicted_and_measured(compared: list[Any]) -> None:
