@@ -32,6 +32,15 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is imported at first use is imported here: a fork's growth is the prediction's own."""
+    small = made(tmp_path_factory.mktemp("warm"), SMALL)
+    data = {"model": small, "workload": {"sequence_length": 8, "steps": 2}}
+    for target in ("cpu", "h200"):
+        assert told(data, "lora=on", "packing=on", target=target) == "predicted"
+
+
 def told(data: dict[str, Any], *overrides: str, target: str = "cpu") -> str:
     """``predicted``, or the refusal's title. What else is raised is a defect."""
     try:
