@@ -9,6 +9,9 @@ import torch
 
 F = torch.nn.functional
 
+FEW = 64
+"""The choice of a kernel does not depend on how many positions there are beyond these."""
+
 
 def attention(
     query: torch.Tensor,
@@ -27,12 +30,14 @@ def attention(
     """
     with torch.utils._python_dispatch._disable_current_modes():
         small: list[Any] = [
-            torch.empty((1, *one.shape[1:]), dtype=one.dtype).requires_grad_(one.requires_grad)
+            torch.empty(
+                (1, *one.shape[1:-2], min(one.shape[-2], FEW), one.shape[-1]), dtype=one.dtype
+            ).requires_grad_(one.requires_grad)
             for one in (query, key, value)
         ]
         mask = None
         if attn_mask is not None:
-            shape = (1,) * (attn_mask.dim() - 2) + tuple(attn_mask.shape[-2:])
+            shape = [1] * (attn_mask.dim() - 2) + [min(n, FEW) for n in attn_mask.shape[-2:]]
             mask = torch.empty(shape, dtype=attn_mask.dtype)
         choose: Any = torch._fused_sdp_choice
         choice = choose(*small, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)

@@ -7,6 +7,7 @@ Besides, it notes the origin of each storage: the module, the operator, shape an
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from memwb.engine.predict import shortcuts
 from memwb.engine.predict.libraries import Kernel
 from memwb.engine.predict.operators import IN_PLACE, Operator, operator_of
-from memwb.engine.predict.places import Kept, Place, Places
+from memwb.engine.predict.places import MOST_VALUES, Kept, Place, Places
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
@@ -236,6 +237,9 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 real = True
         meter.pass_by()
+        if real and not meta and not func.is_view and _spread(inputs) > MOST_VALUES:
+            # A mask of every position with every other: too large to have values.
+            meta = True
         if not meta:
             out = func(*args, **kwargs)
         elif operator.reads:
@@ -306,6 +310,17 @@ def _dispatch(
 # Set afterwards: torch wraps the method of a class body so that no compiler looks into it, which
 # costs as much again as counting does, at every operator.
 _Mode.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignment]
+
+
+def _spread(tensors: Iterable[torch.Tensor]) -> int:
+    """How many values the tensors have when they are broadcast together."""
+    sizes: list[int] = []
+    for tensor in tensors:
+        shape = tensor.shape[::-1]
+        sizes += [1] * (len(shape) - len(sizes))
+        for place, size in enumerate(shape):
+            sizes[place] = max(sizes[place], size)
+    return math.prod(sizes)
 
 
 def _answer(tensor: torch.Tensor) -> bool | int | float:

@@ -14,6 +14,9 @@ from enum import IntEnum
 
 import torch
 
+MOST_VALUES = 1 << 24
+"""Whole numbers and truth values are kept for real up to this many in a tensor."""
+
 
 class Place(IntEnum):
     """Where a tensor would be in a real run."""

@@ -19,10 +19,7 @@ from torch.utils import checkpoint
 from memwb.engine.predict import flash
 from memwb.engine.predict.autocast import Autocast
 from memwb.engine.predict.meter import MetaMeter
-from memwb.engine.predict.places import Place
-
-MOST_VALUES = 1 << 24
-"""Whole numbers and truth values are kept for real up to this many in a tensor."""
+from memwb.engine.predict.places import MOST_VALUES, Place
 
 Table = Mapping[Any, Callable[..., Any]]
 """What to call in place of a torch function."""

@@ -9,18 +9,19 @@ import importlib
 import io
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from memwb.engine import catalog, script
+from memwb.engine.errors import CannotPredict
 from memwb.engine.plan import Plan, active
 from memwb.engine.predict.layers import depths, pattern, shorten
 from memwb.engine.predict.libraries import kernels
 from memwb.engine.predict.meter import MetaMeter
-from memwb.engine.predict.places import Place
+from memwb.engine.predict.places import MOST_VALUES, Place
 from memwb.engine.predict.pretend import pretending
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
@@ -30,6 +31,11 @@ from memwb.engine.trainer import inventory
 from memwb.engine.trainer.burst import TRACED, About, Instead, Watched
 
 ALL, SHORT, LONG = -1, 0, 1
+
+MOST_STEP = 4 * MOST_VALUES
+"""Tokens of one step, all of which are held while it runs."""
+MOST_MICRO = 4096
+"""Micro-batches of one step."""
 
 
 class Traced(NamedTuple):
@@ -53,6 +59,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     ``take`` says of how many layers: ALL, or the SHORT or LONG of the two depths that tell the
     rest, if there are such. No weights are read. Whatever the script raises is raised.
     """
+    _refuse(plan)
     import_libraries()
     model = catalog.resolve(plan.model, plan.weights, trust_remote_code=trust_remote_code)
     text = script.script(plan, model)
@@ -72,6 +79,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
             # The script's own words are for who trains.
             with (
                 contextlib.redirect_stdout(io.StringIO()),
+                torch.random.fork_rng(devices=()),
                 pretending(target.kind, target.arch, meter, target.instead) as seen,
             ):
                 hooks = [
@@ -123,6 +131,26 @@ LIBRARIES = (
     "torch._dynamo",
     "torch.optim",
 )
+
+
+def _refuse(plan: Plan) -> None:
+    """Token ids have their values also here: a step of very many is not predicted."""
+    work = plan.workload
+    tokens = work.batch_size * work.sequence_length
+    if tokens > MOST_VALUES:
+        raise CannotPredict(
+            "A batch of so many tokens cannot be predicted",
+            f"$.workload: {tokens:,} tokens in one forward pass; at most {MOST_VALUES:,} can be",
+            "Lower batch_size or sequence_length.",
+        )
+    if tokens * work.gradient_accumulation > MOST_STEP or work.gradient_accumulation > MOST_MICRO:
+        raise CannotPredict(
+            "A step of so many tokens cannot be predicted",
+            f"$.workload: {work.gradient_accumulation:,} micro-batches, "
+            f"{tokens * work.gradient_accumulation:,} tokens in one step; at most {MOST_MICRO:,} "
+            f"and {MOST_STEP:,} can be",
+            "Lower gradient_accumulation: from the second micro-batch on the peak is the same.",
+        )
 
 
 class _Found:
@@ -208,7 +236,7 @@ def _instead(
     def next_step(original: Callable[..., Any]) -> Callable[..., Any]:
         def draw(*args: Any) -> Any:
             micro_batches, tokens = original(*args)
-            return _Few(micro_batches) if alike(micro_batches) else micro_batches, tokens
+            return _Few(micro_batches), tokens
 
         return draw
 
@@ -238,14 +266,29 @@ MICRO_BATCHES = 2
 """Of a step's micro-batches so many are run: the first makes gradients, the others add to them."""
 
 
+MOST_UNLIKE = 8
+"""Up to so many micro-batches that are not alike are all run."""
+
+
 class _Few:
-    """The micro-batches of a step: all of them are held, and few of them are run."""
+    """The micro-batches of a step: all of them are held, and few of them are run.
 
-    def __init__(self, micro_batches: list[Any]) -> None:
+    Where they differ, and are many, the widest are among those that run.
+    """
+
+    def __init__(self, micro_batches: list[dict[str, torch.Tensor]]) -> None:
         self._held = micro_batches
+        run: Sequence[int] = range(len(micro_batches))
+        if alike(micro_batches):
+            run = range(min(MICRO_BATCHES, len(micro_batches)))
+        elif len(micro_batches) > MOST_UNLIKE:
+            widths = [sum(value.numel() for value in one.values()) for one in micro_batches]
+            widest = sorted(run, key=lambda place: -widths[place])[:MICRO_BATCHES]
+            run = sorted({*range(MICRO_BATCHES), *widest})
+        self._run = run
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._held[:MICRO_BATCHES])
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return (self._held[place] for place in self._run)
 
     def __len__(self) -> int:
         return len(self._held)
