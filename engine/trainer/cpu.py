@@ -110,7 +110,7 @@ def _autocast_as_outside() -> contextlib.AbstractContextManager[Any]:
     """
     # Checkpointing recomputes within an autocast that may be switched off, so being within one
     # says nothing: the state is asked for as it was when the operator was called.
-    with torch._C._RestorePythonTLSSnapshot():
+    with torch._C._RestorePythonTLSSnapshot():  # type: ignore[attr-defined]
         outside = torch.is_autocast_enabled("cpu")
     if not outside:
         return contextlib.nullcontext()
