@@ -95,7 +95,7 @@ def verdict_between(folder: str, other: str) -> Verdict | None:
 
 def assumed_device() -> Device:
     """The device that a burst would most likely run on, told without torch."""
-    from memwb.workbench.headless.devices import assumed
+    from memwb.engine.devices import assumed
 
     return assumed("auto")
 
