@@ -74,7 +74,7 @@ class Predict(msgspec.Struct, frozen=True, tag="predict", forbid_unknown_fields=
     changes: bool = False
     """Whether each toggle of the plan is predicted too, after the plan itself."""
     first: tuple[str, ...] = ()
-    """The techniques whose toggles are wanted before the others: those that somebody looks at."""
+    """The techniques whose toggles are predicted before the others, in this order."""
     trust_remote_code: bool = False
 
 

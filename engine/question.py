@@ -87,13 +87,14 @@ class Question:
 
     def _sort(self, first: tuple[str, ...]) -> None:
         """The plan itself, the toggles that are wanted first, then the others."""
-        wanted = {
-            name
-            for name, toggles in self._toggles.items()
-            if any(toggle.technique in first for toggle in toggles)
-        }
-        order = sorted(self.waiting, key=lambda job: (not job.own, job.name not in wanted))
-        self.waiting = deque(order)
+        ranks = {technique: at for at, technique in enumerate(first)}
+
+        def rank(job: Job) -> int:
+            if job.own:
+                return -1
+            return min(ranks.get(each.technique, len(ranks)) for each in self._toggles[job.name])
+
+        self.waiting = deque(sorted(self.waiting, key=rank))
 
     def known(self) -> Iterator[Event]:
         """What needs no prediction: it is kept, or there is no such plan."""
