@@ -73,6 +73,8 @@ class Predict(msgspec.Struct, frozen=True, tag="predict", forbid_unknown_fields=
     """The client's name for it; every answer carries the name."""
     changes: bool = False
     """Whether each toggle of the plan is predicted too, after the plan itself."""
+    first: tuple[str, ...] = ()
+    """The techniques whose toggles are predicted before the others, in this order."""
     trust_remote_code: bool = False
 
 

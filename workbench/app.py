@@ -230,6 +230,7 @@ class Workbench(App[None]):
         self._pump = None
         self._bursting = False
         self._set_engine("dead")
+        self.predictor.follow()
         if message.reason is not None:
             self.tell_error(message.reason)
         else:

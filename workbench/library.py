@@ -13,7 +13,7 @@ from memwb.workbench.trace import Trace, trace_of
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.guard import Baseline, Verdict
-    from memwb.engine.protocol import Device, Peak
+    from memwb.engine.protocol import Device, Event, Peak, Predict
     from memwb.engine.runs import Summary
     from memwb.workbench.pump import Engine
     from memwb.workbench.settings import Settings
@@ -95,9 +95,16 @@ def verdict_between(folder: str, other: str) -> Verdict | None:
 
 def assumed_device() -> Device:
     """The device that a burst would most likely run on, told without torch."""
-    from memwb.workbench.headless.devices import assumed
+    from memwb.engine.devices import assumed
 
     return assumed("auto")
+
+
+def recalled(question: Predict, here: Device | None) -> list[Event]:
+    """What is kept of the answers to a question, on the device that a burst would run on."""
+    from memwb.engine.question import recalled
+
+    return recalled(question, here or assumed_device())
 
 
 class Target(NamedTuple):

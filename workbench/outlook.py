@@ -44,6 +44,16 @@ class Outlook(msgspec.Struct, frozen=True):
         """Whether the figures are those of the plan as it stands."""
         return self.state == CURRENT
 
+    @property
+    def settled(self) -> bool:
+        """Whether there is an answer for the plan as it stands."""
+        return self.state in (CURRENT, FAILED)
+
+    @property
+    def about(self) -> tuple[Plan | None, str]:
+        """The plan and the target that were asked about."""
+        return self.plan, self.target
+
 
 def asked(outlook: Outlook, name: str, plan: Plan, target: str) -> Outlook:
     """A new question is out. The figures stay as old ones, unless they are of this very plan."""

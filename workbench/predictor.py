@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -11,6 +13,7 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, plan_data
 from memwb.engine.protocol import (
     AllPredicted,
+    Device,
     Event,
     Peak,
     Predict,
@@ -18,6 +21,7 @@ from memwb.engine.protocol import (
     Toggled,
     Unpredicted,
 )
+from memwb.workbench import library
 from memwb.workbench import outlook as outlooks
 from memwb.workbench.foresight import capacity_of, exceeds
 from memwb.workbench.outlook import Outlook
@@ -26,7 +30,10 @@ from memwb.workbench.panels import forecast
 if TYPE_CHECKING:
     from memwb.workbench.app import Workbench
 
-ANSWERS = Predicted | Toggled | Unpredicted | AllPredicted
+Subject = tuple[Plan, str]
+"""What is predicted: a plan, and the target that was chosen for it."""
+KEPT = "kept"
+"""The name of a question that is asked of what is kept."""
 DELAY = 0.15
 """Seconds without another edit after which the engine is asked."""
 PATIENCE = 1.0
@@ -36,7 +43,10 @@ STRIDE = 0.1
 
 
 class Predictor:
-    """Keeps the outlook on the plan as it stands, and one on this machine for what is run."""
+    """Keeps the outlook on the plan as it stands, and one on this machine for what is run.
+
+    What was predicted before is shown at once, with or without an engine; the rest is asked for.
+    """
 
     def __init__(self, app: Workbench) -> None:
         self.app = app
@@ -44,9 +54,19 @@ class Predictor:
         self._here = Outlook()
         """Only for this machine, where the outlook is for another target."""
         self._count = 0
+        self._asked: Subject | None = None
+        """What the engine was asked about last."""
         self._changes = False
-        """Whether the question that is out asks for the changes too."""
+        """Whether it was asked for the changes too."""
+        self._toggling = ""
+        """The question whose changes the engine is still at work on."""
+        self._sought: Subject | None = None
+        """What was looked up last among what is kept."""
+        self._machine: Device | None = None
+        """The device that bursts will most likely run on, until the engine says it."""
         self._delay: Timer | None = None
+        self._meant: Subject | None = None
+        """What is asked for at its end."""
         self._drawing: Timer | None = None
         self._waited: Plan | None = None
         """The plan that a run has waited long enough for."""
@@ -60,32 +80,49 @@ class Predictor:
         app = self.app
         if not self._standing:
             return
-        if app.engine_state in ("starting", "dead"):
-            if self.outlook.result is not None:
-                self.outlook = outlooks.waiting(self.outlook)
-            return
-        plan, target = app.session.plan, app.target
+        now = self._subject
+        ready = app.engine_state not in ("starting", "dead")
+        if not ready:
+            self._toggling = ""
+        if not ready or now != self._asked:
+            self._asked = None
         problems = [each for each in app.main.plan_panel.found if not (each.here and self._abroad)]
         if problems:
             self._rest()
+            self._asked = self._sought = None
             if self.outlook.state != outlooks.PROBLEMS:
                 self.outlook = outlooks.unasked(self.outlook)
                 self.show()
             return
-        known = (plan, target) == (self.outlook.plan, self.outlook.target)
-        if known and self.outlook.asked:
+        # Nobody is in the middle of an edit.
+        still = self.outlook.state in (outlooks.NOTHING, outlooks.PROBLEMS)
+        if now != self._sought:
+            self._sought = now
+            app.run_worker(self._recall(now), group="recall", exclusive=True)
+        settled = self.outlook.about == now and self.outlook.settled
+        if not ready and not settled:
             self._rest()
+            if self.outlook.result is not None and self.outlook.state != outlooks.WAITING:
+                self.outlook = outlooks.waiting(self.outlook)
+                self.show()
+        if not ready or (settled and self.outlook.complete):
+            return
+        if now == self._asked:
             if not self.outlook.complete and not self._changes and not app.busy:
                 self._ask()
-            return
-        if self.outlook.state in (outlooks.NOTHING, outlooks.PROBLEMS):
-            # Nobody is in the middle of an edit.
+        elif still:
             self._ask()
-            return
-        self.outlook = outlooks.waiting(self.outlook)
-        self._rest()
-        self._delay = app.set_timer(DELAY, self._ask)
-        self.show()
+        elif self._delay is None or now != self._meant:
+            self._rest()
+            self._meant = now
+            self._delay = app.set_timer(DELAY, self._ask)
+            if not settled:
+                self.outlook = outlooks.waiting(self.outlook)
+                self.show()
+
+    @property
+    def _subject(self) -> Subject:
+        return self.app.session.plan, self.app.target
 
     @property
     def _standing(self) -> bool:
@@ -107,33 +144,71 @@ class Predictor:
             self._delay.stop()
             self._delay = None
 
+    async def _recall(self, subject: Subject) -> None:
+        """Show what was predicted of the plan before, as far as that is kept."""
+        plan, target = subject
+        if self._machine is None:
+            self._machine = await asyncio.to_thread(library.assumed_device)
+        # The plan alone is found in no time; its changes only when nobody edits any more.
+        for changes in (False, True):
+            question = self._question(plan, target or self._local, changes, KEPT)
+            here = self.app.device or self._machine
+            events = await asyncio.to_thread(library.recalled, question, here)
+            if not events or not self._standing or subject != self._subject:
+                return
+            self._remember(subject, events, changes)
+        self.follow()
+
+    def _remember(self, subject: Subject, events: Sequence[Event], changes: bool) -> None:
+        """Take in what is kept, unless the engine was faster."""
+        now = self.outlook
+        if now.about == subject and now.complete:
+            return
+        outlook = outlooks.asked(now, KEPT, *subject)
+        for event in events:
+            outlook = outlooks.told(outlook, event)
+        if subject == self._asked:
+            # The engine's answers are still to come, and are taken in as well.
+            outlook = replace(outlook, asked=now.asked)
+        outlook = replace(outlook, complete=outlook.complete and changes)
+        if outlook.complete:
+            self._rest()
+        self.outlook = outlook
+        self.show()
+        self._answered()
+
     def _ask(self) -> None:
         """Ask for the plan as it stands; while a burst runs, which is timed, not for changes."""
         self._rest()
         if not self._standing:
             return
         self._changes = not self.app.busy
-        plan, target = self.app.session.plan, self.app.target
+        plan, target = self._subject
         name = self._send(plan, target or self._local, self._changes)
         if name:
+            self._asked = (plan, target)
             self.outlook = outlooks.asked(self.outlook, name, plan, target)
         self.show()
 
     def _send(self, plan: Plan, target: str, changes: bool) -> str:
         self._count += 1
         name = str(self._count)
-        question = Predict(
+        try:
+            self.app.tell_engine(self._question(plan, target, changes, name))
+        except MemwbError:  # it has just died, which is told elsewhere
+            return ""
+        self._toggling = name if changes else ""
+        return name
+
+    def _question(self, plan: Plan, target: str, changes: bool, name: str) -> Predict:
+        return Predict(
             plan=plan_data(plan),
             target=target,
             prediction=name,
             changes=changes,
+            first=self.app.main.plan_panel.looked_at() if changes else (),
             trust_remote_code=self.app.settings.trust_remote_code,
         )
-        try:
-            self.app.tell_engine(question)
-        except MemwbError:  # it has just died, which is told elsewhere
-            return ""
-        return name
 
     # What the engine answers.
 
@@ -144,19 +219,25 @@ class Predictor:
         after = outlooks.told(before, event)
         if isinstance(event, AllPredicted) and not self._changes:
             after = replace(after, complete=before.complete)
+        if isinstance(event, AllPredicted) and event.prediction == self._toggling:
+            self._toggling = ""
         self.outlook = after
         if isinstance(event, Toggled):
             if self._drawing is None:
                 self._drawing = self.app.set_timer(STRIDE, self._draw)
         elif after != before:
             self.show()
+        if isinstance(event, Predicted | Unpredicted):
+            self._answered()
+
+    def _answered(self) -> None:
+        """What waits for a prediction may go on."""
         known = self.local
         if self._owed is not None and known.current and known.result is not None:
             if known.plan == self._owed:
                 self.app.foretell(known.result.peak)
             self._owed = None
-        if isinstance(event, Predicted | Unpredicted):
-            self.app.predicted()
+        self.app.predicted()
 
     def _draw(self) -> None:
         self._drawing = None
@@ -166,7 +247,7 @@ class Predictor:
         """Put it on the screen."""
         if not self._standing:
             return
-        self.app.main.foresee(self.outlook, self.app.device)
+        self.app.main.foresee(self.outlook, self.app.device or self._machine)
 
     # Before a run.
 
@@ -181,7 +262,7 @@ class Predictor:
         if self._waited == plan:
             return False
         known = self.local
-        if known.plan == plan and known.state in (outlooks.CURRENT, outlooks.FAILED):
+        if known.plan == plan and known.settled:
             return False
         if not self._abroad:
             if known.plan != plan or not known.asked:
@@ -213,7 +294,7 @@ class Predictor:
     def ran(self) -> Peak | None:
         """A burst starts: the changes rest meanwhile. What was predicted for where it runs."""
         self._waited = None
-        if self._changes and not self.outlook.complete and self.outlook.asked:
+        if self._toggling:
             self._ask()
         known, plan = self.local, self.app.session.plan
         if known.plan == plan and known.current and known.result is not None:

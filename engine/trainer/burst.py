@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import torch
 
+from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import active, check, plan_from
 from memwb.engine.protocol import (
@@ -36,7 +37,6 @@ from memwb.engine.protocol import (
     Timeline,
 )
 from memwb.engine.trainer import inventory
-from memwb.engine.trainer.device import device_for
 from memwb.engine.trainer.labels import Labels
 from memwb.engine.trainer.meter import Meter, meter_for
 from memwb.engine.trainer.outcome import done, ended_by, refused

@@ -74,8 +74,7 @@ PRELOADED = (
     "memwb.engine.predict.predictor",
     "memwb.engine.predict.cpu",
     "memwb.engine.predict.cuda",
-    "memwb.engine.predict.cache",
-    "memwb.engine.predict.toggles",
+    "memwb.engine.question",
 )
 """Imported by the parent; one that is missing is left out. Not pyarrow: it starts a thread."""
 
@@ -310,7 +309,7 @@ def _warm() -> None:
     from memwb.engine import catalog, script
     from memwb.engine.gpus import local_gpus
     from memwb.engine.plan import plan_from
-    from memwb.engine.predict.cache import fingerprint
+    from memwb.engine.prediction_cache import fingerprint
 
     techniques()
     fingerprint()
@@ -336,7 +335,7 @@ def _import_numpy_without_threads() -> None:
 
 
 def _ready() -> Ready:
-    from memwb.engine.trainer.device import device_for
+    from memwb.engine.devices import device_for
 
     versions = {}
     for name in PACKAGES:

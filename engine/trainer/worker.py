@@ -11,14 +11,16 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from memwb.engine.errors import CannotPredict, MemwbError
-from memwb.engine.plan import Plan
 from memwb.engine.protocol import Predicted, Unpredicted, decode_event, encode
 from memwb.engine.trainer.child import forked
+
+if TYPE_CHECKING:
+    from memwb.engine.question import Answer, Job
 
 LONGEST = 120.0
 """Seconds after which a prediction is ended: it hangs."""
@@ -30,21 +32,9 @@ NO_MEMORY = (
     "Close something else, or predict on another machine.",
 )
 
-Answer = Predicted | Unpredicted
-
-
-class Job(NamedTuple):
-    """One plan to predict for a target."""
-
-    name: str
-    """The same for plans that are alike."""
-    key: str
-    """What its result is kept under; empty where it is not kept."""
-    plan: Plan
-    target: str
-    trust_remote_code: bool
-    nice: int
-    """How far it stands back behind what else runs."""
+NICE = 5
+NICER = 10
+"""How far the plan's own prediction, and those of toggles, stand back behind a burst."""
 
 
 class Worker:
@@ -130,7 +120,7 @@ def _predict(job: Job, folder: str, pipe: int) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     tempfile.tempdir = folder
     with contextlib.suppress(OSError):
-        os.nice(job.nice)
+        os.nice(NICE if job.own else NICER)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         # Where memory runs short, rather this goes than the burst.
         score.write("500")
@@ -142,8 +132,8 @@ def _predict(job: Job, folder: str, pipe: int) -> int:
 
 def _result(job: Job) -> Answer:
     try:
-        from memwb.engine.predict.cache import Kept, keep
         from memwb.engine.predict.predictor import predict
+        from memwb.engine.prediction_cache import Kept, keep
 
         result = predict(job.plan, job.target, trust_remote_code=job.trust_remote_code)
     except CannotPredict as error:

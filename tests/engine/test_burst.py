@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
 from memwb.engine.protocol import (
     Categories,
@@ -24,7 +25,6 @@ from memwb.engine.protocol import (
 )
 from memwb.engine.trainer import outcome
 from memwb.engine.trainer.burst import About, run_file, run_plan
-from memwb.engine.trainer.device import device_for
 from memwb.engine.trainer.phases import decoder_of
 
 WORKLOAD = {"steps": 3, "sequence_length": 16}

@@ -238,7 +238,7 @@ def test_a_burst_runs_on_the_first_visible_gpu(
 ) -> None:
     import torch
 
-    from memwb.engine.trainer.device import device_for
+    from memwb.engine.devices import device_for
 
     machine(("a", 8192, 0), ("b", 4096, 0))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

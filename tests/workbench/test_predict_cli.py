@@ -10,6 +10,13 @@ from typing import Any
 
 import pytest
 
+from memwb.engine.devices import device_for
+from memwb.engine.plan import plan_data
+from memwb.engine.prediction import Parameters, Prediction
+from memwb.engine.prediction_cache import Kept, keep
+from memwb.engine.presets import load_plan
+from memwb.engine.protocol import Categories, Peak, Predict
+from memwb.engine.question import Question
 from memwb.engine.runs import list_runs
 from memwb.workbench.cli import main
 from memwb.workbench.headless import burst
@@ -68,6 +75,32 @@ def test_the_document_has_the_documented_shape(engine: Any, capsys: Out) -> None
     assert found["parameters"] == {"total": 1000, "trainable": 1000}
     assert main(["predict", "tiny-demo", "--json", "--changes"]) == 0
     assert [change["technique"] for change in document(capsys)["changes"]] == ["lora", "sgd"]
+
+
+def test_what_is_kept_is_told_without_an_engine(capsys: Out, monkeypatch: Any) -> None:
+    peak = Peak(7, 8, 9, "loss", Categories(7))
+    result = Prediction(
+        target="cpu",
+        peak=peak,
+        step=2,
+        timeline=(),
+        largest=(),
+        fits=(),
+        parameters=Parameters(1000, 1000),
+        words=("Seven bytes.",),
+    )
+    question = Predict(plan=plan_data(load_plan("tiny-demo")), changes=True)
+    monkeypatch.delenv("MEMWB_ENGINE", raising=False)
+    monkeypatch.setattr("memwb.workbench.headless.predict.engine", lambda: pytest.fail("started"))
+    own, *toggles = Question(question, device_for("auto")).waiting
+    keep(own.key, Kept(result=result))
+    assert main(["predict", "tiny-demo"]) == 0
+    assert "Seven bytes." in capsys.readouterr().out
+    for job in toggles:
+        keep(job.key, Kept(result=result))
+    assert main(["predict", "tiny-demo", "--changes", "--json"]) == 0
+    told = document(capsys)["changes"]
+    assert {change["peak"]["allocated"] for change in told if change["peak"]} == {7}
 
 
 @pytest.mark.parametrize("how", ["unpredicted", "dies predicting"])

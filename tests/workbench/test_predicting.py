@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from memwb.engine.plan import Plan, override
-from memwb.engine.prediction import Fit
+from memwb.engine.devices import device_for
+from memwb.engine.plan import Plan, override, plan_data
+from memwb.engine.prediction import Fit, Prediction
+from memwb.engine.prediction_cache import Kept, keep
 from memwb.engine.protocol import (
     AllPredicted,
     Device,
@@ -21,6 +23,7 @@ from memwb.engine.protocol import (
     Toggled,
     Unpredicted,
 )
+from memwb.engine.question import Question
 from memwb.engine.runs import list_runs
 from memwb.workbench import outlook as outlooks
 from memwb.workbench import predictor
@@ -414,3 +417,67 @@ def test_a_capacity_is_that_of_the_target(forecast: Any) -> None:
     abroad = msgspec.structs.replace(unlisted, target="a-card")
     assert capacity_of(abroad, card) is None, "nobody knows it"
     assert capacity_of(outlooks.Outlook(), card) is None
+
+
+def remember(plan: Plan, result: Prediction, changes: bool = True) -> None:
+    """Keep this as the prediction of the plan and of each of its toggles."""
+    question = Question(Predict(plan=plan_data(plan), changes=changes), device_for("auto"))
+    for job in question.waiting:
+        keep(job.key, Kept(result=result))
+
+
+async def test_what_is_kept_is_shown_before_there_is_an_engine(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    remember(plan_of(), forecast())
+    app = bench(plan=plan_of(), ready=False, forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        assert app.engine_state == "starting" and app.predictor.outlook.current
+        assert app.main.peak.text.splitlines()[1].split()[1] == "75.1"
+        assert beside(app, "lora").strip() == "±0"
+        app.scripted.become_ready()
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.pause(predictor.DELAY + 0.1)
+        assert not app.scripted.questions, "nothing is left to ask"
+
+
+async def test_undo_brings_back_what_was_predicted_without_asking(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    remember(plan_of(), forecast())
+    app = bench(plan=plan_of(), forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        before = len(app.scripted.questions)
+        app.change_plan(plan_of("lora.rank=3"))
+        await waiting(pilot, lambda: len(app.scripted.questions) == before + 1)
+        assert app.predictor.outlook.state == outlooks.WAITING
+        await pilot.press("u")
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        assert app.predictor.outlook.current and len(app.scripted.questions) == before + 1
+        # A toggle's change was its prediction: the plan that it makes is known too.
+        app.change_plan(plan_of("lora=on"))
+        await waiting(pilot, lambda: app.predictor.outlook.current)
+        await waiting(pilot, lambda: len(app.scripted.questions) == before + 2)
+        await pilot.press("u")
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        # What was asked about meanwhile was not waited for: it is asked for again.
+        await pilot.press("U")
+        await waiting(pilot, lambda: len(app.scripted.questions) == before + 3)
+
+
+async def test_what_is_not_kept_is_asked_for_what_is_seen_first(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    remember(plan_of(), forecast(), changes=False)
+    app = bench(plan=plan_of(), ready=False, forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.current)
+        assert app.main.plan_panel.rows.select("technique:lora")
+        await pilot.pause()
+        app.scripted.become_ready()
+        await waiting(pilot, lambda: app.scripted.questions)
+        question = app.scripted.questions[0]
+        assert question.changes and question.first[0] == "lora"
+        assert app.predictor.outlook.current, "what is known stays"

@@ -302,9 +302,9 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
 @pytest.mark.parametrize("name", sorted(techniques()))
 def test_help_and_the_command_line_show_the_same_text(name: str, capsys: Any) -> None:
     from memwb.engine.catalog import resolve
+    from memwb.engine.devices import assumed
     from memwb.engine.explain import explain
     from memwb.workbench.cli import main as command_line
-    from memwb.workbench.headless.devices import assumed
     from memwb.workbench.screens.help import technique_help
 
     told = explain(name, Plan(model="tiny"), resolve("tiny").config, assumed("auto"))

@@ -72,6 +72,16 @@ class Forecast(NamedTuple):
     failure: Unpredicted | None = None
 
 
+def with_answer(forecast: Forecast, event: Event) -> Forecast:
+    """The forecast with an answer taken in."""
+    match event:
+        case Predicted():
+            return forecast._replace(result=event.result)
+        case Unpredicted():
+            return forecast._replace(failure=event)
+    return forecast
+
+
 @contextlib.asynccontextmanager
 async def engine() -> AsyncIterator[Engine]:
     """A running engine: the one that MEMWB_ENGINE names as a command, else our own."""
@@ -106,14 +116,10 @@ async def foretell(
                 forecast = forecast._replace(device=event.device)
                 if patience is not None:
                     limit.reschedule(loop.time() + patience)
-            elif isinstance(event, Predicted):
-                forecast = forecast._replace(result=event.result)
-            elif isinstance(event, Unpredicted):
-                forecast = forecast._replace(failure=event)
+            forecast = with_answer(forecast, event)
+            if isinstance(event, Unpredicted | AllPredicted):
                 return
-            elif isinstance(event, AllPredicted):
-                return
-            elif isinstance(event, Problem):
+            if isinstance(event, Problem):
                 raise MemwbError(event.title, event.what, event.fix)
 
     def interrupt(task: asyncio.Task[object]) -> None:

@@ -16,9 +16,9 @@ import msgspec
 
 from memwb.engine import paths
 from memwb.engine.catalog import cache_folder
+from memwb.engine.devices import devices
 from memwb.engine.technique import techniques, unavailable
 from memwb.engine.version import VERSION
-from memwb.workbench.headless.devices import devices
 from memwb.workbench.headless.output import print_json, size, table
 
 NEEDED = ("torch", "transformers", "safetensors", "msgspec", "textual", "rich", "tomlkit")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from memwb.engine.catalog import Model, resolve
 from memwb.engine.data import check_data
+from memwb.engine.devices import assumed
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, plan_toml, problems
 from memwb.engine.presets import load_plan
 from memwb.engine.protocol import Device, Peak
 from memwb.engine.runs import list_runs, read_plan
 from memwb.engine.script import script
-from memwb.workbench.headless.devices import assumed
 from memwb.workbench.headless.output import narrate, print_json, rate, size
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+from collections.abc import Callable
 from typing import Any
 
 from memwb.engine import paths
+from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import plan_data
 from memwb.engine.prediction import Change, Fit, Large, Prediction
 from memwb.engine.presets import load_plan
-from memwb.engine.protocol import PHASES, Event, Peak, Predict, Ready, Toggled
+from memwb.engine.protocol import PHASES, AllPredicted, Event, Peak, Predict, Ready, Toggled
+from memwb.engine.question import recalled
 from memwb.engine.technique import techniques
 from memwb.workbench.foresight import capacity_of, exceeds, need
-from memwb.workbench.headless.burst import Forecast, engine, foretell
+from memwb.workbench.headless.burst import Forecast, engine, foretell, with_answer
 from memwb.workbench.headless.output import narrate, print_error, print_json, size, table
 from memwb.workbench.headless.run import narration, peak_table
 from memwb.workbench.outlook import CURRENT, Outlook
@@ -46,7 +50,9 @@ def predict(arguments: argparse.Namespace) -> int:
         async with engine() as running:
             return await foretell(running, question, on_event), running.alive
 
-    forecast, alive = asyncio.run(ask())
+    forecast, alive = remembered(question, on_event), True
+    if forecast is None:
+        forecast, alive = asyncio.run(ask())
     if forecast.failure is not None and alive:
         known = forecast.failure
         raise MemwbError(known.title, known.what, known.fix)
@@ -62,6 +68,25 @@ def predict(arguments: argparse.Namespace) -> int:
     outlook = Outlook(state=CURRENT, target=arguments.target, result=result)
     too_much = exceeds(result.peak, capacity_of(outlook, forecast.device))
     return EXCEEDS if too_much and arguments.fail_if_exceeds else 0
+
+
+def remembered(question: Predict, on_event: Callable[[Event], None]) -> Forecast | None:
+    """The answer of an earlier time, where all of it is kept; None where the engine must be asked.
+
+    An engine that MEMWB_ENGINE names may be that of another machine: it is asked.
+    """
+    if os.environ.get("MEMWB_ENGINE"):
+        return None
+    here = device_for("auto")
+    events = recalled(question, here)
+    if not events or not isinstance(events[-1], AllPredicted):
+        return None
+    forecast = Forecast(None, here)
+    for event in events:
+        forecast = with_answer(forecast, event)
+        on_event(event)
+    narrate("predicted before, and kept")
+    return forecast
 
 
 def document(result: Prediction, changes: list[Change] | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memwb.engine import paths
+from memwb.engine.devices import assumed
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.explain import Explanation
 from memwb.engine.plan import Plan, override
@@ -16,7 +17,6 @@ from memwb.engine.technique import GROUPS, Technique, group_of, parameters_of, u
 from memwb.engine.technique import techniques as all_techniques
 from memwb.workbench import units
 from memwb.workbench.explained import sections
-from memwb.workbench.headless.devices import assumed
 from memwb.workbench.headless.output import print_json, table
 
 

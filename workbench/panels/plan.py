@@ -103,6 +103,11 @@ class PlanPanel(Vertical):
         self._tell()
         self._entitle()
 
+    def looked_at(self) -> tuple[str, ...]:
+        """The techniques that are seen, those nearest to the cursor first."""
+        rows = (row.id.partition(":") for row in self.rows.in_sight())
+        return tuple(name for kind, _, name in rows if kind == "technique")
+
     def _beside(self) -> dict[str, Spans]:
         """What stands at the end of the techniques' rows."""
         found = {

@@ -132,6 +132,12 @@ class Rows(ScrollView, can_focus=True):
             self._beside = spans
             self.refresh()
 
+    def in_sight(self) -> list[Row]:
+        """The rows that are seen, those nearest to the cursor first."""
+        top = int(self.scroll_offset.y)
+        seen = range(top, min(len(self.rows), top + self.size.height))
+        return [self.rows[at] for at in sorted(seen, key=lambda at: abs(at - self.cursor))]
+
     def reveal(self, first: int, last: int) -> None:
         """Scroll so far that these rows are seen; if not all, the first; the cursor always."""
         height = self.size.height

@@ -18,11 +18,11 @@ import msgspec
 
 from memwb.engine import paths
 from memwb.engine.catalog import Model
+from memwb.engine.devices import cpu_name
 from memwb.engine.errors import CannotPredict
 from memwb.engine.gpus import local_gpus
 from memwb.engine.plan import Plan, active
 from memwb.engine.prediction import Prediction
-from memwb.engine.protocol import Device
 from memwb.engine.version import VERSION
 
 MOST = 2000
@@ -45,6 +45,9 @@ PACKAGES = (
 NO_MATTER = ("learning_rate", "schedule", "warmup_steps")
 """Of the workload: they change numbers, not what holds them."""
 
+SETTINGS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""The variables that set up the caching allocator of CUDA devices."""
+
 SUFFIX = ".json.z"
 
 
@@ -62,12 +65,13 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.result
 
 
-def key_of(plan: Plan, model: Model, target: str, here: Device) -> str:
+def key_of(plan: Plan, model: Model, target: str) -> str:
     """The name under which a plan's prediction is kept; empty where that cannot be told.
 
     Of the plan it has what matters to memory; of the model the content of its config, not where
-    it lies. ``here`` is this machine's device; with its GPUs a prediction is compared as well. A
-    config that is not here yet, or that brings code of its own, has no name.
+    it lies; of this machine its GPUs, with which a prediction is compared, and what decides how
+    memory is used on the target. A config that is not here yet, or that brings code of its own,
+    has no name.
     """
     if model.config is None or model.config.get("auto_map"):
         return ""
@@ -85,7 +89,7 @@ def key_of(plan: Plan, model: Model, target: str, here: Device) -> str:
     parts = (
         fingerprint(),
         target,
-        here,
+        _circumstances(target),
         local_gpus(),
         model.config,
         model.weights,
@@ -152,7 +156,7 @@ def fingerprint() -> str:
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             digest.update(f" {name} {importlib.metadata.version(name)}".encode())
-    engine = Path(__file__).parent.parent
+    engine = Path(__file__).parent
     kernels = engine.parent / "kernels"
     files = itertools.chain(engine.rglob("*"), kernels.rglob("*"))
     for path in sorted(path for path in files if path.suffix in (".py", ".toml")):
@@ -160,6 +164,11 @@ def fingerprint() -> str:
         with contextlib.suppress(OSError):
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _circumstances(target: str) -> list[str | None]:
+    """What else decides: the CPU, for which torch chooses kernels, or the allocator's settings."""
+    return [cpu_name()] if target == "cpu" else [os.environ.get(name) for name in SETTINGS]
 
 
 def _state_of(data: str) -> tuple[int, int]:

@@ -10,15 +10,13 @@ import msgspec
 import pytest
 
 from memwb.engine import catalog, paths
+from memwb.engine import prediction_cache as cache
 from memwb.engine.errors import CannotPredict
 from memwb.engine.memory import Categories, Peak
 from memwb.engine.plan import Plan, override, plan_from
-from memwb.engine.predict import cache
-from memwb.engine.predict.cache import Kept, find, keep, key_of, prune
 from memwb.engine.prediction import Parameters, Prediction
-from memwb.engine.protocol import Device
+from memwb.engine.prediction_cache import Kept, find, keep, key_of, prune
 
-HERE = Device("cpu", "a CPU", 2**34)
 PEAK = Peak(15, 15, 15, "backward", Categories(1, 2, 3, 4, 5))
 RESULT = Prediction(
     target="cpu",
@@ -36,8 +34,8 @@ def plan(**changes: Any) -> Plan:
     return plan_from({"model": "tiny", **changes})
 
 
-def key(made: Plan, target: str = "cpu", here: Device = HERE) -> str:
-    return key_of(made, catalog.resolve(made.model, made.weights), target, here)
+def key(made: Plan, target: str = "cpu") -> str:
+    return key_of(made, catalog.resolve(made.model, made.weights), target)
 
 
 def entry(name: str) -> Path:
@@ -110,8 +108,19 @@ def test_where_the_data_decide_the_rows_their_order_matters(edit: str) -> None:
     assert key(override(padded, edit)) != key(padded)
 
 
-def test_the_target_and_this_machine_are_part_of_the_key() -> None:
-    assert len({key(plan()), key(plan(), "h200"), key(plan(), here=Device("cuda", "x", 1))}) == 3
+def test_the_target_and_what_it_depends_on_are_part_of_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = [key(plan()), key(plan(), "h200"), key(plan(), "a100-80gb")]
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    keys.append(key(plan(), "h200"))
+    assert key(plan()) == keys[0], "a CPU has no such allocator"
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF")
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    keys.append(key(plan(), "h200"))
+    monkeypatch.setattr(cache, "cpu_name", lambda: "another CPU")
+    keys.append(key(plan()))
+    assert len(set(keys)) == len(keys)
 
 
 def test_the_content_of_the_config_counts_and_not_where_it_lies(tmp_path: Path) -> None:
@@ -160,7 +169,7 @@ def test_what_is_not_known_here_has_no_key() -> None:
     model = catalog.resolve("tiny")
     far = msgspec.structs.replace(model, config=None)
     foreign = msgspec.structs.replace(model, config={**(model.config or {}), "auto_map": {"a": 1}})
-    assert key_of(plan(), far, "cpu", HERE) == key_of(plan(), foreign, "cpu", HERE) == ""
+    assert key_of(plan(), far, "cpu") == key_of(plan(), foreign, "cpu") == ""
     keep("", Kept(result=RESULT))
     assert find("") is None and not paths.predictions_folder().exists()
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from memwb.engine.plan import Plan, active, override, plan_from, problems, toggle
-from memwb.engine.predict.toggles import Toggle, changes
 from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
+from memwb.engine.toggles import Toggle, changes
 
 CPU = Device("cpu", "a CPU", 2**34)
 QLORA = {"bf16": {}, "lora": {"rank": 4}, "quantize_4bit": {}}
