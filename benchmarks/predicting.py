@@ -30,6 +30,7 @@ import psutil
 
 from benchmarks.surroundings import surroundings
 from memwb.engine.plan import Plan, plan_data
+from memwb.engine.prediction import Prediction
 from memwb.engine.presets import load_plan
 from memwb.engine.protocol import (
     AllPredicted,
@@ -48,7 +49,8 @@ SMALL, LARGE = "llama-3.1-8b", "llama-3.1-70b"
 FULL = ("lora=off",)
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "LoRA": ("lora", ()),
-    "QLoRA": ("qlora", ()),
+    "QLoRA": ("qlora", ("workload.gradient_accumulation=1",)),
+    "QLoRA, 4 micro-batches": ("qlora", ()),
     "full": ("lora", FULL),
 }
 """By name: a preset, and what is changed in it. Its model is another here."""
@@ -67,6 +69,8 @@ class Asked(NamedTuple):
     """How many plans, toggles included, were predicted."""
     refused: tuple[str, ...]
     """Of the others the technique, or the reason."""
+    result: Prediction | None = None
+    """Of the plan itself."""
 
 
 class Engine:
@@ -91,7 +95,7 @@ class Engine:
             shutil.rmtree(self._home / "cache", ignore_errors=True)
         before, began = self._processor(), time.perf_counter()
         self._send(Predict(plan_data(plan), target, changes=changes))
-        answers, refused = 0, []
+        answers, refused, result = 0, [], None
         while not isinstance(event := self._event(), AllPredicted):
             if isinstance(event, Unpredicted):
                 refused.append(f"{event.title}: {event.what}")
@@ -99,8 +103,9 @@ class Engine:
                 refused.append(event.change.technique)
             elif isinstance(event, Predicted | Toggled):
                 answers += 1
+                result = event.result if isinstance(event, Predicted) else result
         wall = time.perf_counter() - began
-        return Asked(wall, self._processor() - before, answers, tuple(refused))
+        return Asked(wall, self._processor() - before, answers, tuple(refused), result)
 
     def quit(self) -> None:
         """End the engine."""

@@ -1,4 +1,4 @@
-"""Where the processor time of a prediction goes, part by part, in a process of its own each time."""
+"""Where the processor time of a prediction goes, part by part, each time in a fork of its own."""
 
 from __future__ import annotations
 

@@ -17,13 +17,15 @@ from benchmarks.folding import warm
 from benchmarks.surroundings import surroundings
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
-from memwb.engine.predict.predictor import predict
+from memwb.engine.predict.predictor import predict, whole
+from memwb.engine.predict.targets import target_named
 from memwb.engine.prediction import Prediction
 from memwb.engine.presets import load_plan
 
 UNSAID = "card, optimizer and measuring tool not stated; ours AdamW, its moments in bf16"
 WHOLE = "whole layers are checkpointed here, attention and MLP separately there"
 LINEAR = "targets not stated; ours every linear layer"
+VOCABULARY = 128256
 
 
 class Row(NamedTuple):
@@ -64,15 +66,16 @@ def guide(target: str) -> str:
     """The guide's figures and ours, as Markdown."""
     lines = [
         "| plan | theirs, GB | allocated GiB (GB) | reserved GiB (GB) | reserved ÷ theirs |"
-        " what differs |",
-        "|---|---|---|---|---|---|",
+        " were GB GiB | what differs |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows():
         peak = predict(_plan(row.preset, *row.changes), target).peak
         theirs = "out of memory" if row.gb is None else f"{row.gb:g}"
-        ratio = "–" if row.gb is None else f"{peak.reserved / (row.gb * 1e9):.2f}"
+        units = (10**9, 2**30)
+        gb, gibi = ("–" if row.gb is None else f"{peak.reserved / row.gb / u:.2f}" for u in units)
         name = " ".join([row.preset, *(f"`-o {change}`" for change in row.changes)])
-        cells = [name, theirs, both(peak.allocated), both(peak.reserved), ratio, row.differs]
+        cells = [name, theirs, both(peak.allocated), both(peak.reserved), gb, gibi, row.differs]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -126,23 +129,34 @@ def primer(target: str) -> str:
 
 
 def logits(target: str) -> str:
-    """The largest tensors over the vocabulary that an efficient-training study tells."""
+    """Everything over the vocabulary that one steady step makes, as an efficient-training study."""
     changes = ("model=llama-3.1-8b", "workload.batch_size=2", "workload.sequence_length=32768")
-    found = predict(_plan("lora", *changes, "activation_checkpointing=on"), target)
+    plan = _plan("lora", *changes, "activation_checkpointing=on")
+    stream = whole(plan, target_named(target)).stream
     lines = [
-        "| at the peak, Llama 8B, two sequences of 32,768, bf16 | GiB | published |",
-        "|---|---|---|",
+        "| made in | what | GiB | published |",
+        "|---|---|---|---|",
     ]
-    theirs = {"bf16": "logits 15.6", "fp32": "fp32 copy 31.2, and the loss's own 31.2"}
-    for large in found.largest:
-        if large.shape and large.shape[-1] == 128256 and large.bytes >= 2**30:
-            place = f"{large.count} × {large.dtype} {list(large.shape)} {large.op}"
-            said = theirs.get(large.dtype, "–")
-            lines.append(f"| {place} | {large.bytes / 2**30:.1f} | {said} |")
-    peak = found.peak
-    lines.append(f"| all of it, in the {peak.phase} | {peak.allocated / 2**30:.1f} | – |")
-    told = "The study offloads checkpoints, parameters and gradients; ours trains adapters, and "
-    return "\n".join(lines) + f"\n\n{told}checkpoints every layer."
+    theirs = {
+        ("forward", "bfloat16"): "bf16 logits 15.6",
+        ("loss", "bfloat16"): "bf16 logits 15.6",
+        ("loss", "aten._to_copy"): "fp32 copy 31.2",
+        ("loss", "aten._log_softmax"): "the loss's own 31.2",
+    }
+    known: set[int] = set()
+    for moment in stream.moments:
+        if moment.step != 2 or moment.change < 2**30 or moment.storage in known:
+            continue
+        known.add(moment.storage)
+        birth = stream.births[moment.storage]
+        if birth.shape and birth.shape[-1] == VOCABULARY:
+            said = theirs.get(
+                (moment.phase, birth.op), theirs.get((moment.phase, birth.dtype), "–")
+            )
+            what = f"{birth.dtype} {list(birth.shape)} {birth.op}"
+            lines.append(f"| {moment.phase} | {what} | {moment.change / 2**30:.1f} | {said} |")
+    told = "The study offloads checkpoints, parameters and gradients; ours trains adapters and "
+    return "\n".join(lines) + f"\n\n{told}checkpoints every layer. Not all of these live at once."
 
 
 def page(target: str) -> str:
@@ -151,7 +165,7 @@ def page(target: str) -> str:
     return "\n\n".join(
         (
             f"Target {target}; {head}.",
-            "**Fine-tuning Qwen2.5** (a guide: bf16, batch 1, sequence 1,024, alpha twice the rank)",
+            "**Fine-tuning Qwen2.5** (a guide: bf16, one sequence of 1,024, alpha twice the rank)",
             guide(target),
             "**Bytes a parameter** (a QLoRA primer, 15.51 billion parameters)",
             primer(target),
