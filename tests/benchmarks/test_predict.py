@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from memwb.engine import catalog
-from memwb.engine.plan import check
+from memwb.engine.plan import check, plan_from
 from memwb.engine.predict.predictor import predict
 from memwb.engine.presets import load_plan
 
@@ -49,11 +50,15 @@ def test_every_plan_of_the_matrix_can_run(bench: Any) -> None:
     assert {case.method for case in cases if case.way == "ckpt"} == set(bench.METHODS)
 
 
-def test_each_method_with_each_of_its_optimizers_predicts(bench: Any) -> None:
-    pairs = {(case.method, case.optimizer): case for case in bench.matrix()}
-    assert len(pairs) >= 14
-    for case in pairs.values():
-        plan = bench.plan_of(case._replace(model="tiny", length=64))
+def test_each_method_and_each_optimizer_predicts(bench: Any, tmp_path: Path) -> None:
+    config = catalog.resolve("tiny", "random").config
+    shallow = {**(config or {}), "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(shallow), encoding="utf-8")
+    methods = {case.method: case for case in bench.matrix() if case.optimizer == "adamw"}
+    optimizers = {case.optimizer: case for case in bench.matrix() if case.optimizer not in "adamw"}
+    assert len(methods) == 4 and len(optimizers) == 6
+    for case in (*methods.values(), *optimizers.values()):
+        plan = bench.plan_of(case._replace(model=str(tmp_path), length=64))
         found = bench.told(predict(plan, "h200"))
         assert found["peak"]["allocated"] == max(found["phases"].values())
         assert {"0 load", "1 forward", "2 backward", "2 optimizer"} <= set(found["phases"])
@@ -138,7 +143,8 @@ def test_a_warm_engine_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         plan = load_plan("tiny-demo", [])
         first = running.ask(plan, "h200")
         kept = running.ask(plan, "h200", kept=True)
-        wrong = running.ask(load_plan("tiny-demo", ["bf16=on", "amp_bf16=on"]), "h200")
+        both = {"model": "tiny", "techniques": {"bf16": {}, "amp_bf16": {}}}
+        wrong = running.ask(plan_from(both), "h200")
     assert first.answers == kept.answers == 1 and not first.refused
     assert first.result == kept.result and first.result is not None
     assert 0 < kept.processor < first.processor
