@@ -113,8 +113,11 @@ class Case(NamedTuple):
 
 def matrix() -> list[Case]:
     """The rows, in the order of the table: small models first."""
-    lines = (line.split() for line in _TABLE.strip().splitlines())
-    return [Case(model, *rest, int(length), last) for model, *rest, length, last in lines]
+    found = []
+    for line in _TABLE.strip().splitlines():
+        model, method, way, length, optimizer = line.split()
+        found.append(Case(model, method, way, int(length), optimizer))
+    return found
 
 
 def plan_of(case: Case) -> Plan:

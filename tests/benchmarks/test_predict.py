@@ -19,6 +19,8 @@ from memwb.engine.predict.predictor import predict
 from memwb.engine.presets import load_plan
 
 ROOT = Path(__file__).parents[2]
+OTHERS = ("8-bit", "galore")
+"""Optimizers of libraries; torch's own are predicted with every technique's tests."""
 
 
 def module(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
@@ -50,14 +52,14 @@ def test_every_plan_of_the_matrix_can_run(bench: Any) -> None:
     assert {case.method for case in cases if case.way == "ckpt"} == set(bench.METHODS)
 
 
-def test_each_method_and_each_optimizer_predicts(bench: Any, tmp_path: Path) -> None:
+def test_each_method_predicts_and_optimizers_of_each_library(bench: Any, tmp_path: Path) -> None:
     config = catalog.resolve("tiny", "random").config
     shallow = {**(config or {}), "num_hidden_layers": 2}
     (tmp_path / "config.json").write_text(json.dumps(shallow), encoding="utf-8")
     methods = {case.method: case for case in bench.matrix() if case.optimizer == "adamw"}
-    optimizers = {case.optimizer: case for case in bench.matrix() if case.optimizer not in "adamw"}
-    assert len(methods) == 4 and len(optimizers) == 6
-    for case in (*methods.values(), *optimizers.values()):
+    others = {case.optimizer: case for case in bench.matrix() if case.optimizer in OTHERS}
+    assert len(methods) == 4 and len(others) == len(OTHERS)
+    for case in (*methods.values(), *others.values()):
         plan = bench.plan_of(case._replace(model=str(tmp_path), length=64))
         found = bench.told(predict(plan, "h200"))
         assert found["peak"]["allocated"] == max(found["phases"].values())
@@ -147,5 +149,5 @@ def test_a_warm_engine_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         wrong = running.ask(plan_from(both), "h200")
     assert first.answers == kept.answers == 1 and not first.refused
     assert first.result == kept.result and first.result is not None
-    assert 0 < kept.processor < first.processor
+    assert 0 <= kept.processor < first.processor
     assert not wrong.answers and wrong.refused
