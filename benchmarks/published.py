@@ -22,9 +22,9 @@ from memwb.engine.predict.targets import target_named
 from memwb.engine.prediction import Prediction
 from memwb.engine.presets import load_plan
 
-UNSAID = "card, optimizer and measuring tool not stated; ours AdamW, its moments in bf16"
-WHOLE = "whole layers are checkpointed here, attention and MLP separately there"
-LINEAR = "targets not stated; ours every linear layer"
+UNSAID = "card, tool, optimizer unknown (ours AdamW, bf16 moments)"
+WHOLE = "whole layers checkpointed, there attention and MLP apart"
+LINEAR = "LoRA targets unknown (ours all linear)"
 VOCABULARY = 128256
 
 
@@ -56,7 +56,7 @@ def rows() -> list[Row]:
         for rank, gb in (("r4", r4), ("r8", r8), ("r16", r16), ("r32", r32)):
             found.append(_guide(model, f"lora-{rank}", gb, f"{UNSAID}; {LINEAR}"))
         for name, gb in (("full-checkpointing", kept), ("lora-checkpointing", lora_kept)):
-            differs = f"{UNSAID}; rank not stated" if name.startswith("lora") else UNSAID
+            differs = f"{UNSAID}; rank unknown (ours 16)" if name.startswith("lora") else UNSAID
             found.append(_guide(model, name, gb, f"{differs}; {WHOLE}"))
             found.append(_guide(model, name, gb, differs, apart))
     return found
@@ -65,8 +65,8 @@ def rows() -> list[Row]:
 def guide(target: str) -> str:
     """The guide's figures and ours, as Markdown."""
     lines = [
-        "| plan | theirs, GB | allocated GiB (GB) | reserved GiB (GB) | reserved ÷ theirs |"
-        " were GB GiB | what differs |",
+        "| plan | theirs, GB | allocated GiB (GB) | reserved GiB (GB) |"
+        " reserved ÷ theirs, GB as 10^9 | GB as 2^30 | what differs |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows():
@@ -116,7 +116,7 @@ def primer(target: str) -> str:
         f"QLoRA, the whole model; {trained / (base + trained):.2%} trained, 0.70 % there",
         "0.5 (the quantized base alone)",
         f"{adapters.weights / base:.3f}",
-        "ours counts what stays in bf16 (embedding, head, norms), the scales and the adapters",
+        "ours counts what is not quantized (embedding, head and norms, in fp32), scales and adapters",
     )
     optimizer = adapters.optimizer / trained
     add(
