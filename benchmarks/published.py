@@ -116,7 +116,7 @@ def primer(target: str) -> str:
         f"QLoRA, the whole model; {trained / (base + trained):.2%} trained, 0.70 % there",
         "0.5 (the quantized base alone)",
         f"{adapters.weights / base:.3f}",
-        "ours counts what is not quantized (embedding, head and norms, in fp32), scales and adapters",
+        "ours counts also what is not quantized (embedding, head, norms: fp32), scales, adapters",
     )
     optimizer = adapters.optimizer / trained
     add(
