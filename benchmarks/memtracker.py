@@ -41,6 +41,7 @@ def memtracker(plan: Plan, target: str) -> str:
                 model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
+                tracker.reset_mod_stats()
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     peaks = tracker.get_tracker_snapshot("peak")
     peak = max(one["Total"] for one in peaks.values())
