@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gpu --out DIR [--sections truth,qwen] [--minutes M]``.
+"""``python -m benchmarks.gpu --out DIR [--sections truth,predict] [--minutes M]``.
 
 Runs the sections one after another and writes for each a JSON file with every figure, the
 versions, the device, the date and the commit, and a table to read. A section that has used up its
@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 from benchmarks import techniques
-from benchmarks.gpu import qwen, truth
+from benchmarks.gpu import predict, qwen, truth
 from benchmarks.surroundings import surroundings
 
-SECTIONS = {"truth": truth, "qwen": qwen, "techniques": techniques}
+SECTIONS = {"truth": truth, "qwen": qwen, "predict": predict, "techniques": techniques}
 
 
 def main() -> int:

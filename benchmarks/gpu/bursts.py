@@ -17,6 +17,7 @@ from memwb.engine.protocol import (
     Event,
     Quit,
     Ready,
+    Sample,
     Start,
     Started,
     Step,
@@ -79,6 +80,7 @@ def figures(events: Sequence[Event]) -> dict[str, Any]:
         "what": ended.what,
         "device": started.device.name if started else "",
         "peak": msgspec.to_builtins(ended.peak),
+        "phases": phases_of(samples),
         "traced_maximum": max((sample.allocated for sample in samples), default=0),
         "traced_step_seconds": traced[-1] if traced else None,
         "timed_step_seconds": timed[len(timed) // 2] if timed else None,
@@ -86,6 +88,15 @@ def figures(events: Sequence[Event]) -> dict[str, Any]:
         "median_tokens_per_second": statistics.median(rates) if rates else None,
         "losses": ended.losses,
     }
+
+
+def phases_of(samples: Sequence[Sample]) -> dict[str, int]:
+    """The most allocated bytes by step and phase, as ``2 backward``."""
+    found: dict[str, int] = {}
+    for sample in samples:
+        key = f"{sample.step} {sample.phase}"
+        found[key] = max(found.get(key, 0), sample.allocated)
+    return found
 
 
 def gib(size: int | None) -> str:
