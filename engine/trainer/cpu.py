@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import psutil
 import torch
+from torch.overrides import enable_reentrant_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memwb.engine.protocol import Categories, Peak, Sample
@@ -110,7 +111,7 @@ def _autocast_as_outside() -> contextlib.AbstractContextManager[Any]:
     """
     # Checkpointing recomputes within an autocast that may be switched off, so being within one
     # says nothing: the state is asked for as it was when the operator was called.
-    with torch._C._RestorePythonTLSSnapshot():  # type: ignore[attr-defined]
+    with enable_reentrant_dispatch():
         outside = torch.is_autocast_enabled("cpu")
     if not outside:
         return contextlib.nullcontext()
