@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
 import traceback
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -34,8 +37,9 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
     began = time.perf_counter()
     aim = target_named(target)
     found = whole(plan, aim, trust_remote_code)
-    stream = with_workspaces(found.stream, aim.workspaces)
-    course = course_of(stream, aim)
+    with uncollected():
+        stream = with_workspaces(found.stream, aim.workspaces)
+        course = course_of(stream, aim)
     at = course.peak
     row = course.row(at)
     reserved = course.reserved
@@ -61,6 +65,19 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
     )
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's collector: it would walk through a hundred thousand moments again and again,
+    none of which is in a cycle."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
 def whole(
     plan: Plan, target: Target, trust_remote_code: bool = False, fold_it: bool = True
 ) -> Traced:
@@ -72,7 +89,8 @@ def whole(
         return short
     few, more = short.depths
     long = _run(plan, target, LONG, trust_remote_code)
-    stream = fold(short.stream, long.stream, short.layers, few, more)
+    with uncollected():
+        stream = fold(short.stream, long.stream, short.layers, few, more)
     if stream is None:
         return _run(plan, target, ALL, trust_remote_code)
     times = (short.layers - few) // (more - few)

@@ -61,7 +61,10 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     """
     _refuse(plan)
     import_libraries()
-    model = catalog.resolve(plan.model, plan.weights, trust_remote_code=trust_remote_code)
+    # No weights are read, so it does not matter how they are stored.
+    model = catalog.resolve(
+        plan.model, plan.weights, allow_pickle=True, trust_remote_code=trust_remote_code
+    )
     text = script.script(plan, model)
     meter = MetaMeter(target.scratch, Place.TARGET if target.kind == "cpu" else Place.HOST)
     meter.kernels = kernels(target.kind)
