@@ -6,6 +6,8 @@ of the same sizes, strides and types. What is remembered is what the results loo
 
 from __future__ import annotations
 
+import itertools
+import pickle
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -46,6 +48,24 @@ def run(func: Any, operator: Operator, args: Any, kwargs: dict[str, Any]) -> Any
     if looks is not None and len(_results) < _MOST:
         _results[key] = looks
     return out
+
+
+def known() -> int:
+    """How many results are remembered."""
+    return len(_results)
+
+
+def told(since: int) -> bytes:
+    """What was remembered after the first ``since`` results, for another process of this one's
+    libraries to ``learn``."""
+    return pickle.dumps(list(itertools.islice(_results.items(), since, None)))
+
+
+def learn(data: bytes) -> None:
+    """Remember what a forked process has told: its bytes are taken for true."""
+    for key, looks in pickle.loads(data):
+        if len(_results) < _MOST:
+            _results.setdefault(key, looks)
 
 
 def _key(values: tuple[Any, ...]) -> Hashable:

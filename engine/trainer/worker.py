@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -11,11 +12,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from memwb.engine.errors import CannotPredict, MemwbError
+from memwb.engine.predict import shortcuts
 from memwb.engine.protocol import Predicted, Unpredicted, decode_event, encode
 from memwb.engine.trainer.child import forked
 
@@ -31,6 +34,9 @@ NO_MEMORY = (
     "the process that predicted it was refused more",
     "Close something else, or predict on another machine.",
 )
+
+LEARNED = "learned"
+"""The file in a worker's folder with what it has found out about operators."""
 
 NICE = 5
 NICER = 10
@@ -68,7 +74,14 @@ class Worker:
             os.killpg(self.pid, signal.SIGKILL)
         self._collect(0)
         os.close(self.pipe)
+        self._learn()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _learn(self) -> None:
+        """Keep what it found out about operators: the next process starts from there."""
+        if self._answer() is not None:
+            with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
+                shortcuts.learn(Path(self._folder, LEARNED).read_bytes())
 
     def _collect(self, options: int) -> bool:
         """Whether the process is gone; without WNOHANG it is waited for."""
@@ -116,6 +129,7 @@ def surprise(error: BaseException) -> MemwbError:
 
 def _predict(job: Job, folder: str, pipe: int) -> int:
     """The forked process: predict, keep the result, and say it."""
+    known = shortcuts.known()
     # No GPU is needed, and a context would take memory from the burst that may run there.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     tempfile.tempdir = folder
@@ -124,7 +138,10 @@ def _predict(job: Job, folder: str, pipe: int) -> int:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         # Where memory runs short, rather this goes than the burst.
         score.write("500")
-    rest = memoryview(encode(_result(job)))
+    answer = encode(_result(job))
+    with contextlib.suppress(OSError):
+        Path(folder, LEARNED).write_bytes(shortcuts.told(known))
+    rest = memoryview(answer)
     while rest:
         rest = rest[os.write(pipe, rest) :]
     return 0
