@@ -81,10 +81,11 @@ class Autocast:
             dtype = torch.float32
         else:
             return args, kwargs
-        return (
-            tuple(self._all(one, dtype) for one in args),
-            {key: self._all(one, dtype) for key, one in kwargs.items()},
-        )
+        # The last argument first: so compilers of torch's wheels (GCC on x86-64) evaluate the
+        # arguments of one call, and the order of the casts is that of their backward nodes.
+        named = {key: self._all(one, dtype) for key, one in reversed(kwargs.items())}
+        placed = tuple(self._all(one, dtype) for one in reversed(args))
+        return placed[::-1], named
 
     def _all(self, value: Any, dtype: torch.dtype) -> Any:
         if isinstance(value, torch.Tensor):
