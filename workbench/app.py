@@ -14,31 +14,15 @@ from textual.widgets import Input
 
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, problems
-from memwb.engine.protocol import (
-    AllPredicted,
-    Command,
-    Device,
-    Ended,
-    Event,
-    Hello,
-    Loaded,
-    Peak,
-    Predicted,
-    Problem,
-    Ready,
-    Started,
-    Step,
-    Stop,
-    Toggled,
-    Unpredicted,
-)
+from memwb.engine.plan import Plan
+from memwb.engine.protocol import Device
 from memwb.engine.technique import GROUPS
 from memwb.workbench import dialogs, history, library, state
+from memwb.workbench.bursts import Bursts
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.panels import texts
 from memwb.workbench.predictor import Predictor
-from memwb.workbench.pump import Engine, EngineEvent, EngineGone, NotRecorded, Pump, RunOpened
+from memwb.workbench.pump import Engine, EngineEvent, EngineGone, NotRecorded, RunOpened
 from memwb.workbench.screens.main import MainScreen
 from memwb.workbench.settings import Settings, doubts, save_session, save_setting
 from memwb.workbench.state import Session
@@ -46,7 +30,6 @@ from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
-    from memwb.engine.guard import Baseline
     from memwb.engine.runs import Summary
 
 OWN_ACTIONS = {c.action.removeprefix("app.") for c in COMMANDS if c.action.startswith("app.")}
@@ -69,20 +52,11 @@ class Workbench(App[None]):
         super().__init__()
         self.session = session
         self.settings = settings or Settings()
-        self.engine_state = "starting"
-        self.device: Device | None = None
         self.model: Model | None = None
-        self.live: Trace | None = None
         self.recorded: list[Summary] = []
-        self._factory = engine or library.engine
-        self._pump: Pump | None = None
         self._warning = warning
         self._model_error = ""
-        self.live_folder = self._live_label = self._failure = ""
-        self.live_baseline: Baseline | None = None
-        self._foretold: Peak | None = None
-        self._wanted_run = False
-        self._bursting = False
+        self.bursts = Bursts(self, engine or library.engine)
         self.predictor = Predictor(self)
         self.main = MainScreen(self, session, self.settings.keymap)
 
@@ -107,7 +81,7 @@ class Workbench(App[None]):
 
     def _after_first_paint(self) -> None:
         gc.enable()
-        self._start_engine()
+        self.bursts.start_engine()
         self.run_worker(self.main.plan_panel.prepare(), group="fields")
         self.run_worker(history.load(self), group="history")
         self.run_worker(self._assume_device(), group="device")
@@ -132,121 +106,45 @@ class Workbench(App[None]):
         except MemwbError as error:
             self.main.tell("warning", error.title, f"{error.what}\n{error.fix}")
 
-    def _start_engine(self) -> None:
-        self._pump = Pump(self._factory, self.post_message)
-        self._set_engine("starting")
-        self.run_worker(self._pump.run(), group="engine", exclusive=True)
-
     # The engine speaks
 
     def on_engine_event(self, message: EngineEvent) -> None:
-        """One event: the state of the engine, the live trace, the screen."""
-        if not self.main.children:
-            # The screen is being taken down: there is nothing left to show it on.
-            return
-        event = message.event
-        match event:
-            case Hello():
-                self._set_engine("starting")
-            case Ready():
-                self.device = event.device
-                self.main.plan_panel.meet(event.device)
-                self._set_engine("ready")
-                self.main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
-                self.predictor.follow()
-                if self._wanted_run:
-                    self.action_run()
-            case Problem():
-                self.main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
-                if not self._bursting and self.engine_state in ("running", "stopping"):
-                    self._set_engine("ready")
-            case Predicted() | Toggled() | Unpredicted() | AllPredicted():
-                self.predictor.hear(event)
-            case _:
-                self._trace(event)
-
-    def _trace(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self.live = Trace(self._live_label)
-            self.live.baseline = self.live_baseline
-            self.live.predicted = self._foretold
-            self._bursting = True
-            self.main.notice.clear()
-        if self.live is not None:
-            self.live.apply(event)
-        if isinstance(event, Started):
-            self._set_engine("running")
-        if isinstance(event, Loaded | Step):
-            self._set_engine(self.engine_state)
-        if isinstance(event, Ended):
-            self._ended(event)
-        elif self.live is not None and self.follows:
-            self.main.take(event, self.live)
-
-    @property
-    def follows(self) -> bool:
-        """Whether the live burst is what the charts show."""
-        return len(self.session.marks) < 2 and self.session.shown == self.live_folder
+        """One event, in its order."""
+        # While the screen is being taken down there is nothing left to show it on.
+        if self.main.children:
+            self.bursts.hear(message.event)
 
     def on_run_opened(self, message: RunOpened) -> None:
-        """The burst has a folder: it is in the history and in the charts from now on."""
-        self.live_folder, self._live_label = message.folder, f"#{message.number}"
-        session = state.shown(self.session, message.folder)
-        narrow = self.main.has_class("-narrow")
-        if narrow and session.tab == "plan" and not self.main.typing:
-            session = state.at(session, "memory")
-        self.keep(session)
-        self.run_worker(history.load(self), group="history")
-        self.run_worker(
-            history.find_baseline(self, message.folder), group="baseline", exclusive=True
-        )
+        """The burst is recorded."""
+        self.bursts.opened(message.folder, message.number)
 
     def on_not_recorded(self, message: NotRecorded) -> None:
-        """The burst goes on without one."""
+        """The burst goes on without a folder."""
         self.tell_error(message.error)
 
-    def _ended(self, event: Ended) -> None:
-        label = self.live.label if self.live is not None else ""
-        if event.outcome == "done" and event.title:
-            text = "\n".join((event.what, event.fix))
-            self.main.tell("warning", f"{label} {event.title}".strip(), text)
-        elif event.outcome == "done":
-            self.main.notice.clear()
-        else:
-            kind, title, text = texts.outcome(event, label)
-            self._failure = f"{title}: {event.what}"
-            self.main.tell(kind, title, text, passing=event.outcome == "refused")
-        self._bursting = False
-        self._set_engine("ready")
-        if self.live is not None:
-            history.judge(self, self.live)
-        if self.live is not None and self.follows:
-            self.main.show_trace(self.live)
-        self.predictor.follow()
-        self.run_worker(history.load(self), group="history")
-
     def on_engine_gone(self, message: EngineGone) -> None:
-        """The process is no more: say so, and how to go on."""
-        self._pump = None
-        self._bursting = False
-        self._set_engine("dead")
-        self.predictor.follow()
-        if message.reason is not None:
-            self.tell_error(message.reason)
-        else:
-            rest = "Nothing of the plan or the history is lost. Press r to start it again."
-            text = "\n".join(part for part in (self._failure, rest) if part)
-            self.main.tell("error", "The engine's process is gone", text)
+        """The process is no more."""
+        self.bursts.gone(message.reason)
 
-    def _set_engine(self, engine: str) -> None:
-        self.engine_state = engine
-        doing = ""
-        if engine == "running":
-            doing = texts.progress(self.live)
-        if self._wanted_run and engine in ("starting", "ready"):
-            doing = "runs when the engine is ready"
-            doing = "predicting, then it runs…" if engine == "ready" else doing
-        self.main.show_header(self.model, self.device, engine, doing)
+    @property
+    def engine_state(self) -> str:
+        """What the engine is doing: see ``Bursts``."""
+        return self.bursts.engine_state
+
+    @property
+    def device(self) -> Device | None:
+        """Where bursts run, once the engine has said it."""
+        return self.bursts.device
+
+    @property
+    def live(self) -> Trace | None:
+        """The burst that runs or ran last."""
+        return self.bursts.live
+
+    @property
+    def busy(self) -> bool:
+        """Whether a burst runs, or has not ended yet."""
+        return self.bursts.busy
 
     # The session changes
 
@@ -257,7 +155,7 @@ class Workbench(App[None]):
         facts = texts.model_facts(self.model, self._model_error)
         self.main.show_session(session, facts, self.device, self.config)
         self.main.show_runs(self.recorded, session.shown, session.marks)
-        self._set_engine(self.engine_state)
+        self.bursts.show()
         self.predictor.follow()
         try:
             save_session(session)
@@ -277,15 +175,28 @@ class Workbench(App[None]):
 
     def _take(self, session: Session) -> None:
         before = self.session.plan
-        if self._wanted_run and self.engine_state == "ready" and before != session.plan:
-            # What runs is the plan as it stood when r was pressed.
-            self.run_now()
+        if before != session.plan:
+            self.bursts.edited()
         if before != session.plan and self.main.notice.passing:
             self.main.notice.clear()
         self.keep(session)
         if (before.model, before.weights) != (session.plan.model, session.plan.weights):
             self.model = None
             self._resolve_model()
+
+    @property
+    def target(self) -> str:
+        """What plans are predicted for; empty means this machine."""
+        return self.settings.target
+
+    def aim(self, target: str) -> None:
+        """Predict for another target, from now on and at the next start."""
+        self.settings = replace(self.settings, target=target)
+        try:
+            save_setting("target", target)
+        except MemwbError as error:
+            self.main.tell("warning", error.title, f"{error.what}\n{error.fix}")
+        self.predictor.follow()
 
     def fold(self, group: str) -> None:
         """Fold a group of the plan, or unfold it."""
@@ -328,98 +239,12 @@ class Workbench(App[None]):
     # Actions
 
     def action_run(self) -> None:
-        """Run the plan; with no engine, start one and run when it is ready."""
-        if self.refused(self.device):
-            return
-        if self.engine_state == "dead":
-            self.main.notice.clear()
-            self._start_engine()
-            return
-        if self.busy:
-            stopping = self.engine_state == "stopping"
-            self.notify(
-                "The burst is stopping; the next can run when it has."
-                if stopping
-                else "A burst is running; s stops it."
-            )
-            return
-        if self.engine_state == "starting":
-            self._wanted_run = True
-            self._set_engine("starting")
-            return
-        self._wanted_run = True
-        if self.predictor.held():
-            self._set_engine(self.engine_state)
-            return
-        title, text = self.predictor.doubt()
-        if title:
-            self._wanted_run = False
-            self._set_engine(self.engine_state)
-            dialogs.ask_run(self, title, text)
-        else:
-            self.run_now()
-
-    def predicted(self) -> None:
-        """An answer is there, or was waited for long enough: a run that waits for it goes on."""
-        if self._wanted_run and self.engine_state == "ready":
-            self.action_run()
-
-    def run_now(self) -> None:
-        """Start the burst, whatever was predicted of it."""
-        self._wanted_run = False
-        if self._pump is None or self.engine_state != "ready":
-            return
-        # Until the burst has started there is nothing of it to show.
-        self.live, self.live_folder, self._live_label, self._failure = None, "", "", ""
-        self.live_baseline = None
-        self._set_engine("running")
-        self._foretold = self.predictor.ran()
-        self._pump.start(self.session.plan, self.settings, self._foretold)
-
-    def foretell(self, peak: Peak) -> None:
-        """What was predicted of the running burst has come after its start."""
-        self._foretold = peak
-        if self.live is not None:
-            self.live.predicted = peak
-        if self._pump is not None and self._bursting:
-            self.run_worker(self._pump.foretell(peak), group="foretell")
-
-    def tell_engine(self, command: Command) -> None:
-        """Send the engine a command. Raises MemwbError when it is gone."""
-        if self._pump is not None:
-            self._pump.send(command)
-
-    @property
-    def target(self) -> str:
-        """What plans are predicted for; empty means this machine."""
-        return self.settings.target
-
-    def aim(self, target: str) -> None:
-        """Predict for another target, from now on and at the next start."""
-        self.settings = replace(self.settings, target=target)
-        try:
-            save_setting("target", target)
-        except MemwbError as error:
-            self.main.tell("warning", error.title, f"{error.what}\n{error.fix}")
-        self.predictor.follow()
-
-    def refused(self, device: Device | None = None) -> bool:
-        """Whether the plan cannot run as it stands, on a device if one is given; that is told."""
-        found = problems(self.session.plan, self.config, device)
-        title, text = texts.refusal(found, self.settings.keymap)
-        if title:
-            self.main.tell("error", title, text, passing=True)
-        return bool(title)
+        """Run the plan."""
+        self.bursts.run()
 
     def action_stop(self) -> None:
         """Ask the burst to stop."""
-        self._wanted_run = False
-        if self.engine_state == "running" and self._pump is not None:
-            self._pump.send(Stop())
-            self._set_engine("stopping")
-        elif self.engine_state != "stopping":
-            self._set_engine(self.engine_state)
-            self.notify("Nothing is running.")
+        self.bursts.stop()
 
     def action_compare(self) -> None:
         """Mark the run at the cursor of the history."""
@@ -480,19 +305,9 @@ class Workbench(App[None]):
         typing = self.screen is self.main and isinstance(self.focused, Input)
         return not (typing and action in OWN_ACTIONS)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a burst runs, or has not ended yet."""
-        return self.engine_state in ("running", "stopping")
-
     async def on_unmount(self) -> None:
         """The engine ends with the workbench."""
-        await self.close_engine()
-
-    async def close_engine(self) -> None:
-        """End the engine and wait for it; a burst of it ends as stopped."""
-        if self._pump is not None:
-            await self._pump.close()
+        await self.bursts.close_engine()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action by name, with its key."""

@@ -44,7 +44,7 @@ def ask_run(app: Workbench, title: str, text: str) -> None:
 
     def answered(sure: bool | None) -> None:
         if sure:
-            app.run_now()
+            app.bursts.run_now()
 
     app.push_screen(AskScreen(title, text, "run anyway", "leave it"), answered)
 
@@ -71,7 +71,7 @@ def export(app: Workbench) -> None:
     """The script of the plan, if there can be one."""
     from memwb.workbench.screens.export import ExportScreen
 
-    if app.refused():
+    if app.bursts.refused():
         return
 
     def exported(target: str | None) -> None:
@@ -112,7 +112,7 @@ async def _stop_and_quit(app: Workbench) -> None:
     app.action_stop()
     await _until_idle(app, PATIENCE)
     if app.busy:
-        await app.close_engine()
+        await app.bursts.close_engine()
         await _until_idle(app, 1.0)
     app.exit()
 

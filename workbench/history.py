@@ -17,7 +17,7 @@ async def load(app: Workbench) -> None:
     """Read the recorded runs; show the chosen ones unless a live burst is being watched."""
     app.recorded = await asyncio.to_thread(library.runs)
     app.main.show_runs(app.recorded, app.session.shown, app.session.marks)
-    if app.live is None or not app.follows:
+    if app.live is None or not app.bursts.followed:
         await show(app)
 
 
@@ -48,13 +48,13 @@ async def show(app: Workbench) -> None:
 async def find_baseline(app: Workbench, folder: str) -> None:
     """The run behind the live curve; found beside the burst, which does not wait for it."""
     found = await asyncio.to_thread(library.baseline, folder)
-    if folder != app.live_folder:
+    if folder != app.bursts.folder:
         return
-    app.live_baseline = found
+    app.bursts.baseline = found
     if app.live is not None and found is not None:
         app.live.baseline = found
         judge(app, app.live)
-        if app.follows:
+        if app.bursts.followed:
             app.main.loss.show(app.live)
 
 
@@ -66,7 +66,7 @@ def judge(app: Workbench, trace: Trace) -> None:
 
 
 async def _trace_of(app: Workbench, folder: str) -> Trace:
-    if app.live is not None and folder == app.live_folder:
+    if app.live is not None and folder == app.bursts.folder:
         return app.live
     number = next(run.run for run in app.recorded if run.folder == folder)
     return await asyncio.to_thread(library.trace, folder, f"#{number}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -25,7 +26,7 @@ from memwb.workbench import library
 from memwb.workbench import outlook as outlooks
 from memwb.workbench.foresight import capacity_of, exceeds
 from memwb.workbench.outlook import Outlook
-from memwb.workbench.panels import forecast
+from memwb.workbench.panels import toggles
 
 if TYPE_CHECKING:
     from memwb.workbench.app import Workbench
@@ -98,7 +99,7 @@ class Predictor:
         still = self.outlook.state in (outlooks.NOTHING, outlooks.PROBLEMS)
         if now != self._sought:
             self._sought = now
-            app.run_worker(self._recall(now), group="recall", exclusive=True)
+            app.run_worker(partial(self._recall, now), group="recall", exclusive=True)
         settled = self.outlook.about == now and self.outlook.settled
         if not ready and not settled:
             self._rest()
@@ -194,7 +195,7 @@ class Predictor:
         self._count += 1
         name = str(self._count)
         try:
-            self.app.tell_engine(self._question(plan, target, changes, name))
+            self.app.bursts.tell(self._question(plan, target, changes, name))
         except MemwbError:  # it has just died, which is told elsewhere
             return ""
         self._toggling = name if changes else ""
@@ -235,9 +236,9 @@ class Predictor:
         known = self.local
         if self._owed is not None and known.current and known.result is not None:
             if known.plan == self._owed:
-                self.app.foretell(known.result.peak)
+                self.app.bursts.foretell(known.result.peak)
             self._owed = None
-        self.app.predicted()
+        self.app.bursts.predicted()
 
     def _draw(self) -> None:
         self._drawing = None
@@ -278,7 +279,7 @@ class Predictor:
     def _enough(self, plan: Plan) -> None:
         self._waited = plan
         if self._standing:
-            self.app.predicted()
+            self.app.bursts.predicted()
 
     def doubt(self) -> tuple[str, str]:
         """The question before a run that will not fit; empty where it fits, or nobody knows."""
@@ -289,7 +290,7 @@ class Predictor:
         if capacity is None or not exceeds(known.result.peak, capacity):
             return "", ""
         told = self.outlook if self._abroad else known
-        return forecast.doubt(replace(told, result=known.result), capacity, device)
+        return toggles.doubt(replace(told, result=known.result), capacity, device)
 
     def ran(self) -> Peak | None:
         """A burst starts: the changes rest meanwhile. What was predicted for where it runs."""

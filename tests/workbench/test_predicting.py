@@ -28,7 +28,7 @@ from memwb.engine.runs import list_runs
 from memwb.workbench import outlook as outlooks
 from memwb.workbench import predictor
 from memwb.workbench.foresight import capacity_of
-from memwb.workbench.panels import forecast as words
+from memwb.workbench.panels import toggles as words
 from memwb.workbench.screens.ask import AskScreen
 
 SIZE = (120, 40)

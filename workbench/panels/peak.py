@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from memwb.engine.protocol import Device
 from memwb.workbench.outlook import Outlook
-from memwb.workbench.panels import forecast
+from memwb.workbench.panels import forecast, forecast_whole
 from memwb.workbench.panels.texts import comparison, peak_of
 from memwb.workbench.trace import Trace
 
@@ -63,7 +63,7 @@ class PeakPanel(VerticalScroll):
         parts.append(forecast.meant(self._outlook))
         self.border_title = " · ".join(part for part in parts if part)
         if self.screen.has_class("-single"):
-            told = forecast.whole(self._outlook, peak, trace, width, self._device)
+            told = forecast_whole.whole(self._outlook, peak, trace, width, self._device)
         else:
             told = forecast.lines(self._outlook, peak, width, trace, self._device)
         self._update(told)

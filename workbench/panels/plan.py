@@ -16,7 +16,7 @@ from memwb.engine.plan import Plan, Problem, override, problems, toggle
 from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
 from memwb.workbench.outlook import Outlook
-from memwb.workbench.panels import forecast, plan_rows, texts
+from memwb.workbench.panels import forecast, plan_rows, texts, toggles
 from memwb.workbench.panels.field import Field
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.owner import Owner
@@ -111,7 +111,7 @@ class PlanPanel(Vertical):
     def _beside(self) -> dict[str, Spans]:
         """What stands at the end of the techniques' rows."""
         found = {
-            f"technique:{name}": forecast.toggle_spans(self._outlook, name, self._here)
+            f"technique:{name}": toggles.toggle_spans(self._outlook, name, self._here)
             for name in techniques()
         }
         return {row: spans for row, spans in found.items() if spans}
@@ -147,7 +147,7 @@ class PlanPanel(Vertical):
 
     def predicted(self) -> str:
         """What is predicted of toggling the technique at the cursor, in words."""
-        return forecast.toggle_words(self._outlook, self.technique_at_cursor(), self._here)
+        return toggles.toggle_words(self._outlook, self.technique_at_cursor(), self._here)
 
     async def toggle_row(self) -> None:
         """What the space bar does at the cursor."""

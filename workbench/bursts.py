@@ -1,0 +1,270 @@
+"""The engine and its bursts: started, heard, watched, stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from memwb.engine.errors import MemwbError
+from memwb.engine.plan import problems
+from memwb.engine.protocol import (
+    AllPredicted,
+    Command,
+    Device,
+    Ended,
+    Event,
+    Hello,
+    Loaded,
+    Peak,
+    Predicted,
+    Problem,
+    Ready,
+    Started,
+    Step,
+    Stop,
+    Toggled,
+    Unpredicted,
+)
+from memwb.workbench import dialogs, history, state
+from memwb.workbench.panels import texts
+from memwb.workbench.pump import Engine, Pump
+from memwb.workbench.trace import Trace
+
+if TYPE_CHECKING:
+    from memwb.engine.guard import Baseline
+    from memwb.workbench.app import Workbench
+
+
+class Bursts:
+    """Holds the engine, what it is doing, and the burst that it runs or ran last."""
+
+    def __init__(self, app: Workbench, factory: Callable[[], Engine]) -> None:
+        self.app = app
+        self.engine_state = "starting"
+        """starting, ready, running, stopping or dead."""
+        self.device: Device | None = None
+        self.live: Trace | None = None
+        self.folder = ""
+        """Of the live burst."""
+        self.baseline: Baseline | None = None
+        """The run that the live burst's losses are held against."""
+        self._factory = factory
+        self._pump: Pump | None = None
+        self._label = self._failure = ""
+        self._foretold: Peak | None = None
+        self._wanted = False
+        self._running = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a burst runs, or has not ended yet."""
+        return self.engine_state in ("running", "stopping")
+
+    @property
+    def followed(self) -> bool:
+        """Whether the live burst is what the charts show."""
+        session = self.app.session
+        return len(session.marks) < 2 and session.shown == self.folder
+
+    # The engine
+
+    def start_engine(self) -> None:
+        """Bring up a process; what it says comes as messages of the app."""
+        self._pump = Pump(self._factory, self.app.post_message)
+        self._become("starting")
+        self.app.run_worker(self._pump.run(), group="engine", exclusive=True)
+
+    async def close_engine(self) -> None:
+        """End the engine and wait for it; a burst of it ends as stopped."""
+        if self._pump is not None:
+            await self._pump.close()
+
+    def tell(self, command: Command) -> None:
+        """Send the engine a command. Raises MemwbError when it is gone."""
+        if self._pump is not None:
+            self._pump.send(command)
+
+    def hear(self, event: Event) -> None:
+        """One event: the state of the engine, the live trace, the screen."""
+        app = self.app
+        match event:
+            case Hello():
+                self._become("starting")
+            case Ready():
+                self.device = event.device
+                app.main.plan_panel.meet(event.device)
+                self._become("ready")
+                app.main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
+                app.predictor.follow()
+                if self._wanted:
+                    self.run()
+            case Problem():
+                app.main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
+                if not self._running and self.busy:
+                    self._become("ready")
+            case Predicted() | Toggled() | Unpredicted() | AllPredicted():
+                app.predictor.hear(event)
+            case _:
+                self._trace(event)
+
+    def _trace(self, event: Event) -> None:
+        app = self.app
+        if isinstance(event, Started):
+            self.live = Trace(self._label)
+            self.live.baseline = self.baseline
+            self.live.predicted = self._foretold
+            self._running = True
+            app.main.notice.clear()
+        if self.live is not None:
+            self.live.apply(event)
+        if isinstance(event, Started):
+            self._become("running")
+        if isinstance(event, Loaded | Step):
+            self.show()
+        if isinstance(event, Ended):
+            self._ended(event)
+        elif self.live is not None and self.followed:
+            app.main.take(event, self.live)
+
+    def _ended(self, event: Ended) -> None:
+        app = self.app
+        label = self.live.label if self.live is not None else ""
+        if event.outcome == "done" and event.title:
+            text = "\n".join((event.what, event.fix))
+            app.main.tell("warning", f"{label} {event.title}".strip(), text)
+        elif event.outcome == "done":
+            app.main.notice.clear()
+        else:
+            kind, title, text = texts.outcome(event, label)
+            self._failure = f"{title}: {event.what}"
+            app.main.tell(kind, title, text, passing=event.outcome == "refused")
+        self._running = False
+        self._become("ready")
+        if self.live is not None:
+            history.judge(app, self.live)
+        if self.live is not None and self.followed:
+            app.main.show_trace(self.live)
+        app.predictor.follow()
+        app.run_worker(history.load(app), group="history")
+
+    def opened(self, folder: str, number: int) -> None:
+        """The burst has a folder: it is in the history and in the charts from now on."""
+        app = self.app
+        self.folder, self._label = folder, f"#{number}"
+        session = state.shown(app.session, folder)
+        narrow = app.main.has_class("-narrow")
+        if narrow and session.tab == "plan" and not app.main.typing:
+            session = state.at(session, "memory")
+        app.keep(session)
+        app.run_worker(history.load(app), group="history")
+        app.run_worker(history.find_baseline(app, folder), group="baseline", exclusive=True)
+
+    def gone(self, reason: MemwbError | None) -> None:
+        """The process is no more: say so, and how to go on."""
+        self._pump = None
+        self._running = False
+        self._become("dead")
+        self.app.predictor.follow()
+        if reason is not None:
+            self.app.tell_error(reason)
+        else:
+            rest = "Nothing of the plan or the history is lost. Press r to start it again."
+            text = "\n".join(part for part in (self._failure, rest) if part)
+            self.app.main.tell("error", "The engine's process is gone", text)
+
+    # What it does
+
+    def _become(self, engine: str) -> None:
+        self.engine_state = engine
+        self.show()
+
+    def show(self) -> None:
+        """What the engine is doing, in the header."""
+        app, engine = self.app, self.engine_state
+        doing = ""
+        if engine == "running":
+            doing = texts.progress(self.live)
+        if self._wanted and engine in ("starting", "ready"):
+            doing = "runs when the engine is ready"
+            doing = "predicting, then it runs…" if engine == "ready" else doing
+        app.main.show_header(app.model, self.device, engine, doing)
+
+    # Running
+
+    def run(self) -> None:
+        """Run the plan; with no engine, start one and run when it is ready."""
+        app = self.app
+        if self.refused(self.device):
+            return
+        if self.engine_state == "dead":
+            app.main.notice.clear()
+            self.start_engine()
+            return
+        if self.busy:
+            stopping = self.engine_state == "stopping"
+            app.notify(
+                "The burst is stopping; the next can run when it has."
+                if stopping
+                else "A burst is running; s stops it."
+            )
+            return
+        self._wanted = True
+        if self.engine_state == "starting" or app.predictor.held():
+            self.show()
+            return
+        title, text = app.predictor.doubt()
+        if title:
+            self._wanted = False
+            self.show()
+            dialogs.ask_run(app, title, text)
+        else:
+            self.run_now()
+
+    def refused(self, device: Device | None = None) -> bool:
+        """Whether the plan cannot run as it stands, on a device if one is given; that is told."""
+        app = self.app
+        found = problems(app.session.plan, app.config, device)
+        title, text = texts.refusal(found, app.settings.keymap)
+        if title:
+            app.main.tell("error", title, text, passing=True)
+        return bool(title)
+
+    def predicted(self) -> None:
+        """An answer is there, or was waited for long enough: a run that waits for it goes on."""
+        if self._wanted and self.engine_state == "ready":
+            self.run()
+
+    def edited(self) -> None:
+        """The plan is about to be another: what runs is the plan as it stood when r was pressed."""
+        if self._wanted and self.engine_state == "ready":
+            self.run_now()
+
+    def run_now(self) -> None:
+        """Start the burst, whatever was predicted of it."""
+        self._wanted = False
+        if self._pump is None or self.engine_state != "ready":
+            return
+        # Until the burst has started there is nothing of it to show.
+        self.live, self.folder, self._label, self._failure = None, "", "", ""
+        self.baseline = None
+        self._become("running")
+        self._foretold = self.app.predictor.ran()
+        self._pump.start(self.app.session.plan, self.app.settings, self._foretold)
+
+    def foretell(self, peak: Peak) -> None:
+        """What was predicted of the running burst has come after its start."""
+        self._foretold = peak
+        if self.live is not None:
+            self.live.predicted = peak
+        if self._pump is not None and self._running:
+            self.app.run_worker(self._pump.foretell(peak), group="foretell")
+
+    def stop(self) -> None:
+        """Ask the burst to stop, or take back one that waits."""
+        self._wanted = False
+        if self.engine_state == "running" and self._pump is not None:
+            self._pump.send(Stop())
+            self._become("stopping")
+        elif self.engine_state != "stopping":
+            self.show()
+            self.app.notify("Nothing is running.")

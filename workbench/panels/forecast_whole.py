@@ -1,0 +1,144 @@
+"""The whole prediction, where the peak panel has the screen for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.content import Content
+
+from memwb.engine.prediction import Fit, Large, Prediction
+from memwb.engine.protocol import CATEGORIES, Device, Peak
+from memwb.workbench.outlook import Outlook
+from memwb.workbench.panels.forecast import (
+    LABEL,
+    LOOKS,
+    MUTED,
+    OLD,
+    SMALL,
+    TOTALS,
+    against,
+    faint,
+    fits_line,
+    mark_of,
+    state_words,
+    untold,
+    value,
+    wrapped,
+)
+from memwb.workbench.trace import Trace
+from memwb.workbench.units import gib
+
+FIT = 57
+"""Columns of one GPU in the fit list."""
+
+
+def whole(
+    outlook: Outlook,
+    peak: Peak | None,
+    trace: Trace | None,
+    width: int,
+    device: Device | None = None,
+) -> Content:
+    """Everything: figures beside each other, words, the fit list, the tensors, the notes."""
+    result = outlook.result
+    figures = _pairs(outlook, peak)
+    if trace is not None and (told := against(peak, trace.predicted, trace.label)):
+        figures += wrapped(told, width, MUTED)
+    said = state_words(outlook)
+    if said:
+        figures += [Content(), *wrapped(said, width, "$text-warning")]
+    if result is None:
+        return Content("\n").join(figures)
+    found = [Content(), *(line for text in result.words for line in wrapped(text, width))]
+    found.append(fits_line(result, width))
+    if result.largest:
+        found += [Content(), _head(f"Largest at the peak, in {result.peak.phase}")]
+        found += _largest(result.largest, width)
+    if result.fits:
+        found += [Content(), _head("Fits"), *_beside(result.fits, width)]
+    if result.notes:
+        found += [Content(), _head("Notes")]
+        found += [line for text in result.notes for line in wrapped(text, width, MUTED)]
+    return Content("\n").join([*figures, *(found if outlook.current else map(faint, found))])
+
+
+def _step(result: Prediction) -> str:
+    return f"step {result.step}" if result.step else "while loading"
+
+
+def _beside(fits: Sequence[Fit], width: int) -> list[Content]:
+    """The fit list in as many columns as there is room for, each read downwards."""
+    count = max(1, min(3, width // FIT))
+    rows = -(-len(fits) // count)
+    lines = []
+    for row in range(rows):
+        parts: list[Content | str] = []
+        for fit in fits[row::rows]:
+            told = _told(fit)
+            parts += [told, " " * (FIT - told.cell_length)]
+        lines.append(Content.assemble(*parts[:-1]))
+    return lines
+
+
+def _told(fit: Fit) -> Content:
+    free = f"{gib(fit.free)} free" if fit.free >= 0 else f"{gib(-fit.free)} short"
+    return Content.assemble(
+        mark_of(fit),
+        (f" {fit.verdict:<8}", LOOKS[fit.verdict]),
+        f" {fit.gpu:<17}",
+        (f"{gib(fit.capacity):>9}  {free}", MUTED),
+    )
+
+
+def _largest(largest: Sequence[Large], width: int) -> list[Content]:
+    """Bytes, category, shape and dtype, operator, module: what may be long comes last."""
+    cells = [
+        (
+            f"{f'{large.count} × ' if large.count > 1 else ''}{'×'.join(map(str, large.shape))} "
+            f"{SMALL.get(large.dtype, large.dtype)}",
+            large.op.removeprefix("aten.") or "–",
+        )
+        for large in largest
+    ]
+    shapes, ops = (max(len(row[at]) for row in cells) for at in (0, 1))
+    return [
+        Content.assemble(
+            f"{gib(large.bytes):>9}  ",
+            (f"{large.category:<13}", MUTED),
+            f"{shape:<{shapes}}  ",
+            (f"{op:<{ops}}  ", MUTED),
+            large.module or "–",
+        ).truncate(max(20, width), ellipsis=True)
+        for large, (shape, op) in zip(largest, cells, strict=True)
+    ]
+
+
+def _head(text: str) -> Content:
+    return Content.styled(text, "bold $text-primary")
+
+
+def _pairs(outlook: Outlook, peak: Peak | None) -> list[Content]:
+    """The figures, one a line: predicted, then measured."""
+    result = outlook.result
+    first = result.peak if result is not None else None
+    head = f"{'':<{LABEL}}{'predicted':>11}{'':>7}{'measured':>12}"
+    lines = [Content.styled(head, MUTED)]
+    plain = "" if outlook.current else OLD
+    for key in (*CATEGORIES, *TOTALS):
+        told = gib(value(first, key)) if first and not untold(first, key) else "–"
+        found = gib(value(peak, key)) if peak else "–"
+        share = f"{value(first, key) / max(1, first.allocated):.0%}" if first else ""
+        look = "bold" if key == "allocated" else ""
+        where = ""
+        if result is not None and key == "allocated":
+            where = f"   in {result.peak.phase}, {_step(result)}"
+        lines.append(
+            Content.assemble(
+                (f"{key:<{LABEL}}", MUTED),
+                (f"{told:>11}", plain or look),
+                (f"{share if key in CATEGORIES else '':>7}", MUTED),
+                (f"{found:>12}", look),
+                (where, MUTED),
+            )
+        )
+    return lines

@@ -1,0 +1,104 @@
+"""What toggling a technique would change of the predicted peak: beside it, and in words."""
+
+from __future__ import annotations
+
+from memwb.engine.prediction import Change, Prediction
+from memwb.engine.protocol import Device
+from memwb.engine.technique import techniques
+from memwb.workbench import outlook as outlooks
+from memwb.workbench.foresight import capacity_of, exceeds, need
+from memwb.workbench.outlook import Outlook
+from memwb.workbench.panels.rows import Spans
+from memwb.workbench.units import delta, gib
+
+LEAST = 0.001
+"""Changes of less than this part of the peak stand beside a technique as none: what is left of
+rounding and of small buffers is no reason to switch it. Explained, they are told to the byte."""
+MOST_SAVING = 3
+"""How many toggles are named that would save the most."""
+
+
+def toggle_spans(outlook: Outlook, name: str, device: Device | None) -> Spans:
+    """What toggling a technique would change of the predicted peak, for the end of its row.
+
+    The mark after it says that the plan would fit then, or would not any more.
+    """
+    result, changed = outlook.result, outlook.changes.get(name)
+    waits = outlook.state == outlooks.WAITING or (outlook.current and not outlook.complete)
+    if not outlook.current or name not in outlook.fresh or result is None or changed is None:
+        old = outlook.gaps.get(name)
+        if old is not None and result is not None:
+            told = _gap(_rounded(old, result))
+            return ((f" {told}", "old"), (" … " if waits else "   ", "muted"))
+        return ((" …  ", "muted"),) if waits else ()
+    if changed.peak is None:
+        return ((" ?  ", "muted"),)
+    gap = _rounded(changed.peak.allocated - result.peak.allocated, result)
+    room = capacity_of(outlook, device)
+    before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
+    mark, style = (" ✓ ", "on") if before and not after else ("   ", "muted")
+    if after and not before:
+        mark, style = " ! ", "warning"
+    look = "muted" if not gap else "saves" if gap < 0 else "warning"
+    return ((f" {_gap(gap)}", look), (mark, style))
+
+
+def _rounded(gap: int, result: Prediction) -> int:
+    return gap if abs(gap) >= LEAST * result.peak.allocated else 0
+
+
+def _gap(gap: int) -> str:
+    return delta(gap) if gap else "±0"
+
+
+def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
+    """The same in words: the peak that it would make, or why that cannot be told."""
+    result, changed = outlook.result, outlook.changes.get(name)
+    if not (outlook.current and name in outlook.fresh) or result is None or changed is None:
+        return ""
+    doing = "on" if changed.on else "off"
+    if changed.peak is None:
+        return f"turning it {doing} is not predicted: {changed.reason}"
+    gap = changed.peak.allocated - result.peak.allocated
+    room = capacity_of(outlook, device)
+    before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
+    ends = ""
+    if before != after:
+        ends = ", and it would no longer fit" if after else ", and it would fit"
+    return (
+        f"turning it {doing} {_gap(gap)}: a peak of "
+        f"{gib(changed.peak.allocated)} in {changed.peak.phase}{ends}"
+    )
+
+
+def savings(outlook: Outlook, capacity: int | None) -> list[str]:
+    """The toggles that save the most, the best first, each as a line."""
+    result = outlook.result
+    if result is None or not outlook.current:
+        return []
+    found = [
+        (need(change.peak), change)
+        for name, change in outlook.changes.items()
+        if name in outlook.fresh and change.peak and need(change.peak) < need(result.peak)
+    ]
+    found.sort(key=lambda pair: pair[0])
+    return [_saving(change, result, capacity) for _, change in found[:MOST_SAVING]]
+
+
+def _saving(change: Change, result: Prediction, capacity: int | None) -> str:
+    assert change.peak is not None
+    title = techniques()[change.technique].title
+    gap = need(change.peak) - need(result.peak)
+    ends = "" if exceeds(change.peak, capacity) else ", then it fits"
+    return f"{title} {'on' if change.on else 'off'}: {delta(gap)}{ends}"
+
+
+def doubt(outlook: Outlook, capacity: int, device: Device | None) -> tuple[str, str]:
+    """The question before a run that will not fit: a title and a text."""
+    assert outlook.result is not None
+    wanted = need(outlook.result.peak)
+    what = "this GPU" if device is not None and device.kind == "cuda" else "this machine"
+    lines = [f"Predicted {gib(wanted)}, {what} has {gib(capacity)}: run anyway?"]
+    if best := savings(outlook, capacity):
+        lines += ["", "What would save the most:", *(f"  {each}" for each in best)]
+    return "This plan will probably not fit", "\n".join(lines)
