@@ -15,7 +15,7 @@ from pathlib import Path
 from textual.pilot import Pilot
 
 SIZE = (120, 40)
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 async def until(pilot: Pilot[None], done: Callable[[], object]) -> None:
@@ -29,7 +29,10 @@ async def until(pilot: Pilot[None], done: Callable[[], object]) -> None:
 
 
 async def draw(path: Path) -> None:
-    """Run the tiny model twice, the second time with checkpointing, and save the screen."""
+    """Run the tiny model twice, the second time with checkpointing, and save the screen.
+
+    It shows the second burst over what was predicted of it, and what each toggle would change now.
+    """
     from memwb.workbench.start import open_workbench
 
     app = open_workbench()
@@ -41,7 +44,9 @@ async def draw(path: Path) -> None:
         await pilot.pause(0.5)
         await pilot.press("enter", "space", "escape", "escape", "r")
         await until(pilot, lambda: len(app.recorded) == 2 and app.engine_state == "ready")
-        await pilot.press("5", "home", "c", "down", "c")
+        await until(pilot, lambda: app.predictor.outlook.complete)
+        await pilot.press("1", "home")
+        app.main.plan_panel.rows.select("technique:activation_checkpointing")
         await pilot.pause(0.5)
         path.write_text(app.export_screenshot(title="memwb"), encoding="utf-8")
 

@@ -176,7 +176,9 @@ def kept(key: str) -> Answer | None:
 def _change(toggle: Toggle, answer: Answer | None) -> Change:
     reason = toggle.reason
     if isinstance(answer, Unpredicted):
-        reason = ": ".join(part for part in (answer.title, answer.what) if part)
+        # Of the technique itself the reason alone: that it is not predicted is told already.
+        title = "" if answer.technique == toggle.technique and answer.what else answer.title
+        reason = ": ".join(part for part in (title, answer.what) if part)
     return Change(
         technique=toggle.technique,
         on=toggle.on,

@@ -121,19 +121,38 @@ def _cannot(plan: Plan, error: Exception) -> MemwbError:
         own |= {f"{name}_{technique}" for name in own}
         if any(name in own for name in names if name not in _COMMON):
             blamed = technique
-    first = (str(error).strip().splitlines() or [""])[0]
-    what = f"{type(error).__name__}: {first}"
+    what = _said(error)
     if type(error).__name__ == "DataError":
         return MemwbError("The data cannot be used", str(error), "Choose other data.")
     if not blamed:
         return CannotPredict("The plan cannot be predicted", what, "Run a burst to measure it.")
     return CannotPredict(
         f"{blamed} cannot be predicted",
-        f"it does not run without values: {what}",
+        what,
         f"Run a burst to measure it, or predict without it: -o {blamed}=off.",
         technique=blamed,
     )
 
+
+def _said(error: Exception) -> str:
+    """What an exception means to who asked for a prediction; torch's own words where unknown."""
+    first = (str(error).strip().splitlines() or [""])[0].rstrip(":")
+    if any(words in str(error) for words in _WITHOUT_VALUES):
+        return "it reads the values of a tensor, and a prediction has only its shape"
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch.fx")):
+        return f"torch's compiler gave up on tensors that have no values ({type(error).__name__})"
+    return f"it does not run on tensors that have no values ({type(error).__name__}: {first})"
+
+
+_WITHOUT_VALUES = (
+    "cannot be called on meta tensors",
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "data-dependent",
+    "Cannot copy out of meta tensor",
+    "is on the meta device",
+)
+"""In the messages of torch where an operator needs what a meta tensor does not have."""
 
 _COMMON = frozenset(("main", "train", "loss", "forward", "backward", "step", "call", "<lambda>"))
 

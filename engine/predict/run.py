@@ -25,6 +25,7 @@ from memwb.engine.predict.places import MOST_VALUES, Place
 from memwb.engine.predict.pretend import pretending
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
+from memwb.engine.predict.words import MICRO_BATCHES
 from memwb.engine.protocol import Device
 from memwb.engine.technique import hooks_of, module_of
 from memwb.engine.trainer import inventory
@@ -263,10 +264,6 @@ def _instead(
         "train": train,
     }
     return {**_twins(plan, own), **own}
-
-
-MICRO_BATCHES = 2
-"""Of a step's micro-batches so many are run: the first makes gradients, the others add to them."""
 
 
 MOST_UNLIKE = 8

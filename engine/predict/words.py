@@ -15,6 +15,9 @@ from memwb.engine.prediction import Large
 from memwb.engine.technique import module_of
 from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY
 
+MICRO_BATCHES = 2
+"""Of a step's micro-batches so many are run where they are alike: the first makes gradients, the
+others add to them."""
 LARGEST = 20
 """How many kinds of tensors are told."""
 
@@ -149,6 +152,11 @@ def notes_on(plan: Plan, target: Target) -> tuple[str, ...]:
         notes.append(
             "Loading is predicted for weights made in place; reading a checkpoint may pass a "
             "few tensors more through memory."
+        )
+    if plan.workload.gradient_accumulation > MICRO_BATCHES:
+        notes.append(
+            f"Of a step's {plan.workload.gradient_accumulation} micro-batches {MICRO_BATCHES} are "
+            "in the timeline: those that follow are like the last of them, and make no new peak."
         )
     for name, params in active(plan).items():
         assumed = getattr(module_of(name), "assumed", None)

@@ -49,7 +49,7 @@ def test_nothing_is_recalled_without_the_plan_itself() -> None:
 def test_what_is_kept_of_it_is_told_and_the_rest_is_left() -> None:
     own, toggle, *_ = Question(ask(), HERE).waiting
     keep(own.key, Kept(result=RESULT))
-    keep(toggle.key, Kept(refusal=("No", "it compiles", "Turn it off.", "lora")))
+    keep(toggle.key, Kept(refusal=("No", "it compiles", "Turn it off.", "torch_compile")))
     told = recalled(ask(), HERE)
     assert isinstance(told[0], Predicted) and not isinstance(told[-1], AllPredicted)
     reasons = [event.change.reason for event in told if isinstance(event, Toggled)]

@@ -49,7 +49,7 @@ def categories(sample: Sample | None, width: int, hatched: bool) -> list[Part]:
     names = [f"{LETTERS[band]} {NAMES[band]}" if hatched else NAMES[band] for band in range(6)]
     whole = [gib(size) for size in sizes]
     unit, unit_name = _common(sizes)
-    short = [f"{size / unit:.3g}" if unit > 1 else str(size) for size in sizes]
+    short = [_short(size / unit) if unit > 1 else str(size) for size in sizes]
     forms = [
         _form(shown, names, whole, "  ", ""),
         _form(shown, names, short, "  ", unit_name),
@@ -95,3 +95,8 @@ def _common(sizes: Sequence[int]) -> tuple[int, str]:
 def length(parts: Sequence[Part]) -> int:
     """Cells that the parts take; a key takes one."""
     return sum(1 if role == "key" else len(text) for text, role, _ in parts)
+
+
+def _short(value: float) -> str:
+    """Three significant digits; no exponent for what is too little to be seen."""
+    return f"{value:.3g}" if value == 0 or value >= 0.001 else "0.00"

@@ -175,7 +175,8 @@ def _fits(fits: tuple[Fit, ...]) -> str:
 def _changes(result: Prediction, changes: list[Change]) -> str:
     known = techniques()
     rows = []
-    for change in changes:
+    order = {name: at for at, name in enumerate(known)}
+    for change in sorted(changes, key=lambda change: order[change.technique]):
         name = f"  {known[change.technique].name} {'on' if change.on else 'off'}"
         if change.peak is None:
             rows.append((name, "?", "", change.reason))

@@ -80,7 +80,7 @@ def lines(
     """The figures, why they are what they are, and what the plan fits: four lines or five."""
     found = table(outlook, peak, width)
     result = outlook.result
-    if trace is not None and (told := against(peak, trace.predicted, trace.label)):
+    if told := compared(peak, trace):
         found.append(Content.styled(told, MUTED).truncate(width, ellipsis=True))
     if result is not None:
         brief = _brief(result) if len(result.words) == 0 else result.words[0]
@@ -188,6 +188,13 @@ def _columns(width: int) -> list[tuple[str, str, int]]:
 def value(peak: Peak, key: str) -> int:
     """A total, or the bytes of a category."""
     return int(getattr(peak if key in TOTALS else peak.categories, key))
+
+
+def compared(peak: Peak | None, trace: Trace | None) -> str:
+    """The run that is shown held against what was predicted, once its peak is known."""
+    if trace is None or trace.ended is None or trace.ended.outcome != "done":
+        return ""
+    return against(peak, trace.predicted, trace.label)
 
 
 def against(peak: Peak | None, predicted: Peak | None, label: str) -> str:

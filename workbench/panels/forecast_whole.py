@@ -16,7 +16,7 @@ from memwb.workbench.panels.forecast import (
     OLD,
     SMALL,
     TOTALS,
-    against,
+    compared,
     faint,
     fits_line,
     mark_of,
@@ -42,7 +42,7 @@ def whole(
     """Everything: figures beside each other, words, the fit list, the tensors, the notes."""
     result = outlook.result
     figures = _pairs(outlook, peak)
-    if trace is not None and (told := against(peak, trace.predicted, trace.label)):
+    if told := compared(peak, trace):
         figures += wrapped(told, width, MUTED)
     said = state_words(outlook)
     if said:
