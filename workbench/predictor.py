@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -99,7 +98,7 @@ class Predictor:
         still = self.outlook.state in (outlooks.NOTHING, outlooks.PROBLEMS)
         if now != self._sought:
             self._sought = now
-            app.run_worker(partial(self._recall, now), group="recall", exclusive=True)
+            app.run_worker(self._recall(now), group="recall", exclusive=True)
         settled = self.outlook.about == now and self.outlook.settled
         if not ready and not settled:
             self._rest()

@@ -214,6 +214,25 @@ async def test_what_each_toggle_would_change_stands_beside_it(
         assert told["torch_compile"].reason in reason
 
 
+def test_a_change_too_small_to_matter_stands_there_as_none(forecast: Any, changes: Any) -> None:
+    result = forecast(base=GIB)
+    change = changes(result)[0]
+
+    def told(gap: int) -> tuple[str, str]:
+        peak = msgspec.structs.replace(result.peak, allocated=result.peak.allocated + gap)
+        outlook = outlooks.Outlook(
+            state=outlooks.CURRENT,
+            result=result,
+            changes={change.technique: msgspec.structs.replace(change, peak=peak)},
+            fresh=frozenset({change.technique}),
+        )
+        (text, _), *_ = words.toggle_spans(outlook, change.technique, None)
+        return text.strip(), words.toggle_words(outlook, change.technique, None)
+
+    assert told(2**20)[0] == "±0" and "+1.00 MiB" in told(2**20)[1]
+    assert told(-(2**21))[0] == "\N{MINUS SIGN}2.00 MiB"
+
+
 async def test_a_toggle_that_makes_the_plan_fit_is_marked(
     bench: Any, waiting: Any, forecast: Any
 ) -> None:
@@ -258,6 +277,7 @@ async def test_the_chart_shows_what_is_predicted_alone_and_then_behind(
         assert not chart.foretold and len(chart.foreseen) == len(result.timeline)
         assert chart.predicted == result.peak.allocated
         assert app.main.memory.border_title.startswith("2 Memory · #1 · dotted: predicted")
+        assert "× predicted" in app.main.peak.text
         assert chart.canvas._outline
 
 
@@ -339,6 +359,7 @@ async def test_no_run_waits_long_for_a_prediction(
         assert isinstance(app.scripted.commands[0], Start)
         # It comes while the burst runs, and is kept with it all the same.
         result = forecast()
+        assert "× predicted" not in app.main.peak.text, "its peak is not known yet"
         app.scripted.emit(Predicted(app.scripted.questions[-1].prediction, result))
         await waiting(pilot, lambda: app.live.predicted == result.peak)
         await pilot.press("s")

@@ -11,6 +11,7 @@ from memwb.engine.protocol import Device, Event, Sample, Samples, Started, Step,
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.foresight import capacity_of
 from memwb.workbench.outlook import Outlook, samples_of
+from memwb.workbench.panels import forecast
 from memwb.workbench.trace import Trace
 
 
@@ -148,7 +149,8 @@ class MemoryPanel(Vertical):
         if isinstance(moment, str):
             parts.append(moment)
         if self._outlook.result is not None and not self.chart.overlay:
-            parts.append("dotted: predicted" if self._measured else "predicted")
+            told = forecast.meant(self._outlook) if self._outlook.target else "predicted"
+            parts.append(f"dotted: {told}" if self._measured else told)
         parts.append("frozen" if self.frozen else "")
         self.border_title = " · ".join(part for part in parts if part)
         alone = not self._measured and self._outlook.result is not None
