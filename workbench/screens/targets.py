@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
+from textual.widgets import Input
 
 from memwb.engine.prediction import Fit
 from memwb.engine.protocol import Device
@@ -21,6 +22,7 @@ from memwb.workbench.units import gib
 STYLES = {"fits": "on", "tight": "warning", "exceeds": "error"}
 HERE = "here"
 """The id of the first row; no GPU is called so."""
+NOTHING = Row("", (("  nothing matches", "muted"),), (), False)
 
 
 class TargetScreen(ModalScreen[str | None]):
@@ -34,8 +36,11 @@ class TargetScreen(ModalScreen[str | None]):
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,space", "take", "Choose"),
-        Binding("escape,q,t", "dismiss", "Leave"),
+        Binding("escape", "dismiss", "Leave"),
+        Binding("down", "move(1)", "Next", priority=True, show=False),
+        Binding("up", "move(-1)", "Previous", priority=True, show=False),
+        Binding("pagedown", "page(1)", "Page down", priority=True, show=False),
+        Binding("pageup", "page(-1)", "Page up", priority=True, show=False),
     ]
 
     def __init__(self, target: str, fits: Sequence[Fit], device: Device | None) -> None:
@@ -49,31 +54,57 @@ class TargetScreen(ModalScreen[str | None]):
         with Vertical(classes="dialog") as box:
             box.border_title = "Predict for…"
             box.border_subtitle = "↵ chooses · esc leaves"
-            yield Rows(self._rows())
+            yield Input(placeholder="search, as 4090 or h100")
+            yield Rows(self._rows(""))
 
     def on_mount(self) -> None:
         """The cursor stands on what it is now."""
-        rows = self.query_one(Rows)
-        rows.focus()
-        rows.select(self._target or HERE)
+        self.query_one(Input).focus()
+        self.query_one(Rows).select(self._target or HERE)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Narrow the list while one types."""
+        rows = self._rows(event.value)
+        listing = self.query_one(Rows)
+        listing.fill(rows or [NOTHING])
+        if event.value.strip():
+            listing.action_edge(0)
+        else:
+            listing.select(self._target or HERE)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Choose the row at the cursor."""
+        self._take()
 
     def on_rows_pressed(self, event: Rows.Pressed) -> None:
         """A second click chooses."""
         if event.again:
-            self.action_take()
+            self._take()
 
-    def action_take(self) -> None:
-        """Choose the row at the cursor."""
+    def action_move(self, by: int) -> None:
+        """Move in the list without leaving the field."""
+        self.query_one(Rows).action_move(by)
+
+    def action_page(self, by: int) -> None:
+        """A screenful, without leaving the field."""
+        self.query_one(Rows).action_page(by)
+
+    def _take(self) -> None:
         row = self.query_one(Rows).current
-        if row is not None:
+        if row is not None and row.id:
             self.dismiss("" if row.id == HERE else row.id)
 
-    def _rows(self) -> list[Row]:
-        known = library.targets()
+    def _rows(self, wanted: str) -> list[Row]:
         here = self._device.name if self._device is not None else ""
-        rows = [self._row(HERE, "this machine", here, None)]
-        rows += [self._row(each.id, each.id, each.name, each.capacity) for each in known]
-        return [*rows, self._row("cpu", "cpu", "any CPU: what its meter would measure", None)]
+        found: list[tuple[str, str, str, int | None]] = [(HERE, "this machine", here, None)]
+        found += [(one.id, one.id, one.name, one.capacity) for one in library.targets()]
+        found.append(("cpu", "cpu", "any CPU: what its meter would measure", None))
+        words = wanted.lower().split()
+        return [
+            self._row(*row)
+            for row in found
+            if all(word in f"{row[1]} {row[2]}".lower() for word in words)
+        ]
 
     def _row(self, id: str, shown: str, name: str, capacity: int | None) -> Row:
         mark = "●" if id == (self._target or HERE) else " "
