@@ -190,7 +190,7 @@ def test_each_toggle_is_told_after_the_plan_itself(wire: Wire) -> None:
     assert first.result.peak.device < off.peak.device
     assert wire.tidy()
     # One that cannot be predicted, one that dies, one that cannot be: each has its reason.
-    assert found["ia3"].peak is None and found["ia3"].reason == "No: ia3 is odd"
+    assert found["ia3"].peak is None and found["ia3"].reason == "ia3 is odd"
     assert found["sgd"].peak is None and "killed" in found["sgd"].reason
     assert found["tf32"].peak is None and "CUDA" in found["tf32"].reason
     # All but the one that died are remembered, and the toggle's plan is the toggled plan's.
