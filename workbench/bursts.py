@@ -267,4 +267,5 @@ class Bursts:
             self._become("stopping")
         elif self.engine_state != "stopping":
             self.show()
+            self.app.predictor.follow()
             self.app.notify("Nothing is running.")

@@ -45,6 +45,9 @@ def ask_run(app: Workbench, title: str, text: str) -> None:
     def answered(sure: bool | None) -> None:
         if sure:
             app.bursts.run_now()
+        else:
+            # What was asked about this machine has stopped what was asked about another.
+            app.predictor.follow()
 
     app.push_screen(AskScreen(title, text, "run anyway", "leave it"), answered)
 

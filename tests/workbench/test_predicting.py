@@ -418,6 +418,29 @@ async def test_another_target_does_not_decide_what_runs_here(
         assert app.main.peak.border_title.endswith("predicted for rtx-4090")
 
 
+async def test_changes_for_another_target_go_on_when_nothing_is_run(
+    bench: Any, waiting: Any, forecast: Any, home: Any
+) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text('target = "rtx-4090"\n')
+
+    def answer(question: Predict) -> Sequence[Event]:
+        here = Predicted(question.prediction, too_large(forecast))
+        if question.target:
+            return [Predicted(question.prediction, forecast("rtx-4090"))]
+        return [here, AllPredicted(question.prediction, 0.1)]
+
+    app = bench("full", plan=plan_of(), forecast=answer)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.current)
+        await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("n")
+        await waiting(pilot, lambda: len(app.scripted.questions) == 3)
+        told = [(each.target, each.changes) for each in app.scripted.questions]
+        assert told == [("rtx-4090", True), ("", False), ("rtx-4090", True)]
+
+
 async def test_what_cannot_be_predicted_says_why(bench: Any, waiting: Any) -> None:
     def answer(question: Predict) -> Sequence[Event]:
         return [
