@@ -51,6 +51,7 @@ def attention(
         empty = torch.full((), -math.inf, dtype=query.dtype, device=attn_mask.device)
         zero = torch.full((), 0.0, dtype=query.dtype, device=attn_mask.device)
         attn_mask = torch.where(attn_mask, zero, empty)
+        del zero, empty
     out: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
     )

@@ -20,7 +20,7 @@ from memwb.engine.trainer.burst import TRACED
 MOST_KEPT = 1 << 24
 """Up to so many tokens are kept for the next run, which mostly is of the same documents."""
 
-Read = Callable[[argparse.Namespace, Any, int], Iterator[array[int]]]
+Read = Callable[[argparse.Namespace, Any, int], Iterator["array[int]"]]
 State = tuple[tuple[str, int, int], ...]
 """Names, sizes and times of files."""
 
