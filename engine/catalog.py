@@ -12,7 +12,13 @@ from typing import Any
 
 import msgspec
 
-from memwb.engine.checkpoint import Checkpoint, check_causal, count_parameters, read_checkpoint
+from memwb.engine.checkpoint import (
+    Checkpoint,
+    check_causal,
+    count_parameters,
+    read_checkpoint,
+    tokenizer_files,
+)
 from memwb.engine.errors import MemwbError, nearest
 
 # What the hub allows: 96 characters; only the oldest models have no organisation.
@@ -273,14 +279,7 @@ def _cached(hub_id: str) -> tuple[str, Checkpoint] | None:
     """
     if not _HUB_ID.fullmatch(hub_id):
         return None
-    folder = cache_folder() / ("models--" + hub_id.replace("/", "--"))
-    try:
-        revision = (folder / "refs" / "main").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        revision = ""
-    snapshots = [folder / "snapshots" / revision] if revision else []
-    # Without main, a revision that was asked for by its hash: the hub id would not find it.
-    snapshots = snapshots or sorted(folder.glob("snapshots/*"))
+    revision, snapshots = _snapshots(hub_id)
     for snapshot in snapshots:
         try:
             checkpoint = read_checkpoint(snapshot)
@@ -289,6 +288,32 @@ def _cached(hub_id: str) -> tuple[str, Checkpoint] | None:
         if not checkpoint.missing:
             return hub_id if revision else str(snapshot), checkpoint
     return None
+
+
+def _snapshots(hub_id: str) -> tuple[str, list[Path]]:
+    """The revision of ``main``, if it is cached, and the folders that may hold the model."""
+    folder = cache_folder() / ("models--" + hub_id.replace("/", "--"))
+    try:
+        revision = (folder / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        revision = ""
+    snapshots = [folder / "snapshots" / revision] if revision else []
+    # Without main, a revision that was asked for by its hash: the hub id would not find it.
+    return revision, snapshots or sorted(folder.glob("snapshots/*"))
+
+
+def local_tokenizer(model: Model) -> tuple[Path, ...]:
+    """The files on this machine of the tokenizer that a script loads; empty where there are none.
+
+    Also those of a download that is not complete yet.
+    """
+    name = model.tokenizer
+    if not name:
+        return ()
+    if os.path.isdir(name):
+        return tokenizer_files(Path(name))
+    folders = _snapshots(name)[1] if _HUB_ID.fullmatch(name) else []
+    return next((files for folder in folders if (files := tokenizer_files(folder))), ())
 
 
 def _unknown(name: str) -> MemwbError:

@@ -53,8 +53,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         config=config,
         safetensors=_safetensors(folder),
         pickled=tuple(sorted(file for kind in _PICKLED for file in folder.glob(kind))),
-        tokenizer=any((folder / name).exists() for name in _TOKENIZER),
+        tokenizer=bool(tokenizer_files(folder)),
     )
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """The files that make a folder's tokenizer; none if it has none."""
+    return tuple(folder / name for name in _TOKENIZER if (folder / name).exists())
 
 
 def check_causal(checkpoint: Checkpoint, weights: str) -> None:

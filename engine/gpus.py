@@ -101,7 +101,7 @@ def target_of(text: str) -> Gpu | None:
     if text not in known:
         raise MemwbError(
             f"There is no target {text!r}",
-            nearest(text, ("cpu", *known)),
+            nearest(text, ("cpu", *known)) or f"$.target: {text!r} is no id of a GPU, and not cpu",
             "Say cpu or the id of a GPU: see `memwb gpus`.",
         )
     return known[text]

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from memwb.engine import paths
-from memwb.engine.catalog import Model
+from memwb.engine.catalog import Model, local_tokenizer
 from memwb.engine.devices import cpu_name
 from memwb.engine.errors import CannotPredict
 from memwb.engine.gpus import local_gpus
@@ -79,13 +79,17 @@ def key_of(plan: Plan, model: Model, target: str) -> str:
     workload: dict[str, Any] = msgspec.to_builtins(plan.workload)
     for name in NO_MATTER:
         del workload[name]
-    tokenizer = ""
+    tokenizer: tuple[Any, ...] = ()
     if "concatenation" in chosen:
-        # Every row is filled; the second step is like all that follow.
+        # Every row is filled, whatever the order.
         del workload["seed"]
+    if "concatenation" in chosen and target != "cpu":
+        # The second step is like all that follow.
         workload["steps"] = min(plan.workload.steps, 2)
     else:
-        tokenizer = model.tokenizer
+        # How many tokens there are decides how rows come about, and on a CPU what they take.
+        files = local_tokenizer(model)
+        tokenizer = (model.tokenizer, [(str(file), _state_of(str(file))) for file in files])
     parts = (
         fingerprint(),
         target,

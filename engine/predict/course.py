@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +84,9 @@ def _in_blocks(moments: list[Moment], settings: Settings) -> list[int]:
 
 
 def thinned(course: Course, first: int, last: int, limit: int) -> list[Row]:
-    """The rows from ``first`` to before ``last``: each slice's highest, and the turns of phases."""
+    """The rows from ``first`` to before ``last``: the highest of each slice and of each phase, and
+    the turns of phases.
+    """
     if first >= last:
         return []
     sums = course.totals[first:last].sum(axis=1)
@@ -91,7 +94,10 @@ def thinned(course: Course, first: int, last: int, limit: int) -> list[Row]:
     kept = {first, last - 1}
     for begin in range(0, len(sums), width):
         kept.add(first + begin + int(sums[begin : begin + width].argmax()))
-    for index in range(first, last):
-        if course.moments[index].storage < 0:
-            kept |= {index, max(first, index - 1)}
+    turns = [index for index in range(first, last) if course.moments[index].storage < 0]
+    for index in turns:
+        kept |= {index, max(first, index - 1)}
+    for begin, end in pairwise((first, *turns, last)):
+        if begin < end:
+            kept.add(begin + int(sums[begin - first : end - first].argmax()))
     return [course.row(index) for index in sorted(kept)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ def attention(
         empty = torch.full((), -math.inf, dtype=query.dtype, device=attn_mask.device)
         zero = torch.full((), 0.0, dtype=query.dtype, device=attn_mask.device)
         attn_mask = torch.where(attn_mask, zero, empty)
+        del zero, empty
     out: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
     )
@@ -58,3 +60,18 @@ def attention(
 
 
 INSTEAD = {F.scaled_dot_product_attention: attention}
+
+
+def layer_norm(args: Sequence[Any], out: Any) -> Any:
+    """Means and deviations in the input's own precision, unless the weights are in another.
+
+    Source: ATen/native/layer_norm.cpp and cpu/mixed_data_type.h. The meta kernel has them in fp32.
+    """
+    inputs, weight = args[0], args[2]
+    if weight is not None and weight.dtype != inputs.dtype:
+        return out
+    made, *statistics = out
+    return made, *(one.to(inputs.dtype) for one in statistics)
+
+
+RESULTS = {"aten.native_layer_norm.default": layer_norm}

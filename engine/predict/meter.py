@@ -26,11 +26,17 @@ Scratch = Mapping[str, Callable[[Sequence[Any], dict[str, Any]], Iterable[int]]]
 """By an operator's overload: the bytes of what its kernel allocates for itself, one number an
 allocation, from its arguments."""
 
+Results = Mapping[str, Callable[[Sequence[Any], Any], Any]]
+"""By an operator's overload: its kernel's results, from its arguments and those of the meta kernel
+where the two differ."""
+
 
 class MetaMeter:
     """Watches a pretended run. See the Meter protocol; it sends nothing while it watches."""
 
-    def __init__(self, scratch: Scratch, host: Place = Place.HOST) -> None:
+    def __init__(
+        self, scratch: Scratch, host: Place = Place.HOST, results: Results | None = None
+    ) -> None:
         self.trace = Trace()
         self.places = Places(host)
         self.places.gone = self._gone
@@ -44,6 +50,7 @@ class MetaMeter:
         self.pretence: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         """What is off inside of an operator, and on in such a kernel."""
         self.scratch = scratch
+        self.results: Results = results or {}
         self._names = 0
         self._training = False
         self._births: dict[int, tuple[str, str, tuple[int, ...], str]] = {}
@@ -260,6 +267,9 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 meter.took(scratch(args, kwargs), operator.name)
             if operator.kind == IN_PLACE:
                 return out
+            other = meter.results.get(operator.overload)
+            if other is not None:
+                out = other(args, out)
         for made in (out,) if isinstance(out, torch.Tensor) else tensors_in((out,)):
             if meter.forced is not None:
                 there = meter.forced

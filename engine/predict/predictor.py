@@ -60,7 +60,7 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
         fits=fits(peak) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
         words=words_on(peak, row.step, causes, found.layers, aim),
-        notes=notes_on(plan, aim),
+        notes=notes_on(plan, aim, found.missing),
         seconds=round(time.perf_counter() - began, 3),
     )
 

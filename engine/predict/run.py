@@ -18,6 +18,8 @@ import torch
 from memwb.engine import catalog, script
 from memwb.engine.errors import CannotPredict
 from memwb.engine.plan import Plan, active
+from memwb.engine.predict import documents
+from memwb.engine.predict.documents import Rows, rows_of
 from memwb.engine.predict.layers import depths, pattern, shorten
 from memwb.engine.predict.libraries import kernels
 from memwb.engine.predict.meter import MetaMeter
@@ -52,6 +54,8 @@ class Traced(NamedTuple):
     parameters: int
     """Of the traced model, as ``trainable``."""
     trainable: int
+    missing: str = ""
+    """The tokenizer that would say how long rows are, and is not on this machine."""
 
 
 def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool = False) -> Traced:
@@ -67,7 +71,9 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
         plan.model, plan.weights, allow_pickle=True, trust_remote_code=trust_remote_code
     )
     text = script.script(plan, model)
-    meter = MetaMeter(target.scratch, Place.TARGET if target.kind == "cpu" else Place.HOST)
+    rows = rows_of(plan, model, target.kind, trust_remote_code)
+    host = Place.TARGET if target.kind == "cpu" else Place.HOST
+    meter = MetaMeter(target.scratch, host, target.results)
     meter.kernels = kernels(target.kind)
     found = _Found(meter)
     _forget()
@@ -92,7 +98,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
                         found.leave, always_call=True
                     ),
                 ]
-                watched.run(argv, _instead(plan, seen, found, take, every))
+                watched.run(argv, _instead(plan, seen, found, take, every, rows))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -107,6 +113,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
         found.vocabulary,
         found.parameters,
         found.trainable,
+        rows.missing,
     )
 
 
@@ -123,6 +130,7 @@ def import_libraries() -> None:
 
 LIBRARIES = (
     "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
     "transformers.modeling_utils",
     "transformers.optimization",
     "transformers.quantizers.auto",
@@ -198,9 +206,9 @@ class _Found:
 
 
 def _instead(
-    plan: Plan, device: torch.device, found: _Found, take: int, every: list[int]
+    plan: Plan, device: torch.device, found: _Found, take: int, every: list[int], rows: Rows
 ) -> Instead:
-    """What is other in a prediction: no weights and tokenizers are read, and two steps do."""
+    """What is other in a prediction: no weights are read, and two steps do."""
 
     def choose_device(original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda name: device
@@ -217,10 +225,6 @@ def _instead(
             return config
 
         return load
-
-    def load_tokenizer(original: Callable[..., Any]) -> Callable[..., Any]:
-        # Rows are as long as the plan says, whatever their tokens are.
-        return lambda args: None
 
     def load_model(original: Callable[..., Any]) -> Callable[..., Any]:
         def load(args: Any, config: Any, options: Any) -> Any:
@@ -257,11 +261,11 @@ def _instead(
     own: dict[str, Callable[..., Any]] = {
         "choose_device": choose_device,
         "load_config": load_config,
-        "load_tokenizer": load_tokenizer,
         "load_model": load_model,
         "build_optimizer": build_optimizer,
         "next_step": next_step,
         "train": train,
+        **documents.instead(rows),
     }
     return {**_twins(plan, own), **own}
 

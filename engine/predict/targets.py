@@ -27,6 +27,8 @@ class Target(NamedTuple):
     """What to call in place of a torch function."""
     scratch: Scratch
     """What an operator's kernel allocates for itself."""
+    results: Mapping[str, Callable[[Sequence[Any], Any], Any]] = {}
+    """What else an operator's kernel gives than the meta kernel does."""
     workspaces: Mapping[str, int] = {}
     """Bytes that the matrix library takes once and keeps, by the phase of its first product."""
     allocator: Settings = Settings()
@@ -41,9 +43,9 @@ def target_named(text: str) -> Target:
 
 def cpu() -> Target:
     """This machine's CPU."""
-    from memwb.engine.predict.cpu import INSTEAD
+    from memwb.engine.predict.cpu import INSTEAD, RESULTS
 
-    return Target("cpu", "cpu", "CPU", "", 0, INSTEAD, {})
+    return Target("cpu", "cpu", "CPU", "", 0, INSTEAD, {}, RESULTS)
 
 
 def cuda(gpu: Gpu) -> Target:

@@ -145,9 +145,14 @@ def _because(cause: Cause, layers: int) -> str:
     return f"{start} in {times} {cause.dtype} {shape}."
 
 
-def notes_on(plan: Plan, target: Target) -> tuple[str, ...]:
-    """What was assumed, and what is not known."""
+def notes_on(plan: Plan, target: Target, missing: str = "") -> tuple[str, ...]:
+    """What was assumed, and what is not known; ``missing`` is a tokenizer that is not here."""
     notes = []
+    if missing:
+        notes.append(
+            f"Rows were made of bytes: the tokenizer of {missing} is not on this machine. With it "
+            "documents are shorter, and so may rows be."
+        )
     if plan.weights == "pretrained":
         notes.append(
             "Loading is predicted for weights made in place; reading a checkpoint may pass a "

@@ -68,7 +68,6 @@ def test_a_refusal_is_kept_too() -> None:
         "workload.schedule=cosine",
         "workload.warmup_steps=3",
         "workload.seed=7",
-        "workload.steps=100",
         "adamw=on",
         "concatenation=on",
     ],
@@ -100,6 +99,13 @@ def test_the_order_of_techniques_is_no_matter() -> None:
         plan(techniques={"bf16": {}, "lora": {}}),
     )
     assert key(there) == key(back)
+
+
+def test_from_the_second_on_steps_matter_only_where_the_data_lie() -> None:
+    """On a CPU the table of all tokens is in the memory that is predicted."""
+    few, more = (override(plan(), f"workload.steps={steps}") for steps in (2, 100))
+    assert key(few, "h200") == key(more, "h200")
+    assert key(few, "cpu") != key(more, "cpu")
 
 
 @pytest.mark.parametrize("edit", ["workload.seed=7", "workload.steps=100"])
@@ -134,6 +140,18 @@ def test_the_content_of_the_config_counts_and_not_where_it_lies(tmp_path: Path) 
         (tmp_path / name / "config.json").write_text(text)
         keys.append(key(plan(model=str(tmp_path / name))))
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_tokenizer_counts_where_rows_depend_on_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 64}')
+    full, padded = plan(model=str(tmp_path)), plan(model=str(tmp_path), techniques={"padding": {}})
+    before = [key(full, "h200"), key(full, "cpu"), key(padded, "h200")]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    after = [key(full, "h200"), key(full, "cpu"), key(padded, "h200")]
+    assert before[0] == after[0]
+    assert before[1] != after[1] and before[2] != after[2]
+    (tmp_path / "tokenizer.json").write_text("{ }")
+    assert key(padded, "h200") not in (before[2], after[2])
 
 
 def test_a_data_file_that_was_written_anew_is_another(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import sys
 import tempfile
@@ -31,9 +32,23 @@ TECHNIQUES: dict[str, Any] = {
 }
 
 
-def plan(**techniques: Any) -> Plan:
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, families: dict[str, Any]) -> str:
+    """The folder of a small model."""
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.json").write_text(json.dumps(families["llama"]))
+    return str(folder)
+
+
+def planned(model: str, **techniques: Any) -> Plan:
     work = {"batch_size": 2, "sequence_length": 16, "steps": 3}
-    return plan_from({"model": "tiny", "workload": work, "techniques": techniques})
+    return plan_from({"model": model, "workload": work, "techniques": techniques})
+
+
+@pytest.fixture(scope="module")
+def plan(model: str) -> Plan:
+    """What most of these tests predict."""
+    return planned(model, **TECHNIQUES)
 
 
 def state() -> dict[str, Any]:
@@ -79,10 +94,10 @@ def state() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm() -> None:
+def warm(plan: Plan) -> None:
     """What libraries import at their first use stays, and is not asked for."""
     for target in ("cpu", "h200"):
-        predict(plan(**TECHNIQUES), target)
+        predict(plan, target)
 
 
 @pytest.fixture(autouse=True)
@@ -92,9 +107,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("target", ["cpu", "h200"])
-def test_nothing_is_left_behind(target: str) -> None:
+def test_nothing_is_left_behind(plan: Plan, target: str) -> None:
     before, numbers = state(), (torch.get_rng_state(), random.getstate())
-    predict(plan(**TECHNIQUES), target)
+    predict(plan, target)
     assert state() == before
     assert torch.equal(torch.get_rng_state(), numbers[0]), "the random generator has moved"
     assert random.getstate() == numbers[1]
@@ -107,7 +122,7 @@ def test_nothing_is_left_behind(target: str) -> None:
 @pytest.mark.parametrize("target", ["cpu", "h200"])
 @pytest.mark.parametrize("where", ["load_config", "build_optimizer", "next_step", "train"])
 def test_nothing_is_left_behind_by_a_failure(
-    target: str, where: str, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, target: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instead = run._instead
 
@@ -120,14 +135,14 @@ def test_nothing_is_left_behind_by_a_failure(
     monkeypatch.setattr(run, "_instead", failing)
     before = state()
     with pytest.raises(MemwbError, match="on purpose"):
-        predict(plan(**TECHNIQUES), target)
+        predict(plan, target)
     gc.collect()
     assert state() == before
 
 
 @pytest.mark.parametrize("target", ["cpu", "h200"])
 def test_a_failure_within_the_model_leaves_nothing(
-    target: str, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers.models.llama.modeling_llama import LlamaMLP
 
@@ -137,33 +152,34 @@ def test_a_failure_within_the_model_leaves_nothing(
     monkeypatch.setattr(LlamaMLP, "forward", fail)
     before = state()
     with pytest.raises(MemwbError, match="on purpose"):
-        predict(plan(**TECHNIQUES), target)
+        predict(plan, target)
     gc.collect()
     assert state() == before
 
 
-def test_what_was_predicted_before_does_not_matter() -> None:
+def test_what_was_predicted_before_does_not_matter(model: str) -> None:
     def told(target: str, **techniques: Any) -> Any:
-        return msgspec.structs.replace(predict(plan(**techniques), target), seconds=0.0)
+        found = predict(planned(model, **techniques), target)
+        return msgspec.structs.replace(found, seconds=0.0)
 
     first = {target: told(target, **TECHNIQUES) for target in ("cpu", "h200", "rtx-4090")}
     told("cpu", bf16={}, packing={})
     told("h200", quantize_4bit={}, lora={}, adamw_8bit={})
     with pytest.raises(MemwbError):
-        predict(msgspec.structs.replace(plan(), model="/nowhere"), "cpu")
+        predict(msgspec.structs.replace(planned(model), model="/nowhere"), "cpu")
     for target, one in first.items():
         assert told(target, **TECHNIQUES) == one
 
 
-def test_a_burst_after_a_prediction_is_as_one_without() -> None:
+def test_a_burst_after_a_prediction_is_as_one_without(plan: Plan) -> None:
     def burst() -> Ended:
-        ended = run_plan(Start(plan_data(plan(**TECHNIQUES)), device="cpu"), lambda event: None)
+        ended = run_plan(Start(plan_data(plan), device="cpu"), lambda event: None)
         assert ended.outcome == "done" and ended.peak is not None
         return ended
 
     alone = burst()
     for target in ("cpu", "h200"):
-        predict(plan(**TECHNIQUES), target)
+        predict(plan, target)
         after = burst()
         assert after.losses == alone.losses
         assert alone.peak is not None and after.peak is not None

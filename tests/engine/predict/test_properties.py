@@ -128,7 +128,7 @@ def most(found: Prediction, category: str) -> int:
 
 def test_gpus_of_one_architecture_need_the_same(base: Any) -> None:
     plan = base("llama", "bf16=on")
-    h100, h200 = (consistent(predict(plan, name)) for name in ("h100", "h200"))
-    assert gpu_of("h100").arch == gpu_of("h200").arch
+    h100, h200 = (consistent(predict(plan, name)) for name in ("h100-80gb", "h200"))
+    assert gpu_of("h100-80gb").arch == gpu_of("h200").arch
     assert h100.peak == h200.peak and h100.timeline == h200.timeline
     assert h100.fits == h200.fits
