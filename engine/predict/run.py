@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch._dynamo import trace_rules
 
 from memwb.engine import catalog, script
 from memwb.engine.errors import CannotPredict
@@ -126,6 +127,9 @@ def import_libraries() -> None:
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    # What watches is not what a plan compiles.
+    trace_rules.add("memwb.engine.predict")
+    trace_rules.add("memwb.engine.trainer")
 
 
 LIBRARIES = (
