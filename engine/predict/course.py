@@ -56,13 +56,19 @@ def course_of(stream: Stream, target: Target) -> Course:
     totals = totals.cumsum(axis=0)
     if target.kind != "cuda":
         sums = totals.sum(axis=1)
-        peak = int(sums.argmax())
+        peak = _highest(moments, sums)
         return Course(moments, totals, peak, int(sums[peak]), 0)
     found = replay(stream, target.allocator)
     beyond = np.frombuffer(found.allocated, np.int64) - totals.sum(axis=1)
     totals[:, TEMPORARY] += beyond
-    peak = int(totals.sum(axis=1).argmax())
+    peak = _highest(moments, totals.sum(axis=1))
     return Course(moments, totals, peak, found.highest_reserved, int(beyond[peak]))
+
+
+def _highest(moments: list[Moment], sums: Any) -> int:
+    """The first moment of the most bytes; where both steps reach them, of the steady one."""
+    found = np.flatnonzero(sums == sums.max())
+    return next((int(one) for one in found if moments[one].step > 1), int(found[0]))
 
 
 def _in_blocks(moments: list[Moment], settings: Settings) -> list[int]:

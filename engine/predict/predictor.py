@@ -14,12 +14,13 @@ from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.gpus import context_bytes, fits
 from memwb.engine.memory import Categories, Peak
 from memwb.engine.plan import Plan, active
+from memwb.engine.predict.causes import causes_at
 from memwb.engine.predict.course import Course, course_of, thinned
 from memwb.engine.predict.fold import fold
 from memwb.engine.predict.run import ALL, LONG, SHORT, Traced, traced
 from memwb.engine.predict.stream import with_workspaces
 from memwb.engine.predict.targets import Target, target_named
-from memwb.engine.predict.words import causes_at, largest_at, notes_on, words_on
+from memwb.engine.predict.words import largest_at, notes_on, words_on
 from memwb.engine.prediction import Parameters, Point, Prediction
 from memwb.engine.technique import module_of
 from memwb.engine.trainer.trace import downsample

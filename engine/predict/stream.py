@@ -36,6 +36,9 @@ class Stream(NamedTuple):
     births: dict[int, Birth]
 
 
+WORKSPACE = "cuBLAS workspace"
+"""What stands for the operator of the matrix library's own memory."""
+
 _PRODUCTS = frozenset(f"aten.{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "matmul"))
 
 
@@ -53,7 +56,7 @@ def with_workspaces(stream: Stream, sizes: Mapping[str, int]) -> Stream:
         phase = "forward" if moment.phase == "loss" else moment.phase
         if phase in wanted and birth is not None and birth.op in _PRODUCTS:
             name += 1
-            births[name] = Birth(TEMPORARY, "", "cuBLAS workspace", (wanted[phase],), "uint8")
+            births[name] = Birth(TEMPORARY, "", WORKSPACE, (wanted[phase],), "uint8")
             moments.append(moment._replace(storage=name, change=wanted.pop(phase)))
         moments.append(moment)
     return Stream(moments, births)

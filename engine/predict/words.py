@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from typing import NamedTuple
 
 from memwb.engine.gpus import CONTEXT_ERROR
 from memwb.engine.memory import CATEGORIES, Peak
 from memwb.engine.plan import Plan, active
-from memwb.engine.predict.stream import Birth, Stream
+from memwb.engine.predict.causes import LAYERS, Cause, alive_at, starred
+from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.prediction import Large
 from memwb.engine.technique import module_of
-from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY
 
 MICRO_BATCHES = 2
 """Of a step's micro-batches so many are run where they are alike: the first makes gradients, the
 others add to them."""
 LARGEST = 20
 """How many kinds of tensors are told."""
-
-
-def alive_at(stream: Stream, index: int) -> dict[int, int]:
-    """The bytes of every storage alive after a moment."""
-    alive: dict[int, int] = {}
-    for moment in stream.moments[: index + 1]:
-        if moment.change:
-            alive[moment.storage] = alive.get(moment.storage, 0) + moment.change
-    return {storage: size for storage, size in alive.items() if size}
 
 
 def largest_at(stream: Stream, index: int) -> tuple[Large, ...]:
@@ -38,7 +27,7 @@ def largest_at(stream: Stream, index: int) -> tuple[Large, ...]:
     )
     for storage, size in alive_at(stream, index).items():
         birth = stream.births[storage]
-        place = _starred(birth.module)
+        place = starred(birth.module)
         key = (birth.category, place, birth.op, birth.shape, birth.dtype)
         groups[key].append((size, birth.module))
     found = []
@@ -57,56 +46,6 @@ def largest_at(stream: Stream, index: int) -> tuple[Large, ...]:
         )
     found.sort(key=lambda large: -large.bytes)
     return tuple(found[:LARGEST])
-
-
-def _starred(module: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module)
-
-
-class Cause(NamedTuple):
-    """Tensors alive at the peak that are there for one reason."""
-
-    name: str
-    bytes: int
-    tensors: int
-    shape: tuple[int, ...]
-    """Of the largest of them."""
-    dtype: str
-
-
-def causes_at(stream: Stream, index: int, vocabulary: int, length: int) -> tuple[Cause, ...]:
-    """What forward, loss, backward and optimizer have made and is alive, by reason; most first."""
-    phase = stream.moments[index].phase if stream.moments else ""
-    groups: defaultdict[str, list[tuple[int, Birth]]] = defaultdict(list)
-    for storage, size in alive_at(stream, index).items():
-        birth = stream.births[storage]
-        if birth.category in (ACTIVATIONS, TEMPORARY):
-            groups[_reason(birth, phase, vocabulary, length)].append((size, birth))
-    found = []
-    for name, members in groups.items():
-        _, largest = max(members, key=lambda member: member[0])
-        total = sum(size for size, _ in members)
-        found.append(Cause(name, total, len(members), largest.shape, largest.dtype))
-    return tuple(sorted(found, key=lambda cause: -cause.bytes))
-
-
-def _reason(birth: Birth, phase: str, vocabulary: int, length: int) -> str:
-    if vocabulary and birth.shape and birth.shape[-1] == vocabulary:
-        return LOGITS
-    if length > 1 and birth.shape[-2:] == (length, length):
-        return SCORES
-    if birth.category == TEMPORARY and phase == "optimizer":
-        return SCRATCH
-    if birth.category == ACTIVATIONS and birth.module != _starred(birth.module):
-        return LAYERS
-    return OTHERS
-
-
-LOGITS = "logits, their softmax and gradient"
-SCORES = "attention scores"
-SCRATCH = "the optimizer's scratch"
-LAYERS = "what the layers keep for backward"
-OTHERS = "other tensors"
 
 
 def words_on(

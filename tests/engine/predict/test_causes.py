@@ -1,0 +1,61 @@
+"""The reason of a peak: by where a tensor was made before what it looks like."""
+
+from __future__ import annotations
+
+import pytest
+
+from memwb.engine.predict.causes import (
+    LAYER,
+    LAYERS,
+    LIBRARY,
+    LOGITS,
+    OTHERS,
+    PASSING,
+    SCORES,
+    SCRATCH,
+    causes_at,
+)
+from memwb.engine.predict.stream import WORKSPACE, Birth, Stream
+from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY, WEIGHTS, Moment
+
+LENGTH = HIDDEN = 64
+VOCABULARY = MLP = 128
+WEIGHT = Birth(WEIGHTS, "model.layers.0.mlp.up_proj.weight", "aten.empty", (MLP, HIDDEN), "float32")
+
+
+def reason(birth: Birth, phase: str = "backward") -> str:
+    births = {1: WEIGHT, 2: birth}
+    moments = [Moment(0.0, 0, "load", 1, 100), Moment(0.0, 2, phase, 2, 1000)]
+    causes = causes_at(Stream(moments, births), 1, VOCABULARY, LENGTH)
+    assert [cause.bytes for cause in causes] == [1000]
+    return causes[0].name
+
+
+def made(category: int, module: str, op: str, *shape: int) -> Birth:
+    return Birth(category, module, op, shape, "float32")
+
+
+@pytest.mark.parametrize(
+    ("birth", "phase", "expected"),
+    [
+        # A row as long as the hidden size is wide: no scores.
+        (made(ACTIVATIONS, "model.layers.3.mlp", "aten.mul", 1, LENGTH, HIDDEN), "loss", LAYERS),
+        # An MLP as wide as the vocabulary: no logits.
+        (made(ACTIVATIONS, "model.layers.0.mlp.act_fn", "aten.silu", LENGTH, MLP), "loss", LAYERS),
+        (made(ACTIVATIONS, "lm_head", "aten.mm", LENGTH, VOCABULARY), "loss", LOGITS),
+        (
+            made(TEMPORARY, "", "aten._log_softmax_backward_data", LENGTH, VOCABULARY),
+            "loss",
+            LOGITS,
+        ),
+        (made(ACTIVATIONS, "model.layers.1", "aten.bmm", 4, LENGTH, LENGTH), "loss", SCORES),
+        (made(ACTIVATIONS, "model.layers.1", "aten.add", 1, 4, LENGTH, LENGTH), "loss", SCORES),
+        (made(TEMPORARY, "model.layers.1.mlp", "aten.mul", 1, LENGTH, 96), "backward", LAYER),
+        (made(TEMPORARY, "model.layers.1.mlp", "aten.mm", MLP, HIDDEN), "backward", PASSING),
+        (made(TEMPORARY, "", "aten._foreach_mul", MLP, HIDDEN), "optimizer", SCRATCH),
+        (made(TEMPORARY, "", WORKSPACE, 8519680), "optimizer", LIBRARY),
+        (made(TEMPORARY, "model.norm", "aten.mul", 1, LENGTH, 96), "forward", OTHERS),
+    ],
+)
+def test_reasons(birth: Birth, phase: str, expected: str) -> None:
+    assert reason(birth, phase) == expected
