@@ -104,10 +104,10 @@ class Bench:
                     plan = override(plan, f"{need.names[0]}=on")
         return plan
 
-    def ask(self, plan: Plan, target: str) -> dict[str, Any]:
+    def ask(self, plan: Plan, target: str, measure: bool = True) -> dict[str, Any]:
         """What the plan needs on a target, measured (on a CPU) and predicted."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        line = json.dumps({"plan": plan_data(plan), "target": target})
+        line = json.dumps({"plan": plan_data(plan), "target": target, "measure": measure})
         print(line, file=self._process.stdin, flush=True)
         found: dict[str, Any] = json.loads(self._process.stdout.readline())
         return found
@@ -186,6 +186,14 @@ def test_what_is_compiled_operator_by_operator_is_predicted_on_a_cpu(bench: Benc
     for phase, row in found["measured"].items():
         if phase.startswith("2/"):
             assert found["predicted"][phase] == row, phase
+
+
+@pytest.mark.parametrize("target", ["cpu", GPU])
+def test_what_a_compiler_keeps_within_a_budget_is_not_guessed(bench: Bench, target: str) -> None:
+    compiled = ("torch_compile=on", "torch_compile.backend=aot_eager")
+    budget = ("activation_checkpointing=on", "activation_checkpointing.mode=budget")
+    found = bench.ask(bench.plan(*compiled, *budget), target, measure=False)
+    assert "CannotPredict" in found["predicted"] and "budget" in found["predicted"]
 
 
 @pytest.mark.parametrize(("name", "change"), forms(numbers=False))
