@@ -124,6 +124,23 @@ def patch_model(model: Any, *, mode: str, every: int, budget: float) -> Any:
     return model
 
 
+def meta_patch_model(model: Any, *, mode: str, every: int, budget: float) -> Any:
+    """As ``patch_model``; what a budget keeps is the compiler's choice by the device's own speed.
+
+    On meta it weighs other kernels, and keeps other results than a burst was seen to.
+    """
+    from memwb.engine.errors import CannotPredict
+
+    if mode == "budget":
+        raise CannotPredict(
+            "Mode budget of activation_checkpointing cannot be predicted",
+            "which results it keeps the compiler chooses while it compiles for the device",
+            "Run a burst to measure it, or take activation_checkpointing.mode=selective.",
+            technique="activation_checkpointing",
+        )
+    return patch_model(model, mode=mode, every=every, budget=budget)
+
+
 def large_parts(layer: Any) -> list[Any]:
     """Attention and MLP of a decoder layer, whatever their names: the parts that have parts."""
     return [part for part in layer.children() if any(True for _ in part.children())]

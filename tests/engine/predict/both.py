@@ -30,15 +30,36 @@ def main() -> None:
     for name in sys.argv[1:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    learn()
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
         asked = json.loads(line)
         jobs = {"predicted": predicted}
-        if asked["target"] == "cpu":
+        if asked["target"] == "cpu" and asked["measure"]:
             jobs["measured"] = measured
         found = {name: forked(job, asked["plan"], asked["target"]) for name, job in jobs.items()}
         print(json.dumps(found), file=answers, flush=True)
+
+
+def learn() -> None:
+    """Have done once what every fork would do: texts taken apart, names compiled."""
+    from memwb.engine import catalog, script
+    from memwb.engine.errors import MemwbError
+    from memwb.engine.plan import plan_from
+    from memwb.engine.predict.run import import_libraries
+    from memwb.engine.technique import techniques
+
+    import_libraries()
+    tiny = catalog.resolve("tiny")
+    for name in techniques():
+        # Those that need another technique are refused alone.
+        with contextlib.suppress(MemwbError):
+            script.script(plan_from({"model": "tiny", "techniques": {name: {}}}), tiny)
+    with contextlib.suppress(ImportError):
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("llama")
 
 
 def forked(job: Callable[[Any, str], Rows], plan: dict[str, Any], target: str) -> Any:
