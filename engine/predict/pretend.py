@@ -140,6 +140,13 @@ class Pretend(TorchFunctionMode):
                 return torch.Tensor.to(tensor, dtype, copy=True, **layout)
             return torch.Tensor.to(tensor, "meta", dtype)
 
+    def valueless(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, or what stands for it on meta if it has values: backward needs none."""
+        if tensor.is_meta:
+            return tensor
+        with torch.utils._python_dispatch._disable_current_modes():
+            return self._meter.twin(tensor)
+
     def _backward(
         self,
         tensor: torch.Tensor,
@@ -247,14 +254,22 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
         return call
 
     def init(self: Any, pack_hook: Callable[..., Any], unpack_hook: Callable[..., Any]) -> None:
-        original(self, within(pack_hook), within(unpack_hook))
+        pack = within(pack_hook)
+        original(self, lambda saved: pack(mode.valueless(saved)), within(unpack_hook))
 
     def metadata(tensor: torch.Tensor) -> dict[str, Any]:
         return {"shape": tensor.shape, "dtype": tensor.dtype}
 
+    def address(storage: torch.UntypedStorage) -> int:
+        """Scripts tell storages apart by their addresses, of which meta has none."""
+        return at(storage) or int(storage._cdata)
+
+    storages: Any = torch.UntypedStorage
+    at = storages.data_ptr
     checks = {**checkpoint._allowed_determinism_checks_to_fns, "default": metadata}
     seen: list[tuple[Any, str, Any]] = [
         (hooks, "__init__", init),
+        (storages, "data_ptr", address),
         (checkpoint, "_allowed_determinism_checks_to_fns", checks),
     ]
     options: Any = getattr(torch.nn, "LinearCrossEntropyOptions", None)
