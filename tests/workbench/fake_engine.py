@@ -88,7 +88,9 @@ def predict(question: Predict, how: str) -> None:
     if how == "dies predicting":
         sys.exit(7)
     peak = FORETOLD
-    if how == "exceeds":
+    if how == "exceeds late":
+        time.sleep(0.5)
+    if how.startswith("exceeds"):
         peak = Peak(2**35, 2**35, 2**35, "loss", Categories(temporary=2**35))
     lora = Change(technique="lora", on=True, overrides=("lora=on",), peak=PEAK)
     sgd = Change(technique="sgd", on=True, overrides=("sgd=on",), reason="no such luck")

@@ -19,7 +19,6 @@ from memwb.engine.protocol import Categories, Peak, Predict
 from memwb.engine.question import Question
 from memwb.engine.runs import list_runs
 from memwb.workbench.cli import main
-from memwb.workbench.headless import burst
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 Out = pytest.CaptureFixture[str]
@@ -141,11 +140,12 @@ def test_a_run_keeps_what_was_predicted_and_tells_both(engine: Any, capsys: Out)
 def test_a_run_does_not_need_a_prediction(
     engine: Any, capsys: Out, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(burst, "PATIENCE", 0.1)
     monkeypatch.setattr("memwb.workbench.headless.run.PATIENCE", 0.1)
     engine(how)
     assert main(["run", "tiny-demo", "--json"]) == 0
-    assert document(capsys)["predicted"] is None
+    out, err = capsys.readouterr()
+    assert json.loads(out)["predicted"] is None
+    assert ("not predicted within 0.1 s" in err) == (how == "no answer")
 
 
 class Terminal:
@@ -183,6 +183,22 @@ def test_a_plan_that_will_not_fit_is_asked_about_on_a_terminal(
     assert "predicted 32.0 GiB, this machine has 16.0 GiB" in err
     assert len(list_runs()) == runs
     assert terminal.asked == (0 if words else 1)
+
+
+def test_on_a_terminal_a_slow_prediction_is_waited_for(
+    engine: Any, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memwb.workbench.headless.run.PATIENCE", 0.05)
+    engine("exceeds late")
+    assert main(["run", "tiny-demo"]) == 0
+    assert "not predicted within 0.05 s" in capsys.readouterr().err
+    terminal = Terminal("n")
+    monkeypatch.setattr("sys.stdin", terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["run", "tiny-demo"]) == 130
+    err = capsys.readouterr().err
+    assert "predicting … (for at most 30 s)" in err and terminal.asked == 1
+    assert len(list_runs()) == 1
 
 
 def test_without_a_terminal_it_is_warned_of_and_runs(engine: Any, capsys: Out) -> None:

@@ -58,6 +58,11 @@ def narrate(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def on_terminal() -> bool:
+    """Whether somebody reads what is narrated, and can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def report_error(error: Exception, as_json: bool) -> int:
     """Tell what went wrong and return the exit code: 2 if the user can mend it, else 1."""
     if isinstance(error, MemwbError):
