@@ -43,8 +43,11 @@ def document(out: Out) -> Any:
 def test_the_text_tells_everything(engine: Any, capsys: Out, home: Path) -> None:
     assert main(["predict", "tiny-demo", "--target", "rtx-4090", "--changes"]) == 0
     out, err = capsys.readouterr()
+    assert out.startswith("fits rtx-4090: 16.0 GiB free\n")
     for words in (
-        "predicted for rtx-4090",
+        "predicted for rtx-4090 in 0.5 s",
+        "> rtx-4090  fits",
+        "128 GiB free  ~\n~ another architecture",
         "at its peak, in loss, step 2",
         "The peak is in the loss.",
         "step 2, steady",
@@ -70,14 +73,22 @@ def test_the_document_has_the_documented_shape(engine: Any, capsys: Out) -> None
     assert set(found["timeline"][0]) == {"phase", "step", "allocated", "categories"}
     largest = {"bytes", "category", "module", "op", "shape", "dtype"}
     assert largest <= found["largest"][0].keys()
-    assert set(found["fits"][0]) == {"gpu", "capacity", "verdict", "free"}
+    assert set(found["fits"][0]) == {"gpu", "capacity", "verdict", "free", "same_kernels"}
     assert found["parameters"] == {"total": 1000, "trainable": 1000}
     assert main(["predict", "tiny-demo", "--json", "--changes"]) == 0
-    assert [change["technique"] for change in document(capsys)["changes"]] == ["lora", "sgd"]
+    told = [change["technique"] for change in document(capsys)["changes"]]
+    assert told == ["lora", "sgd", "adamw", "bf16"]
+
+
+def test_changes_stand_by_what_they_save(engine: Any, capsys: Out) -> None:
+    assert main(["predict", "tiny-demo", "--changes"]) == 0
+    told = capsys.readouterr().out.partition("each toggle")[2].splitlines()[1:]
+    assert [line.split()[0] for line in told] == ["bf16", "lora", "sgd"], "adamw acts already"
+    assert told[0].endswith("with fp32=off") and "with" not in told[1]
 
 
 def test_what_is_kept_is_told_without_an_engine(capsys: Out, monkeypatch: Any) -> None:
-    peak = Peak(7, 8, 9, "loss", Categories(7))
+    peak = Peak(7, 7, 7, "loss", Categories(7))
     result = Prediction(
         target="cpu",
         peak=peak,
@@ -94,12 +105,31 @@ def test_what_is_kept_is_told_without_an_engine(capsys: Out, monkeypatch: Any) -
     own, *toggles = Question(question, device_for("auto")).waiting
     keep(own.key, Kept(result=result))
     assert main(["predict", "tiny-demo"]) == 0
-    assert "Seven bytes." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Seven bytes." in out and "predicted for cpu before, and kept" in out
+    assert out.startswith("fits this machine: ") and "held by the allocator" not in out
     for job in toggles:
         keep(job.key, Kept(result=result))
     assert main(["predict", "tiny-demo", "--changes", "--json"]) == 0
     told = document(capsys)["changes"]
     assert {change["peak"]["allocated"] for change in told if change["peak"]} == {7}
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "words"),
+    [
+        ("h100", "", "did you mean 'h100-80gb' or 'h100-nvl' or 'h100-pcie'?"),
+        ("rtx-4090", "max_split_size_mb:x", "PYTORCH_CUDA_ALLOC_CONF: 'x': expected an integer"),
+    ],
+)
+def test_what_is_wrong_is_told_before_an_engine_starts(
+    capsys: Out, monkeypatch: pytest.MonkeyPatch, target: str, settings: str, words: str
+) -> None:
+    monkeypatch.setattr("memwb.workbench.headless.predict.engine", lambda: pytest.fail("started"))
+    if settings:
+        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", settings)
+    assert main(["predict", "tiny-demo", "--target", target]) == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["unpredicted", "dies predicting"])
@@ -115,7 +145,11 @@ def test_what_cannot_be_predicted_is_told(engine: Any, capsys: Out, how: str) ->
 def test_the_exit_code_can_tell_that_it_exceeds(engine: Any, capsys: Out) -> None:
     engine("exceeds")
     assert main(["predict", "tiny-demo"]) == 0
+    capsys.readouterr()
     assert main(["predict", "tiny-demo", "--fail-if-exceeds"]) == 3
+    out, err = capsys.readouterr()
+    assert out.startswith("exceeds this machine: 16.0 GiB too little\n")
+    assert "memwb: exceeds this machine: 16.0 GiB too little; the exit code is 3" in err
     engine("done")
     assert main(["predict", "tiny-demo", "--fail-if-exceeds"]) == 0
 

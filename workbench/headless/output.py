@@ -58,6 +58,13 @@ def narrate(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def progress(text: str) -> None:
+    """A line that the next one replaces, on a terminal alone; empty text ends it."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
 def on_terminal() -> bool:
     """Whether somebody reads what is narrated, and can answer."""
     return sys.stdin.isatty() and sys.stderr.isatty()

@@ -197,7 +197,8 @@ def peak_table(
         rows.append((f"  {name}", size(value), *told, f"{value / whole:.0%}"))
     for name, note in (
         ("allocated", f"at its peak, in {peak.phase}"),
-        ("reserved", "held by the allocator"),
+        # A CPU's allocator caches nothing.
+        ("reserved", "held by the allocator" if peak.reserved != peak.allocated else ""),
         ("device", "as the driver or the system counts"),
     ):
         value, note = getattr(peak, name), (notes or {}).get(name, note)
