@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 
 class MemwbError(Exception):
@@ -22,11 +22,18 @@ class MemwbError(Exception):
         return "\n".join(part for part in (self.title, self.what, self.fix) if part)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?`` for the closest known name, or an empty string."""
+def nearest(name: str, known: Collection[str]) -> str:
+    """``did you mean 'x'?`` for the closest known name, or an empty string.
+
+    Names that begin with what was typed come before all others; up to three of them are told.
+    """
+    typed = name.lower()
+    longer = sorted(one for one in known if len(typed) > 1 and one.startswith(typed))[:3]
+    if longer:
+        return f"did you mean {' or '.join(map(repr, longer))}?"
     import difflib  # 16 ms, and most sessions mistype nothing
 
-    found = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(typed, sorted(known), n=1, cutoff=0.5)
     return f"did you mean {found[0]!r}?" if found else ""
 
 

@@ -178,8 +178,8 @@ CONTEXT_ERROR = 256 * MIB
 """By how much ``context_bytes`` may be off, either way."""
 
 
-def fits(peak: Peak) -> tuple[Fit, ...]:
-    """Whether a peak fits each GPU, the local ones first.
+def fits(peak: Peak, arch: str = "") -> tuple[Fit, ...]:
+    """Whether a peak that was predicted for an architecture fits each GPU, the local ones first.
 
     *exceeds*: allocated bytes and context are more than the capacity; no allocator can help.
     *tight*: they fit, but reserved bytes and context come within MARGIN of the capacity or
@@ -188,7 +188,8 @@ def fits(peak: Peak) -> tuple[Fit, ...]:
     cannot give back, the totals do not tell. *fits*: there is room for everything reserved.
 
     ``free`` is capacity less allocated and context. The context is each GPU's own; the peak is
-    that of one target (other kernels may be chosen on a GPU of another architecture).
+    that of one target: on a GPU of another architecture other kernels may be chosen, which
+    ``same_kernels`` tells (true of all where no ``arch`` is given).
     """
     found = []
     for gpu in gpus():
@@ -201,7 +202,8 @@ def fits(peak: Peak) -> tuple[Fit, ...]:
             verdict = "tight"
         else:
             verdict = "fits"
-        found.append(Fit(gpu=gpu.id, capacity=gpu.capacity, verdict=verdict, free=free))
+        same = arch in ("", gpu.arch)
+        found.append(Fit(gpu.id, gpu.capacity, verdict, free, same))
     return tuple(found)
 
 

@@ -43,6 +43,8 @@ class Fit(msgspec.Struct, frozen=True):
     verdict: str
     """One of VERDICTS; tight is inside the margin (see gpus.MARGIN)."""
     free: int
+    same_kernels: bool = True
+    """Whether the GPU is of the target's architecture; another chooses other kernels."""
 
 
 class Parameters(msgspec.Struct, frozen=True):

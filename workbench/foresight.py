@@ -17,6 +17,10 @@ def capacity_of(outlook: Outlook, device: Device | None) -> int | None:
     return device.capacity if here and device is not None else None
 
 
+OTHER_KERNELS = "~ another architecture chooses other kernels: predict for it to be sure"
+"""What the mark before a GPU means whose kernels are not those that were predicted."""
+
+
 def need(peak: Peak) -> int:
     """Bytes without which it cannot run: what is allocated, and the context.
 

@@ -58,7 +58,7 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
         step=row.step,
         timeline=timeline_of(course),
         largest=largest_at(stream, at),
-        fits=fits(peak) if aim.kind == "cuda" else (),
+        fits=fits(peak, aim.arch) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
         words=words_on(peak, row.step, causes, found.layers, aim),
         notes=notes_on(plan, aim, found.missing),

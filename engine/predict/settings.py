@@ -121,12 +121,21 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
     """The settings that a process with these environment variables runs with.
 
     ``PYTORCH_CUDA_ALLOC_CONF`` counts before ``PYTORCH_ALLOC_CONF`` (the order in which
-    ``CUDAAllocatorConfig::instance`` asks for them).
+    ``CUDAAllocatorConfig::instance`` asks for them). Raises MemwbError as ``settings_from`` does,
+    with the name of the variable.
     """
-    for name in _VARIABLES:
-        if name in environment:
-            return settings_from(environment[name])
-    return Settings()
+    name = variable_of(environment)
+    if not name:
+        return Settings()
+    try:
+        return settings_from(environment[name])
+    except MemwbError as error:
+        raise MemwbError(error.title, f"{name}: {error.what}", error.fix) from None
+
+
+def variable_of(environment: Mapping[str, str]) -> str:
+    """The variable that sets up the allocator, or nothing."""
+    return next((name for name in _VARIABLES if name in environment), "")
 
 
 def rounded(size: int, settings: Settings) -> int:

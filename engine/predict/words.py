@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 
 from memwb.engine.gpus import CONTEXT_ERROR
 from memwb.engine.memory import CATEGORIES, Peak
 from memwb.engine.plan import Plan, active
 from memwb.engine.predict.causes import LAYERS, Cause, alive_at, starred
+from memwb.engine.predict.settings import variable_of
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.prediction import Large
@@ -106,6 +108,9 @@ def notes_on(plan: Plan, target: Target, missing: str = "") -> tuple[str, ...]:
         assumed = getattr(module_of(name), "assumed", None)
         if assumed is not None and (note := assumed(params, target.kind)):
             notes.append(note)
+    name = variable_of(os.environ)
+    if target.kind == "cuda" and os.environ.get(name):
+        notes.append(f"This shell's {name}={os.environ[name]} was applied.")
     if target.kind == "cuda":
         notes.append("Predictions for GPUs have not been compared with a GPU yet.")
     return tuple(notes)

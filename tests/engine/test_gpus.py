@@ -149,6 +149,8 @@ def test_a_known_local_gpu_comes_first_with_its_own_memory(machine: Any) -> None
     assert "rtx-4090" not in [gpu.id for gpu in others]
     assert gpus.target_of("") == gpus.target_of("rtx-4090") == first
     assert gpus.fits(peak(GIB, GIB))[0].gpu == "rtx-4090"
+    told = {fit.gpu: fit.same_kernels for fit in gpus.fits(peak(GIB, GIB), "sm_89")}
+    assert told["rtx-4090"] and told["l4"] and not told["h200"]
 
 
 def test_an_unknown_local_gpu_is_what_nvml_tells(machine: Any) -> None:

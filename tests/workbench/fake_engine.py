@@ -34,6 +34,7 @@ from memwb.engine.protocol import (
 
 CPU = Device("cpu", "a test's CPU", 2**34)
 PEAK = Peak(110, 120, 130, "backward", Categories(50, 30, 20, 8, 2))
+LESS = Peak(90, 90, 90, "loss", Categories(90))
 FORETOLD = Peak(100, 100, 100, "loss", Categories(50, 0, 20, 8, 22))
 SCRIPT = "print('the script')\n"
 
@@ -88,7 +89,9 @@ def predict(question: Predict, how: str) -> None:
     if how == "dies predicting":
         sys.exit(7)
     peak = FORETOLD
-    if how == "exceeds":
+    if how == "exceeds late":
+        time.sleep(0.5)
+    if how.startswith("exceeds"):
         peak = Peak(2**35, 2**35, 2**35, "loss", Categories(temporary=2**35))
     lora = Change(technique="lora", on=True, overrides=("lora=on",), peak=PEAK)
     sgd = Change(technique="sgd", on=True, overrides=("sgd=on",), reason="no such luck")
@@ -107,6 +110,7 @@ def predict(question: Predict, how: str) -> None:
                 fits=(
                     Fit("rtx-4090", 2**34, "fits", 2**34 - 100),
                     Fit("rtx-4070", 90, "exceeds", -10),
+                    Fit("h200", 2**37, "fits", 2**37 - 100, False),
                 ),
                 parameters=Parameters(1000, 1000),
                 words=("The peak is in the loss.",),
@@ -118,6 +122,10 @@ def predict(question: Predict, how: str) -> None:
     if question.changes:
         say(Toggled(name, lora))
         say(Toggled(name, sgd))
+        # The default of its group: it acts already.
+        say(Toggled(name, Change(technique="adamw", on=True, overrides=("adamw=on",), peak=peak)))
+        edits = ("bf16=on", "fp32=off")
+        say(Toggled(name, Change(technique="bf16", on=True, overrides=edits, peak=LESS)))
     say(AllPredicted(name, 0.75))
 
 

@@ -19,7 +19,6 @@ from memwb.engine.protocol import Categories, Peak, Predict
 from memwb.engine.question import Question
 from memwb.engine.runs import list_runs
 from memwb.workbench.cli import main
-from memwb.workbench.headless import burst
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 Out = pytest.CaptureFixture[str]
@@ -44,8 +43,11 @@ def document(out: Out) -> Any:
 def test_the_text_tells_everything(engine: Any, capsys: Out, home: Path) -> None:
     assert main(["predict", "tiny-demo", "--target", "rtx-4090", "--changes"]) == 0
     out, err = capsys.readouterr()
+    assert out.startswith("fits rtx-4090: 16.0 GiB free\n")
     for words in (
-        "predicted for rtx-4090",
+        "predicted for rtx-4090 in 0.5 s",
+        "> rtx-4090  fits",
+        "128 GiB free  ~\n~ another architecture",
         "at its peak, in loss, step 2",
         "The peak is in the loss.",
         "step 2, steady",
@@ -71,14 +73,22 @@ def test_the_document_has_the_documented_shape(engine: Any, capsys: Out) -> None
     assert set(found["timeline"][0]) == {"phase", "step", "allocated", "categories"}
     largest = {"bytes", "category", "module", "op", "shape", "dtype"}
     assert largest <= found["largest"][0].keys()
-    assert set(found["fits"][0]) == {"gpu", "capacity", "verdict", "free"}
+    assert set(found["fits"][0]) == {"gpu", "capacity", "verdict", "free", "same_kernels"}
     assert found["parameters"] == {"total": 1000, "trainable": 1000}
     assert main(["predict", "tiny-demo", "--json", "--changes"]) == 0
-    assert [change["technique"] for change in document(capsys)["changes"]] == ["lora", "sgd"]
+    told = [change["technique"] for change in document(capsys)["changes"]]
+    assert told == ["lora", "sgd", "adamw", "bf16"]
+
+
+def test_changes_stand_by_what_they_save(engine: Any, capsys: Out) -> None:
+    assert main(["predict", "tiny-demo", "--changes"]) == 0
+    told = capsys.readouterr().out.partition("each toggle")[2].splitlines()[1:]
+    assert [line.split()[0] for line in told] == ["bf16", "lora", "sgd"], "adamw acts already"
+    assert told[0].endswith("with fp32=off") and "with" not in told[1]
 
 
 def test_what_is_kept_is_told_without_an_engine(capsys: Out, monkeypatch: Any) -> None:
-    peak = Peak(7, 8, 9, "loss", Categories(7))
+    peak = Peak(7, 7, 7, "loss", Categories(7))
     result = Prediction(
         target="cpu",
         peak=peak,
@@ -95,12 +105,31 @@ def test_what_is_kept_is_told_without_an_engine(capsys: Out, monkeypatch: Any) -
     own, *toggles = Question(question, device_for("auto")).waiting
     keep(own.key, Kept(result=result))
     assert main(["predict", "tiny-demo"]) == 0
-    assert "Seven bytes." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Seven bytes." in out and "predicted for cpu before, and kept" in out
+    assert out.startswith("fits this machine: ") and "held by the allocator" not in out
     for job in toggles:
         keep(job.key, Kept(result=result))
     assert main(["predict", "tiny-demo", "--changes", "--json"]) == 0
     told = document(capsys)["changes"]
     assert {change["peak"]["allocated"] for change in told if change["peak"]} == {7}
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "words"),
+    [
+        ("h100", "", "did you mean 'h100-80gb' or 'h100-nvl' or 'h100-pcie'?"),
+        ("rtx-4090", "max_split_size_mb:x", "PYTORCH_CUDA_ALLOC_CONF: 'x': expected an integer"),
+    ],
+)
+def test_what_is_wrong_is_told_before_an_engine_starts(
+    capsys: Out, monkeypatch: pytest.MonkeyPatch, target: str, settings: str, words: str
+) -> None:
+    monkeypatch.setattr("memwb.workbench.headless.predict.engine", lambda: pytest.fail("started"))
+    if settings:
+        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", settings)
+    assert main(["predict", "tiny-demo", "--target", target]) == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["unpredicted", "dies predicting"])
@@ -116,7 +145,11 @@ def test_what_cannot_be_predicted_is_told(engine: Any, capsys: Out, how: str) ->
 def test_the_exit_code_can_tell_that_it_exceeds(engine: Any, capsys: Out) -> None:
     engine("exceeds")
     assert main(["predict", "tiny-demo"]) == 0
+    capsys.readouterr()
     assert main(["predict", "tiny-demo", "--fail-if-exceeds"]) == 3
+    out, err = capsys.readouterr()
+    assert out.startswith("exceeds this machine: 16.0 GiB too little\n")
+    assert "memwb: exceeds this machine: 16.0 GiB too little; the exit code is 3" in err
     engine("done")
     assert main(["predict", "tiny-demo", "--fail-if-exceeds"]) == 0
 
@@ -141,11 +174,12 @@ def test_a_run_keeps_what_was_predicted_and_tells_both(engine: Any, capsys: Out)
 def test_a_run_does_not_need_a_prediction(
     engine: Any, capsys: Out, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(burst, "PATIENCE", 0.1)
     monkeypatch.setattr("memwb.workbench.headless.run.PATIENCE", 0.1)
     engine(how)
     assert main(["run", "tiny-demo", "--json"]) == 0
-    assert document(capsys)["predicted"] is None
+    out, err = capsys.readouterr()
+    assert json.loads(out)["predicted"] is None
+    assert ("not predicted within 0.1 s" in err) == (how == "no answer")
 
 
 class Terminal:
@@ -183,6 +217,22 @@ def test_a_plan_that_will_not_fit_is_asked_about_on_a_terminal(
     assert "predicted 32.0 GiB, this machine has 16.0 GiB" in err
     assert len(list_runs()) == runs
     assert terminal.asked == (0 if words else 1)
+
+
+def test_on_a_terminal_a_slow_prediction_is_waited_for(
+    engine: Any, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memwb.workbench.headless.run.PATIENCE", 0.05)
+    engine("exceeds late")
+    assert main(["run", "tiny-demo"]) == 0
+    assert "not predicted within 0.05 s" in capsys.readouterr().err
+    terminal = Terminal("n")
+    monkeypatch.setattr("sys.stdin", terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["run", "tiny-demo"]) == 130
+    err = capsys.readouterr().err
+    assert "predicting … (for at most 30 s)" in err and terminal.asked == 1
+    assert len(list_runs()) == 1
 
 
 def test_without_a_terminal_it_is_warned_of_and_runs(engine: Any, capsys: Out) -> None:

@@ -38,7 +38,11 @@ EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "oom": 3, "stopped": 130}
 
 
 PATIENCE = 3.0
-"""Seconds that a burst waits for its prediction; the engine is warm by then."""
+"""Seconds that a burst waits for its prediction where nobody can be asked about it; the engine is
+warm by then."""
+
+LONG_PATIENCE = 30.0
+"""The same on a terminal, where a plan that exceeds is asked about: large ones take longest."""
 
 
 class Trust(NamedTuple):

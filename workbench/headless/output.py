@@ -58,6 +58,18 @@ def narrate(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def progress(text: str) -> None:
+    """A line that the next one replaces, on a terminal alone; empty text ends it."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
+def on_terminal() -> bool:
+    """Whether somebody reads what is narrated, and can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def report_error(error: Exception, as_json: bool) -> int:
     """Tell what went wrong and return the exit code: 2 if the user can mend it, else 1."""
     if isinstance(error, MemwbError):

@@ -4,26 +4,48 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
-from collections.abc import Callable
 from typing import Any
+
+from msgspec.structs import replace
 
 from memwb.engine import paths
 from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import plan_data
-from memwb.engine.prediction import Change, Fit, Large, Prediction
+from memwb.engine.gpus import target_of
+from memwb.engine.plan import Plan, active, override, plan_data
+from memwb.engine.predict.settings import settings_of
+from memwb.engine.prediction import Change, Large, Prediction
 from memwb.engine.presets import load_plan
-from memwb.engine.protocol import PHASES, AllPredicted, Event, Peak, Predict, Ready, Toggled
+from memwb.engine.protocol import (
+    PHASES,
+    AllPredicted,
+    Device,
+    Event,
+    Peak,
+    Predict,
+    Predicted,
+    Ready,
+    Toggled,
+)
 from memwb.engine.question import recalled
-from memwb.engine.technique import techniques
-from memwb.workbench.foresight import capacity_of, exceeds, need
+from memwb.workbench.foresight import OTHER_KERNELS, capacity_of, exceeds, need
 from memwb.workbench.headless.burst import Forecast, engine, foretell, with_answer
-from memwb.workbench.headless.output import narrate, print_error, print_json, size, table
+from memwb.workbench.headless.output import (
+    narrate,
+    print_error,
+    print_json,
+    progress,
+    size,
+    table,
+)
 from memwb.workbench.headless.run import narration, peak_table
-from memwb.workbench.outlook import CURRENT, Outlook
+from memwb.workbench.outlook import CURRENT, Outlook, fit_of
 from memwb.workbench.units import delta, parameters
 
+UNKNOWN = 2**63
+"""Where a change stands that is not predicted: last."""
 EXCEEDS = 3
 """The exit code of out of memory: what a run there would have ended with."""
 
@@ -31,28 +53,50 @@ EXCEEDS = 3
 def predict(arguments: argparse.Namespace) -> int:
     """Predict a plan; standard output has the prediction, standard error what happens."""
     plan = load_plan(arguments.plan, arguments.overrides)
+    if target_of(arguments.target) is not None:
+        settings_of(os.environ)  # for its error, before anything is started
     question = Predict(
         plan=plan_data(plan),
         target=arguments.target,
         changes=arguments.changes,
         trust_remote_code=arguments.trust_remote_code,
     )
+    earlier = remembered(question)
+    kept = any(isinstance(event, Predicted) for event in earlier)
+    here: Device | None = None
     changes: list[Change] = []
 
+    def capacity(result: Prediction) -> int | None:
+        outlook = Outlook(state=CURRENT, target=arguments.target, result=result)
+        return capacity_of(outlook, here)
+
     def on_event(event: Event) -> None:
-        if isinstance(event, Toggled):
-            changes.append(event.change)
-        elif isinstance(event, Ready):
-            narrate(narration(event, plan.workload.steps))
+        nonlocal here
+        match event:
+            case Ready():
+                here = event.device
+                narrate(narration(event, plan.workload.steps))
+            case Predicted() if not arguments.json:
+                print(report(event.result, capacity(event.result), kept), flush=True)
+            case Toggled():
+                changes.append(event.change)
+                progress(f"{len(changes)} changes predicted …")
 
     async def ask() -> tuple[Forecast, bool]:
         narrate("starting the engine")
         async with engine() as running:
             return await foretell(running, question, on_event), running.alive
 
-    forecast, alive = remembered(question, on_event), True
-    if forecast is None:
+    if earlier and isinstance(earlier[-1], AllPredicted):
+        narrate("predicted before, and kept")
+        here = device_for("auto")
+        forecast, alive = Forecast(None, here), True
+        for event in earlier:
+            on_event(event)
+            forecast = with_answer(forecast, event)
+    else:
         forecast, alive = asyncio.run(ask())
+    progress("")
     if forecast.failure is not None and alive:
         known = forecast.failure
         raise MemwbError(known.title, known.what, known.fix)
@@ -63,30 +107,22 @@ def predict(arguments: argparse.Namespace) -> int:
         return 1
     if arguments.json:
         print_json(document(result, changes if arguments.changes else None))
-    else:
-        print(report(result, changes))
-    outlook = Outlook(state=CURRENT, target=arguments.target, result=result)
-    too_much = exceeds(result.peak, capacity_of(outlook, forecast.device))
-    return EXCEEDS if too_much and arguments.fail_if_exceeds else 0
+    elif arguments.changes:
+        found = changes_table(plan, result, changes) or "  nothing else can be switched"
+        print(f"\nwhat each toggle would change of the peak\n{found}")
+    room = capacity(result)
+    if not (arguments.fail_if_exceeds and exceeds(result.peak, room)):
+        return 0
+    narrate(f"memwb: {verdict(result, room)}; the exit code is {EXCEEDS} (--fail-if-exceeds)")
+    return EXCEEDS
 
 
-def remembered(question: Predict, on_event: Callable[[Event], None]) -> Forecast | None:
-    """The answer of an earlier time, where all of it is kept; None where the engine must be asked.
+def remembered(question: Predict) -> list[Event]:
+    """What is kept of the answers from an earlier time; AllPredicted ends it where that is all.
 
     An engine that MEMWB_ENGINE names may be that of another machine: it is asked.
     """
-    if os.environ.get("MEMWB_ENGINE"):
-        return None
-    here = device_for("auto")
-    events = recalled(question, here)
-    if not events or not isinstance(events[-1], AllPredicted):
-        return None
-    forecast = Forecast(None, here)
-    for event in events:
-        forecast = with_answer(forecast, event)
-        on_event(event)
-    narrate("predicted before, and kept")
-    return forecast
+    return [] if os.environ.get("MEMWB_ENGINE") else recalled(question, device_for("auto"))
 
 
 def document(result: Prediction, changes: list[Change] | None = None) -> dict[str, Any]:
@@ -95,19 +131,37 @@ def document(result: Prediction, changes: list[Change] | None = None) -> dict[st
     return found if changes is None else {**found, "changes": changes}
 
 
-def report(result: Prediction, changes: list[Change]) -> str:
-    """What ``predict`` prints."""
+def verdict(result: Prediction, capacity: int | None) -> str:
+    """Whether the plan fits its target, in a line; empty where it is not known what there is."""
+    fit = fit_of(result)
+    if fit is None and capacity is None:
+        return ""
+    name = fit.gpu if fit is not None else "this machine"
+    if fit is not None:
+        free, word = fit.free, fit.verdict
+    else:
+        free = (capacity or 0) - need(result.peak)
+        word = "exceeds" if exceeds(result.peak, capacity) else "fits"
+    return f"{'tight on' if word == 'tight' else word} {name}: {_room(free)}"
+
+
+def _room(free: int) -> str:
+    return f"{size(free)} free" if free >= 0 else f"{size(-free)} too little"
+
+
+def report(result: Prediction, capacity: int | None = None, kept: bool = False) -> str:
+    """What ``predict`` prints of the plan itself: the verdict on its target comes first."""
     trained = f"{parameters(result.parameters.trainable)} trained"
-    parts = [f"{parameters(result.parameters.total)} parameters, {trained}"]
-    parts += [f"predicted for {result.target} in {result.seconds:.1f} s", "", _peak(result)]
+    parts = [found] if (found := verdict(result, capacity)) else []
+    parts += [f"{parameters(result.parameters.total)} parameters, {trained}"]
+    when = "before, and kept" if kept else f"in {result.seconds:.1f} s"
+    parts += [f"predicted for {result.target} {when}", "", _peak(result)]
     parts += ["", *result.words]
     parts += ["", "highest in each phase of each step", _phases(result)]
     if result.largest:
         parts += ["", "largest at the peak", table(map(_large, result.largest), right="0")]
     if result.fits:
-        parts += ["", f"fits (needed: {size(need(result.peak))})", _fits(result.fits)]
-    if changes:
-        parts += ["", "what each toggle would change of the peak", _changes(result, changes)]
+        parts += ["", f"fits (needed: {size(need(result.peak))})", _fits(result)]
     if result.notes:
         parts += ["", *(f"note: {note}" for note in result.notes)]
     return "\n".join(parts)
@@ -159,32 +213,45 @@ def _large(large: Large) -> tuple[str, ...]:
     )
 
 
-def _fits(fits: tuple[Fit, ...]) -> str:
+def _fits(result: Prediction) -> str:
+    """Every GPU, the target marked with > and those of another architecture with ~."""
     rows = [
         (
-            f"  {fit.gpu}",
+            f"{'>' if fit.gpu == result.target else ' '} {fit.gpu}",
             fit.verdict,
             size(fit.capacity),
-            f"{size(fit.free)} free" if fit.free >= 0 else f"{size(-fit.free)} too little",
+            f"{_room(fit.free)}{'' if fit.same_kernels else '  ~'}",
         )
-        for fit in fits
+        for fit in result.fits
     ]
-    return table(rows, right="2")
+    text = table(rows, right="2")
+    return text if all(fit.same_kernels for fit in result.fits) else f"{text}\n{OTHER_KERNELS}"
 
 
-def _changes(result: Prediction, changes: list[Change]) -> str:
-    known = techniques()
-    rows = []
-    order = {name: at for at, name in enumerate(known)}
-    for change in sorted(changes, key=lambda change: order[change.technique]):
-        name = f"  {known[change.technique].name} {'on' if change.on else 'off'}"
+def changes_table(plan: Plan, result: Prediction, changes: list[Change]) -> str:
+    """What each change would do to the peak: those that save most first, the unknown ones last.
+
+    Not those that leave the plan as it is, as the default of a group that acts already.
+    """
+    before = result.peak.allocated
+    rows: list[tuple[int, tuple[str, ...]]] = []
+    for change in changes:
+        name = f"{change.technique} {'on' if change.on else 'off'}"
+        others = [one for one in change.overrides if one != name.replace(" ", "=")]
         if change.peak is None:
-            rows.append((name, "?", "", change.reason))
-            continue
-        gap = change.peak.allocated - result.peak.allocated
-        told = _where(change.peak, result.peak)
-        rows.append((name, delta(gap) if gap else "±0", size(change.peak.allocated), told))
-    return table(rows, right="12")
+            rows.append((UNKNOWN, (f"  {name}", "?", "", change.reason)))
+        elif _acting(functools.reduce(override, change.overrides, plan)) != _acting(plan):
+            gap = change.peak.allocated - before
+            told = [_where(change.peak, result.peak), f"with {' '.join(others)}" if others else ""]
+            cells = (f"  {name}", delta(gap) if gap else "±0", size(change.peak.allocated))
+            rows.append((gap, (*cells, ", ".join(filter(None, told)))))
+    rows.sort()
+    return table((cells for _, cells in rows), right="12")
+
+
+def _acting(plan: Plan) -> Plan:
+    """The plan with every technique that acts, named or not."""
+    return replace(plan, techniques=active(plan))
 
 
 def _where(peak: Peak, before: Peak) -> str:

@@ -30,6 +30,7 @@ from memwb.workbench.deviation import verdict_line
 from memwb.workbench.foresight import capacity_of, exceeds, need
 from memwb.workbench.headless.burst import (
     EXIT_CODES,
+    LONG_PATIENCE,
     PATIENCE,
     Forecast,
     Result,
@@ -42,6 +43,7 @@ from memwb.workbench.headless.burst import (
 from memwb.workbench.headless.output import (
     loss,
     narrate,
+    on_terminal,
     print_error,
     print_json,
     rate,
@@ -75,10 +77,18 @@ def run(arguments: argparse.Namespace) -> int:
                 target="cpu" if arguments.device == "cpu" else "",
                 trust_remote_code=trust.trust_remote_code,
             )
+            asks = on_terminal() and not arguments.yes
+            patience = LONG_PATIENCE if asks else PATIENCE
+
+            def waiting(event: Event) -> None:
+                on_event(event, None)
+                if asks and isinstance(event, Ready):
+                    narrate(f"predicting … (for at most {patience:g} s)")
+
             try:
-                forecast = await foretell(
-                    running, question, lambda event: on_event(event, None), PATIENCE
-                )
+                forecast = await foretell(running, question, waiting, patience)
+                if forecast.result is None and forecast.failure is None and running.alive:
+                    narrate(f"not predicted within {patience:g} s: running without it")
             except MemwbError:  # what cannot be predicted may still run
                 forecast = Forecast(None, None)
             if not _goes(forecast, arguments.yes):
@@ -117,7 +127,7 @@ def _goes(forecast: Forecast, sure: bool) -> bool:
     narrate(f"memwb: warning: predicted {size(need(peak))}, {what} has {size(capacity)}")
     for words in forecast.result.words[:1]:
         narrate(f"  {words}")
-    if sure or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if sure or not on_terminal():
         return True
     sys.stderr.write("run anyway? [y/N] ")
     sys.stderr.flush()
@@ -187,7 +197,8 @@ def peak_table(
         rows.append((f"  {name}", size(value), *told, f"{value / whole:.0%}"))
     for name, note in (
         ("allocated", f"at its peak, in {peak.phase}"),
-        ("reserved", "held by the allocator"),
+        # A CPU's allocator caches nothing.
+        ("reserved", "held by the allocator" if peak.reserved != peak.allocated else ""),
         ("device", "as the driver or the system counts"),
     ):
         value, note = getattr(peak, name), (notes or {}).get(name, note)

@@ -229,7 +229,7 @@ def fits_line(result: Prediction, width: int, current: bool = True) -> Content:
     shown = [first, *(rest[at] for at in sorted(taken))]
     parts: list[Content | tuple[str, str] | str] = [(f"{'fits':<{LABEL}}", MUTED)]
     for at, fit in enumerate(shown):
-        parts += ["  " if at else "", mark_of(fit), f" {fit.gpu}", (f" {_room(fit)}", MUTED)]
+        parts += ["  " if at else "", mark_of(fit), f" {named(fit)}", (f" {_room(fit)}", MUTED)]
     line = Content.assemble(*parts, (" GiB", MUTED))
     return line if current else faint(line)
 
@@ -240,7 +240,12 @@ def mark_of(fit: Fit) -> tuple[str, str]:
 
 
 def _wide(fit: Fit) -> int:
-    return len(f"✓ {fit.gpu} {_room(fit)}")
+    return len(f"✓ {named(fit)} {_room(fit)}")
+
+
+def named(fit: Fit) -> str:
+    """The GPU, with a mark where its kernels are not those that were predicted."""
+    return fit.gpu if fit.same_kernels else f"~{fit.gpu}"
 
 
 def _room(fit: Fit) -> str:

@@ -8,6 +8,7 @@ from textual.content import Content
 
 from memwb.engine.prediction import Fit, Large, Prediction
 from memwb.engine.protocol import CATEGORIES, Device, Peak
+from memwb.workbench.foresight import OTHER_KERNELS
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.forecast import (
     LABEL,
@@ -20,6 +21,7 @@ from memwb.workbench.panels.forecast import (
     faint,
     fits_line,
     mark_of,
+    named,
     state_words,
     untold,
     value,
@@ -56,6 +58,8 @@ def whole(
         found += _largest(result.largest, width)
     if result.fits:
         found += [Content(), _head("Fits"), *_beside(result.fits, width)]
+        if not all(fit.same_kernels for fit in result.fits):
+            found += wrapped(OTHER_KERNELS, width, MUTED)
     if result.notes:
         found += [Content(), _head("Notes")]
         found += [line for text in result.notes for line in wrapped(text, width, MUTED)]
@@ -85,8 +89,8 @@ def _told(fit: Fit) -> Content:
     return Content.assemble(
         mark_of(fit),
         (f" {fit.verdict:<8}", LOOKS[fit.verdict]),
-        f" {fit.gpu:<17}",
-        (f"{gib(fit.capacity):>9}  {free}", MUTED),
+        f" {named(fit):<18}",
+        (f"{gib(fit.capacity):>8}  {free}", MUTED),
     )
 
 

@@ -54,6 +54,8 @@ class TargetScreen(ModalScreen[str | None]):
         with Vertical(classes="dialog") as box:
             box.border_title = "Predict for…"
             box.border_subtitle = "↵ chooses · esc leaves"
+            if not all(fit.same_kernels for fit in self._fits.values()):
+                box.border_subtitle = f"~ chooses other kernels · {box.border_subtitle}"
             yield Input(placeholder="search, as 4090 or h100")
             yield Rows(self._rows(""))
 
@@ -109,7 +111,10 @@ class TargetScreen(ModalScreen[str | None]):
     def _row(self, id: str, shown: str, name: str, capacity: int | None) -> Row:
         mark = "●" if id == (self._target or HERE) else " "
         fit = self._fits.get(id)
-        right = ((f"{MARKS[fit.verdict]} {fit.verdict:<8}", STYLES[fit.verdict]),) if fit else ()
+        other = "~" if fit is not None and not fit.same_kernels else " "
+        right = (
+            ((f"{MARKS[fit.verdict]} {fit.verdict:<8}{other}", STYLES[fit.verdict]),) if fit else ()
+        )
         room = f"{gib(capacity):>9}  " if capacity else ""
         left = ((f" {mark} ", "on"), (f"{shown:<20}", "accent"), (f"{name}", "muted"))
         return Row(id, left, ((f"  {room}", "value"), *right))
