@@ -244,9 +244,9 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 real = True
         meter.pass_by()
-        if real and not meta and not func.is_view and _spread(inputs) > MOST_VALUES:
+        if real and not meta and not func.is_view:
             # A mask of every position with every other: too large to have values.
-            meta = True
+            meta = _grows(operator, args, inputs)
         if not meta:
             out = func(*args, **kwargs)
         elif operator.reads:
@@ -320,6 +320,16 @@ def _dispatch(
 # Set afterwards: torch wraps the method of a class body so that no compiler looks into it, which
 # costs as much again as counting does, at every operator.
 _Mode.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignment]
+
+
+def _grows(operator: Operator, args: Any, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether a result has more values than are kept for real, and more than any input has."""
+    if operator.indexes:
+        # The indices are broadcast together, and each of their rows is taken whole.
+        spread = _spread(tensors_in(args[1])) * math.prod(args[0].shape[len(args[1]) :])
+    else:
+        spread = _spread(inputs)
+    return spread > MOST_VALUES and spread > max(tensor.numel() for tensor in inputs)
 
 
 def _spread(tensors: Iterable[torch.Tensor]) -> int:
