@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from memwb.engine.gpus import capability
 from memwb.engine.predict.scratch import SCRATCH, Scratch, nbytes, scratch
-from memwb.engine.predict.sdpa import Kernel, capability, choose_sdpa, order, sdpa
+from memwb.engine.predict.sdpa import Kernel, choose_sdpa, order, sdpa
 
 __all__ = [
     "INTERCEPT",

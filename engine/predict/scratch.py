@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memwb.engine.predict.sdpa import HALF, capability
+from memwb.engine.gpus import capability
+from memwb.engine.predict.sdpa import HALF
 
 Scratch = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 """Shapes and dtypes; one entry an allocation."""
