@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memwb.engine.gpus import capability
-from memwb.engine.predict.scratch import SCRATCH, Scratch, nbytes, scratch
+from memwb.engine.predict.scratch import SCRATCH, Scratch, nbytes
 from memwb.engine.predict.sdpa import Kernel, choose_sdpa, order, sdpa
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "choose_sdpa",
     "nbytes",
     "order",
-    "scratch",
     "sdpa",
     "workspaces",
 ]

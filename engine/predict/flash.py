@@ -3,7 +3,8 @@
 torch's own FlashAttention-2 comes of the same sources (flash_attn/flash_attn_interface.py and
 csrc/flash_attn/flash_api.cpp, 2.8), and its operators run on meta: the output, an fp32 sum a
 row and head, and the state of the random numbers; the inputs are kept as they came. Head sizes
-are padded to a multiple of 8; below compute capability 8.0 the package refuses. Not verified on a GPU yet.
+are padded to a multiple of 8; below compute capability 8.0 the package refuses. Not verified on a
+GPU yet.
 """
 
 from __future__ import annotations
