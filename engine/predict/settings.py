@@ -121,11 +121,21 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
     """The settings that a process with these environment variables runs with.
 
     ``PYTORCH_CUDA_ALLOC_CONF`` counts before ``PYTORCH_ALLOC_CONF`` (the order in which
-    ``CUDAAllocatorConfig::instance`` asks for them).
+    ``CUDAAllocatorConfig::instance`` asks for them). Raises MemwbError also where they allow a
+    part of the memory only: a prediction has the memory that a plan needs, not what it makes of
+    less. Without that, ``garbage_collection_threshold`` has no effect.
     """
     for name in _VARIABLES:
         if name in environment:
-            return settings_from(environment[name])
+            found = settings_from(environment[name])
+            if found.memory_fraction < 1:
+                raise MemwbError(
+                    f"{name} sets what cannot be predicted",
+                    f"per_process_memory_fraction:{found.memory_fraction:g} is a limit of the "
+                    "process's own, and a prediction has none: it is compared with whole GPUs",
+                    f"Take it out of {name}.",
+                )
+            return found
     return Settings()
 
 
