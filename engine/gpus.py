@@ -153,10 +153,15 @@ def withheld(total: int) -> int:
     return 512 * MIB if total <= 32 * 2**30 else 768 * MIB
 
 
+def capability(arch: str) -> tuple[int, int]:
+    """The compute capability of an architecture: ``sm_89`` as (8, 9), ``sm_90a`` as (9, 0)."""
+    return divmod(int(arch.removeprefix("sm_").rstrip("abcdef")), 10)
+
+
 def context_bytes(arch: str) -> int:
     """What a process holds beside the allocator: the CUDA context and the kernels it has loaded.
 
-    192 MiB for Volta and Turing, 512 for Ampere, Ada and the unknown, 640 for Hopper and
+    192 MiB for Volta and Turing, 512 for Ampere and Ada, 640 for Hopper and
     Blackwell; give or take 256 (``CONTEXT_ERROR``). torch loads kernels as they are first used
     (CUDA_MODULE_LOADING=LAZY since 1.13, pytorch PR 86509, which saw 274 MiB after one tensor).
     The figures are what torch's out-of-memory messages leave when allocated and reserved are
@@ -168,7 +173,7 @@ def context_bytes(arch: str) -> int:
     get the highest seen. A small card needs less (115 MiB on an RTX 4060, EdgeRegNet issue 2),
     as the context has stacks for each of its multiprocessors.
     """
-    major = int(arch.removeprefix("sm_") or 80) // 10
+    major, _ = capability(arch)
     if major < 8:
         return 192 * MIB
     return 512 * MIB if major == 8 else 640 * MIB

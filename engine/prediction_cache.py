@@ -45,8 +45,14 @@ PACKAGES = (
 NO_MATTER = ("learning_rate", "schedule", "warmup_steps")
 """Of the workload: they change numbers, not what holds them."""
 
-SETTINGS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
-"""The variables that set up the caching allocator of CUDA devices."""
+SETTINGS = (
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ALLOC_CONF",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "TORCH_CUDNN_SDPA_DEPRIORITIZED",
+)
+"""The variables that a prediction for a GPU heeds: the caching allocator's, the workspaces' and
+the choice of attention kernels."""
 
 SUFFIX = ".json.z"
 
@@ -171,7 +177,7 @@ def fingerprint() -> str:
 
 
 def _circumstances(target: str) -> list[str | None]:
-    """What else decides: the CPU, for which torch chooses kernels, or the allocator's settings."""
+    """What else decides: the CPU, for which torch chooses kernels, or what sets a GPU's up."""
     return [cpu_name()] if target == "cpu" else [os.environ.get(name) for name in SETTINGS]
 
 

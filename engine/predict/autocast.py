@@ -7,10 +7,11 @@ autocast lasts, as ``cached_cast`` in autocast_mode.cpp does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
+
+from memwb.engine.predict.operators import tensors_in
 
 _NAMESPACES: tuple[Any, ...] = (torch, torch.Tensor, torch.nn.functional, torch.linalg)
 
@@ -75,7 +76,7 @@ class Autocast:
                 kwargs = {**kwargs, "dtype": torch.float32}
             return args, kwargs
         elif func in self._widest:
-            found = {one.dtype for one in _tensors((*args, *kwargs.values())) if _castable(one)}
+            found = {one.dtype for one in tensors_in((*args, *kwargs.values())) if _castable(one)}
             if len(found) < 2:
                 return args, kwargs
             dtype = torch.float32
@@ -120,11 +121,3 @@ def _functions(names: str) -> frozenset[Any]:
 
 def _castable(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dtype != torch.float64
-
-
-def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)

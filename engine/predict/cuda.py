@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memwb.engine.predict.scratch import SCRATCH, Scratch, nbytes, scratch
-from memwb.engine.predict.sdpa import Kernel, capability, choose_sdpa, order, sdpa
+from memwb.engine.gpus import capability
+from memwb.engine.predict.scratch import SCRATCH, Scratch, nbytes
+from memwb.engine.predict.sdpa import Kernel, choose_sdpa, order, sdpa
 
 __all__ = [
     "INTERCEPT",
@@ -28,7 +29,6 @@ __all__ = [
     "choose_sdpa",
     "nbytes",
     "order",
-    "scratch",
     "sdpa",
     "workspaces",
 ]
@@ -52,7 +52,8 @@ def workspaces(arch: str) -> tuple[Workspace, ...]:
     backward in a thread of its own, so that there are two, also where activations are computed a
     second time. ``parseChosenWorkspaceSize``: 32 MiB on 9.x, 10.x and 12.x, else 2 × 4096 + 8 ×
     16 KiB = 8,519,680 bytes; CUBLAS_WORKSPACE_CONFIG overrides it. cublasLt (addmm with a bias)
-    shares them (``unified_cublas_and_lt_workspaces``), unless TORCH_CUBLASLT_UNIFIED_WORKSPACE=0.
+    shares them (``unified_cublas_and_lt_workspaces``); what it takes for itself with
+    TORCH_CUBLASLT_UNIFIED_WORKSPACE=0, torch's other setting, is not modelled.
     """
     major, _ = capability(arch)
     size = 32 * 2**20 if major in (9, 10, 12) else 2 * 4096 * 1024 + 8 * 16 * 1024

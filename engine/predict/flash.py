@@ -3,7 +3,8 @@
 torch's own FlashAttention-2 comes of the same sources (flash_attn/flash_attn_interface.py and
 csrc/flash_attn/flash_api.cpp, 2.8), and its operators run on meta: the output, an fp32 sum a
 row and head, and the state of the random numbers; the inputs are kept as they came. Head sizes
-are padded to a multiple of 8. Not verified on a GPU yet.
+are padded to a multiple of 8; below compute capability 8.0 the package refuses. Not verified on a
+GPU yet.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+
+from memwb.engine.errors import CannotPredict
+from memwb.engine.gpus import capability
 
 
 def flash_attn_func(
@@ -63,12 +67,25 @@ def _attend(
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[None]:
+def installed(arch: str) -> Iterator[None]:
     """Have transformers take these functions for the package's while this lasts."""
     from transformers import PreTrainedModel
     from transformers import modeling_flash_attention_utils as utils
 
-    found = (flash_attn_func, flash_attn_varlen_func, None)
+    version = capability(arch)
+
+    def refused(*_: Any, **__: Any) -> Tensor:
+        """flash_api.cpp: "FlashAttention only supports Ampere GPUs or newer"."""
+        raise CannotPredict(
+            "flash_attention_2 does not run on the target",
+            "it needs compute capability 8.0 (Ampere) or later, and the target has "
+            f"{version[0]}.{version[1]}",
+            "Take torch's own attention: -o attention.implementation=sdpa.",
+            technique="attention",
+        )
+
+    runs = version >= (8, 0)
+    found = (flash_attn_func, flash_attn_varlen_func, None) if runs else (refused, refused, None)
     padding = (getattr(utils, "_pad_input", None), getattr(utils, "_unpad_input", None))
     # What transformers has once loaded it keeps for the life of the process.
     loaded = [name for name in vars(utils) if name[0] == "_" and name.endswith("_fn")]

@@ -21,14 +21,6 @@ class Pattern(NamedTuple):
     head: int = 0
 
 
-def period(config: Any, every: Iterable[int] = ()) -> int:
-    """After how many layers their kinds repeat; as many as there are if they never do.
-
-    See ``pattern``.
-    """
-    return pattern(config, every).period
-
-
 def pattern(config: Any, every: Iterable[int] = ()) -> Pattern:
     """The pattern of a transformers config's decoder layers, from whatever lists or counts it has.
 

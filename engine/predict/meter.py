@@ -16,13 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memwb.engine.predict import shortcuts
 from memwb.engine.predict.libraries import Kernel
-from memwb.engine.predict.operators import IN_PLACE, Operator, operator_of
+from memwb.engine.predict.operators import IN_PLACE, Operator, operator_of, tensors_in
 from memwb.engine.predict.places import MOST_VALUES, Kept, Place, Places
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
 
-Scratch = Mapping[str, Callable[[Sequence[Any], dict[str, Any]], Iterable[int]]]
+ScratchBytes = Mapping[str, Callable[[Sequence[Any], dict[str, Any]], Iterable[int]]]
 """By an operator's overload: the bytes of what its kernel allocates for itself, one number an
 allocation, from its arguments."""
 
@@ -35,7 +35,7 @@ class MetaMeter:
     """Watches a pretended run. See the Meter protocol; it sends nothing while it watches."""
 
     def __init__(
-        self, scratch: Scratch, host: Place = Place.HOST, results: Results | None = None
+        self, scratch: ScratchBytes, host: Place = Place.HOST, results: Results | None = None
     ) -> None:
         self.trace = Trace()
         self.places = Places(host)
@@ -59,7 +59,6 @@ class MetaMeter:
         self._categories: dict[int, int] = {}
         self._sequence: dict[int, str] = {}
         self._mode = _Mode(self)
-        self._twins: dict[int, tuple[Any, torch.Tensor]] = {}
 
     @contextlib.contextmanager
     def placing(self, place: Place) -> Iterator[None]:
@@ -114,7 +113,6 @@ class MetaMeter:
             self.paused = True
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self.places.clear()
-            self._twins.clear()
 
     def finish_step(self) -> None:
         """Nothing is under way."""
@@ -244,9 +242,9 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 real = True
         meter.pass_by()
-        if real and not meta and not func.is_view and _spread(inputs) > MOST_VALUES:
+        if real and not meta and not func.is_view:
             # A mask of every position with every other: too large to have values.
-            meta = True
+            meta = _grows(operator, args, inputs)
         if not meta:
             out = func(*args, **kwargs)
         elif operator.reads:
@@ -322,6 +320,17 @@ def _dispatch(
 _Mode.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignment]
 
 
+def _grows(operator: Operator, args: Any, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether a result has more values than are kept for real, and more than any input has."""
+    if operator.indexes:
+        # The indices are broadcast together, and each of their rows is taken whole.
+        whole: int = math.prod(args[0].shape[len(args[1]) :])
+        spread = whole * _spread(tensors_in(args[1]))
+    else:
+        spread = _spread(inputs)
+    return spread > MOST_VALUES and spread > max(map(torch.numel, inputs))
+
+
 def _spread(tensors: Iterable[torch.Tensor]) -> int:
     """How many values the tensors have when they are broadcast together."""
     sizes: list[int] = []
@@ -338,14 +347,3 @@ def _answer(tensor: torch.Tensor) -> bool | int | float:
     if tensor.dtype is torch.bool:
         return False
     return 1.0 if tensor.is_floating_point() else 1
-
-
-def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
-    """The tensors among arguments or results, those in lists included."""
-    found: list[torch.Tensor] = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += tensors_in(value)
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -63,3 +64,14 @@ def _kind_of(func: Any, name: str) -> int:
         first = len(aliased) == 1 and schema.arguments[0].alias_info is not None
         return IN_PLACE if first and name.endswith("_") and name not in _RESHAPING else RUN
     return RUN if aliased or any(one.alias_info is not None for one in schema.returns) else FRESH
+
+
+def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors among arguments or results, those in lists included."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors_in(value)
+    return found

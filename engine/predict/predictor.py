@@ -18,7 +18,7 @@ from memwb.engine.predict.causes import causes_at
 from memwb.engine.predict.course import Course, course_of, thinned
 from memwb.engine.predict.fold import fold
 from memwb.engine.predict.run import ALL, LONG, SHORT, Traced, traced
-from memwb.engine.predict.stream import with_workspaces
+from memwb.engine.predict.stream import Stream, with_workspaces
 from memwb.engine.predict.targets import Target, target_named
 from memwb.engine.predict.words import largest_at, notes_on, words_on
 from memwb.engine.prediction import Parameters, Point, Prediction
@@ -61,9 +61,13 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
         fits=fits(peak, aim.arch) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
         words=words_on(peak, row.step, causes, found.layers, aim),
-        notes=notes_on(plan, aim, found.missing),
+        notes=notes_on(plan, aim, found.missing, _dtypes(stream)),
         seconds=round(time.perf_counter() - began, 3),
     )
+
+
+def _dtypes(stream: Stream) -> frozenset[str]:
+    return frozenset(birth.dtype for birth in stream.births.values())
 
 
 @contextlib.contextmanager
@@ -141,8 +145,11 @@ def _said(error: Exception) -> str:
     if any(words in str(error) for words in _WITHOUT_VALUES):
         return "it reads the values of a tensor, and a prediction has only its shape"
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch.fx")):
-        return f"torch's compiler gave up on tensors that have no values ({type(error).__name__})"
-    return f"it does not run on tensors that have no values ({type(error).__name__}: {first})"
+        return f"torch's compiler gave up ({type(error).__name__})"
+    own = f"{type(error).__name__}: {first}".rstrip(": ")
+    if isinstance(error, NotImplementedError):
+        return f"it does not run on tensors that have no values ({own})"
+    return own
 
 
 _WITHOUT_VALUES = (

@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
+from memwb.engine.gpus import capability
 from memwb.engine.predict import flash
 from memwb.engine.predict.autocast import Autocast
 from memwb.engine.predict.meter import MetaMeter
@@ -222,7 +223,7 @@ def pretending(kind: str, arch: str, meter: MetaMeter, instead: Table) -> Iterat
                 stack.enter_context(mock.patch(f"torch.{name}", value))
             # Its arguments are looked at before any mode is asked: it takes real streams alone.
             stack.enter_context(mock.patch.object(torch.Tensor, "record_stream", _no_stream))
-            stack.enter_context(flash.installed())
+            stack.enter_context(flash.installed(arch))
         clear = torch.clear_autocast_cache
         forget = mode.autocast.clear
         stack.enter_context(
@@ -285,11 +286,13 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
 
 def _cuda_runtime(arch: str) -> dict[str, Any]:
     """What a script may ask of torch's CUDA runtime, with answers that need none."""
-    number = int(arch.removeprefix("sm_").rstrip("abc") or 80)
+    version = capability(arch)
     return {
         "cuda.is_available": lambda: True,
-        "cuda.get_device_capability": lambda *_: divmod(number, 10),
-        "cuda.is_bf16_supported": lambda *_, **__: number >= 80,
+        "cuda.get_device_capability": lambda *_: version,
+        "cuda.is_bf16_supported": lambda including_emulation=True: (
+            including_emulation or version >= (8, 0)
+        ),
         "cuda.current_device": lambda: 0,
         "cuda.device_count": lambda: 1,
         "cuda.synchronize": lambda *_: None,

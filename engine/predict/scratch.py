@@ -11,31 +11,18 @@ query heads that it may keep there for grouped heads.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from memwb.engine.predict.sdpa import HALF, capability
+from memwb.engine.gpus import capability
+from memwb.engine.predict.sdpa import HALF
 
 Scratch = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 """Shapes and dtypes; one entry an allocation."""
-
-
-def scratch(
-    op: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], arch: str
-) -> Scratch:
-    """The scratch of a call of this operator on a GPU of this architecture; mostly none."""
-    told = SCRATCH.get(_name(op))
-    return () if told is None else told(*args, **kwargs, arch=arch)
-
-
-@functools.cache
-def _name(op: Any) -> str:
-    return str(op)
 
 
 def _up(value: int, to: int) -> int:

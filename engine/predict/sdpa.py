@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from memwb.engine.errors import CannotPredict
+from memwb.engine.gpus import capability
+
 Kernel = Literal["cudnn", "flash", "efficient", "math"]
 
 # at::SDPBackend, by its numbers in the order of priority that torch keeps.
@@ -47,11 +50,6 @@ class Call(NamedTuple):
         return self.query, self.key, self.value
 
 
-def capability(arch: str) -> tuple[int, int]:
-    """``sm_89`` as (8, 9)."""
-    return divmod(int(arch.removeprefix("sm_")), 10)
-
-
 def choose_sdpa(
     query: Tensor,
     key: Tensor,
@@ -66,14 +64,29 @@ def choose_sdpa(
 ) -> Kernel:
     """The kernel that torch would take: the first of its order that it may take.
 
-    Raises RuntimeError, as torch does, when what is left switched on can take none.
+    Raises CannotPredict, where torch says "No available kernel", when what is left switched on
+    can take none: the math path is always among them unless attention.backend leaves one alone.
     """
     call = Call(query, key, value, mask, dropout, causal, gqa, *capability(arch))
     allowed = {"cudnn": _cudnn, "flash": _flash, "efficient": _efficient, "math": _math}
     for kernel in order(arch):
         if allowed[kernel](call):
             return kernel
-    raise RuntimeError("No available kernel. Aborting execution.")
+    raise _none(call)
+
+
+def _none(call: Call) -> CannotPredict:
+    left = [kernel for kernel, name in _SWITCHES.items() if _enabled(name)]
+    dtype = str(call.query.dtype).removeprefix("torch.")
+    heads = f"{'grouped ' if call.gqa else ''}heads of {call.query.size(-1)}"
+    mask = "with" if call.mask is not None else "without"
+    return CannotPredict(
+        "attention has no kernel for this on the target",
+        f"sdpa may use {' or '.join(left) or 'no kernel'}, which cannot take {heads} in {dtype} "
+        f"{mask} a mask at compute capability {call.major}.{call.minor}",
+        "Leave the choice to torch: -o attention.backend=auto.",
+        technique="attention",
+    )
 
 
 def order(arch: str) -> tuple[Kernel, ...]:
@@ -177,6 +190,10 @@ def _aligned(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
 
 
 # The rules of each kernel (can_use_*_attention in sdp_utils.cpp).
+
+
+_SWITCHES = {"cudnn": "cudnn", "flash": "flash", "efficient": "mem_efficient", "math": "math"}
+"""Torch's names of the kernels' switches."""
 
 
 def _enabled(kernel: str) -> bool:

@@ -122,15 +122,25 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
 
     ``PYTORCH_CUDA_ALLOC_CONF`` counts before ``PYTORCH_ALLOC_CONF`` (the order in which
     ``CUDAAllocatorConfig::instance`` asks for them). Raises MemwbError as ``settings_from`` does,
-    with the name of the variable.
+    with the name of the variable, and also where it allows a part of the memory only: a prediction
+    has the memory that a plan needs, not what it makes of less. Without that,
+    ``garbage_collection_threshold`` has no effect.
     """
     name = variable_of(environment)
     if not name:
         return Settings()
     try:
-        return settings_from(environment[name])
+        found = settings_from(environment[name])
     except MemwbError as error:
         raise MemwbError(error.title, f"{name}: {error.what}", error.fix) from None
+    if found.memory_fraction < 1:
+        raise MemwbError(
+            f"{name} sets what cannot be predicted",
+            f"per_process_memory_fraction:{found.memory_fraction:g} is a limit of the process's "
+            "own, and a prediction has none: it is compared with whole GPUs",
+            f"Take it out of {name}.",
+        )
+    return found
 
 
 def variable_of(environment: Mapping[str, str]) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
 
-from memwb.engine.predict.operators import FRESH, IN_PLACE, Operator
+from memwb.engine.predict.operators import FRESH, IN_PLACE, Operator, tensors_in
 
 _MOST = 50_000
 
@@ -88,7 +88,7 @@ def _looks(out: Any, args: Any) -> tuple[type | None, tuple[_Look | None, ...]] 
         return None
     found: list[_Look | None] = []
     # Some operators give views and do not say so (``_unsafe_view``).
-    seen = {tensor.untyped_storage()._cdata for tensor in _tensors(args)}
+    seen = {tensor.untyped_storage()._cdata for tensor in tensors_in(args)}
     for part in parts:
         if part is None:
             found.append(None)
@@ -103,14 +103,6 @@ def _looks(out: Any, args: Any) -> tuple[type | None, tuple[_Look | None, ...]] 
         seen.add(storage._cdata)
         found.append(_Look(part.size(), part.stride(), part.dtype))
     return (None if isinstance(out, torch.Tensor) else type(out)), tuple(found)
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
 
 
 def _made(kind: type | None, looks: tuple[_Look | None, ...]) -> Any:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from memwb.engine.gpus import Gpu, target_of
-from memwb.engine.predict.meter import Scratch
+from memwb.engine.predict.meter import ScratchBytes
 from memwb.engine.predict.settings import Settings, settings_of
 
 
@@ -25,7 +25,7 @@ class Target(NamedTuple):
     capacity: int
     instead: Mapping[Any, Callable[..., Any]]
     """What to call in place of a torch function."""
-    scratch: Scratch
+    scratch: ScratchBytes
     """What an operator's kernel allocates for itself."""
     results: Mapping[str, Callable[[Sequence[Any], Any], Any]] = {}
     """What else an operator's kernel gives than the meta kernel does."""

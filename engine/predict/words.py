@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 
-from memwb.engine.gpus import CONTEXT_ERROR
+from memwb.engine.gpus import CONTEXT_ERROR, capability
 from memwb.engine.memory import CATEGORIES, Peak
 from memwb.engine.plan import Plan, active
 from memwb.engine.predict.causes import LAYERS, Cause, alive_at, starred
@@ -86,8 +86,13 @@ def _because(cause: Cause, layers: int) -> str:
     return f"{start} in {times} {cause.dtype} {shape}."
 
 
-def notes_on(plan: Plan, target: Target, missing: str = "") -> tuple[str, ...]:
-    """What was assumed, and what is not known; ``missing`` is a tokenizer that is not here."""
+def notes_on(
+    plan: Plan, target: Target, missing: str = "", dtypes: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """What was assumed, and what is not known.
+
+    ``missing`` is a tokenizer that is not here; ``dtypes`` are those of the tensors.
+    """
     notes = []
     if missing:
         notes.append(
@@ -111,6 +116,11 @@ def notes_on(plan: Plan, target: Target, missing: str = "") -> tuple[str, ...]:
     name = variable_of(os.environ)
     if target.kind == "cuda" and os.environ.get(name):
         notes.append(f"This shell's {name}={os.environ[name]} was applied.")
+    if target.kind == "cuda" and "bfloat16" in dtypes and capability(target.arch) < (8, 0):
+        notes.append(
+            f"{target.name} has no bf16 of its own (compute capability 8.0 or later has): torch "
+            "emulates it, and an operator that lacks the emulation fails in a burst."
+        )
     if target.kind == "cuda":
         notes.append("Predictions for GPUs have not been compared with a GPU yet.")
     return tuple(notes)

@@ -41,7 +41,7 @@ class Labels:
     def _counted(self, stream: Iterator[Any]) -> Iterator[Any]:
         for batch in stream:
             labels = batch.get("labels") if isinstance(batch, dict) else None
-            if isinstance(labels, torch.Tensor) and labels.ndim == 2:
+            if isinstance(labels, torch.Tensor) and labels.ndim == 2 and _has_values(labels):
                 # As numpy, on the host: the count must not allocate what the meter would see.
                 next_tokens = labels.cpu().numpy()[:, 1:]
                 places = batch.get("position_ids")
@@ -49,3 +49,12 @@ class Labels:
                 self._positions += next_tokens.size - begun
                 self._trained += int((next_tokens != IGNORED).sum())
             yield batch
+
+
+def _has_values(tensor: torch.Tensor) -> bool:
+    """Whether there is something to count: not while a run is only pretended.
+
+    Asked past whatever answers in place of torch, which says that a tensor is on the target.
+    """
+    with torch._C.DisableTorchFunction():
+        return not tensor.is_meta

@@ -124,6 +124,11 @@ def test_the_target_and_what_it_depends_on_are_part_of_the_key(
     monkeypatch.delenv("PYTORCH_ALLOC_CONF")
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     keys.append(key(plan(), "h200"))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    keys.append(key(plan(), "h200"))
+    monkeypatch.setenv("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
+    keys.append(key(plan(), "h200"))
+    assert key(plan()) == keys[0]
     monkeypatch.setattr(cache, "cpu_name", lambda: "another CPU")
     keys.append(key(plan()))
     assert len(set(keys)) == len(keys)

@@ -315,6 +315,14 @@ def test_settings_are_read() -> None:
     assert settings_of({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}) == EXPANDABLE
 
 
+@pytest.mark.parametrize("variable", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_a_limit_of_the_process_is_refused_with_the_variable_that_sets_it(variable: str) -> None:
+    with pytest.raises(MemwbError, match="per_process_memory_fraction") as caught:
+        settings_of({variable: "garbage_collection_threshold:0.8,per_process_memory_fraction:0.5"})
+    assert variable in caught.value.title and variable in caught.value.fix
+    assert settings_of({variable: "per_process_memory_fraction:1.0"}) == Settings()
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

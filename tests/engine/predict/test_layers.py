@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from memwb.engine import catalog
-from memwb.engine.predict.layers import FIXED, Pattern, depths, pattern, period, shorten
+from memwb.engine.predict.layers import FIXED, Pattern, depths, pattern, shorten
 
 SPARSE = {"model_type": "qwen2_moe", "num_hidden_layers": 24}
 CONFIGS: dict[str, tuple[dict[str, Any], Pattern]] = {
@@ -37,7 +37,6 @@ def test_patterns(name: str) -> None:
     fields, expected = CONFIGS[name]
     config = config_of(fields)
     assert pattern(config) == expected
-    assert period(config) == expected.period
 
 
 def test_layers_by_a_list_of_their_types() -> None:
@@ -57,8 +56,10 @@ def test_layers_counted_from_the_last_are_not_folded() -> None:
 
 
 def test_what_is_done_to_every_nth_layer_counts_too() -> None:
-    assert period(config_of({"model_type": "llama", "num_hidden_layers": 32}), [1, 3]) == 3
-    assert period(config_of({"model_type": "gemma2", "num_hidden_layers": 32}), [3, 4]) == 12
+    plain = config_of({"model_type": "llama", "num_hidden_layers": 32})
+    assert pattern(plain, [1, 3]).period == 3
+    mixed = config_of({"model_type": "gemma2", "num_hidden_layers": 32})
+    assert pattern(mixed, [3, 4]).period == 12
 
 
 @pytest.mark.parametrize("head", [0, 1, 3])

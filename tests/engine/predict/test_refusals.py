@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from memwb.engine.errors import CannotPredict
 from memwb.engine.plan import plan_from
-from memwb.engine.predict.predictor import _cannot
+from memwb.engine.predict.predictor import _cannot, predict
+from memwb.engine.predict.pretend import _cuda_runtime
 
 PLAN = plan_from({"model": "tiny"})
 
@@ -25,11 +27,48 @@ def test_reading_values_is_told_as_that(reads: str) -> None:
 
 
 def test_what_is_not_known_is_told_in_its_own_words() -> None:
-    assert "ValueError: odd" in _cannot(PLAN, ValueError("odd:\nand more")).what
+    assert _cannot(PLAN, ValueError("odd:\nand more")).what == "ValueError: odd"
 
 
 def test_a_compiler_is_told_of_without_its_log() -> None:
     from torch._dynamo.exc import Unsupported
 
     told = _cannot(PLAN, Unsupported("a page of text", case_name="x"))
-    assert told.what == "torch's compiler gave up on tensors that have no values (Unsupported)"
+    assert told.what == "torch's compiler gave up (Unsupported)"
+
+
+def refused(target: str, **techniques: dict[str, str]) -> CannotPredict:
+    with pytest.raises(CannotPredict) as caught:
+        predict(plan_from({"model": "tiny", "techniques": techniques}), target)
+    return caught.value
+
+
+@pytest.mark.parametrize("kernel", ["flash", "cudnn"])
+def test_a_kernel_that_the_target_refuses_is_told_of_with_its_mend(kernel: str) -> None:
+    told = refused("t4", amp_fp16={}, attention={"backend": kernel})
+    assert told.technique == "attention" and "-o attention.backend=auto" in told.fix
+    assert kernel in told.what and "7.5" in told.what
+
+
+def test_a_compiler_passes_on_which_technique_it_was() -> None:
+    compiled = {"backend": "aot_eager"}
+    told = refused("t4", torch_compile=compiled, amp_fp16={}, attention={"backend": "flash"})
+    assert told.technique == "attention" and "-o attention.backend=auto" in told.fix
+
+
+def test_the_flash_attention_package_needs_ampere() -> None:
+    told = refused("t4", bf16={}, attention={"implementation": "flash_attention_2"})
+    assert told.technique == "attention" and "8.0" in told.what and "7.5" in told.what
+
+
+@pytest.mark.parametrize("precision", ["bf16", "amp_bf16"])
+def test_bf16_is_emulated_before_ampere_and_that_is_said(precision: str) -> None:
+    plan = plan_from({"model": "tiny", "techniques": {precision: {}}})
+    assert any("emulates" in note for note in predict(plan, "t4").notes)
+    assert not any("emulates" in note for note in predict(plan, "rtx-4090").notes)
+
+
+def test_a_script_on_an_old_gpu_can_ask_for_bf16_proper() -> None:
+    runtimes = [_cuda_runtime(arch)["cuda.is_bf16_supported"] for arch in ("sm_75", "sm_80")]
+    assert [ask() for ask in runtimes] == [True, True]
+    assert [ask(including_emulation=False) for ask in runtimes] == [False, True]
