@@ -30,7 +30,7 @@ from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.predict.words import MICRO_BATCHES
 from memwb.engine.protocol import Device
-from memwb.engine.technique import hooks_of, module_of
+from memwb.engine.technique import hooks_of, module_of, techniques
 from memwb.engine.trainer import inventory
 from memwb.engine.trainer.burst import TRACED, About, Instead, Watched
 
@@ -93,12 +93,13 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
                 torch.random.fork_rng(devices=()),
                 pretending(target.kind, target.arch, meter, target.instead) as seen,
             ):
-                hooks = [
-                    torch.nn.modules.module.register_module_forward_pre_hook(found.enter),
-                    torch.nn.modules.module.register_module_forward_hook(
-                        found.leave, always_call=True
-                    ),
-                ]
+                if not _compiles(plan):
+                    hooks = [
+                        torch.nn.modules.module.register_module_forward_pre_hook(found.enter),
+                        torch.nn.modules.module.register_module_forward_hook(
+                            found.leave, always_call=True
+                        ),
+                    ]
                 watched.run(argv, _instead(plan, seen, found, take, every, rows))
         finally:
             for hook in hooks:
@@ -127,9 +128,9 @@ def import_libraries() -> None:
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    # What watches is not what a plan compiles.
-    trace_rules.add("memwb.engine.predict")
-    trace_rules.add("memwb.engine.trainer")
+    # What watches operators is not what a plan compiles.
+    for name in ("meter", "operators", "shortcuts"):
+        trace_rules.add(f"memwb.engine.predict.{name}")
 
 
 LIBRARIES = (
@@ -309,6 +310,12 @@ def alike(micro_batches: list[dict[str, torch.Tensor]]) -> bool:
         for batch in micro_batches
     ]
     return all(look == looks[0] for look in looks)
+
+
+def _compiles(plan: Plan) -> bool:
+    """Whether code is compiled, which then has no modules that could be told apart: a hook on each
+    would be compiled with it, and break it up."""
+    return any(techniques()[name].group == "compile" for name in active(plan))
 
 
 def _forget() -> None:
