@@ -103,13 +103,6 @@ def test_a_burst_that_ran_out_of_memory_has_no_ratio(bench: Any) -> None:
     assert bench.summary([found | {"ratios": {}}]) == "No plan was both predicted and run."
 
 
-def test_without_a_gpu_it_says_so(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    rows, left = bench.measure("cpu", math.inf)
-    assert rows == [] and len(left) == len(bench.matrix())
-    assert "here is none" in capsys.readouterr().err
-    assert bench.table(rows) == "Nothing was measured."
-
-
 def test_the_highest_of_each_phase_is_taken_from_the_samples(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +130,29 @@ def test_plans_of_every_kind_and_size_are_timed(monkeypatch: pytest.MonkeyPatch)
         found = [check(predicting.plan_of(model, kind), config) for kind in predicting.KINDS]
         assert {plan.model for plan in found} == {model}
         assert ["lora" in plan.techniques for plan in found] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("benchmarks.predicting", ["--target", "h100"], "h100-80gb"),
+        ("benchmarks.prediction", ["--only", "sgd,lroa"], "did you mean 'lora'?"),
+    ],
+)
+def test_a_wrong_name_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, name: str, words: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit):
+        module(monkeypatch, name).main(words)
+    assert told in capsys.readouterr().err
+
+
+def test_without_a_gpu_it_says_so(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "local_gpus", lambda: ("one",))
+    assert "here is none" in bench.lack("cpu") and not bench.lack("cuda")
+    monkeypatch.setattr(bench, "local_gpus", tuple)
+    rows, left = bench.measure("cuda", math.inf)
+    assert bench.lack("cuda") and not rows and len(left) == len(bench.matrix())
 
 
 def test_a_warm_engine_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:

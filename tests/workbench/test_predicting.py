@@ -29,6 +29,8 @@ from memwb.workbench import outlook as outlooks
 from memwb.workbench import predictor
 from memwb.workbench.foresight import capacity_of
 from memwb.workbench.panels import toggles as words
+from memwb.workbench.panels.forecast import fits_line
+from memwb.workbench.panels.forecast_whole import whole
 from memwb.workbench.screens.ask import AskScreen
 
 SIZE = (120, 40)
@@ -182,6 +184,21 @@ async def test_a_small_terminal_tells_the_most_useful_line_with_the_plan(
         await waiting(pilot, lambda: app.predictor.outlook.complete)
         line = str(app.main.plan_panel.border_subtitle)
         assert line.startswith("predicted 75.1 MiB · ✓ fits rtx-4080 · peak in backward: fp32")
+
+
+def test_gpus_of_another_architecture_are_marked(forecast: Any) -> None:
+    result = forecast("rtx-4070")
+    assert "~" not in whole(outlook_of(result), None, None, 120).plain
+    fits = tuple(msgspec.structs.replace(f, same_kernels=f.gpu == "rtx-4070") for f in result.fits)
+    result = msgspec.structs.replace(result, fits=fits)
+    assert "✓ rtx-4070" in fits_line(result, 120).plain
+    assert "✓ ~rtx-4090" in fits_line(result, 120).plain
+    shown = whole(outlook_of(result), None, None, 120).plain
+    assert "~rtx-4090" in shown and "~ another architecture" in shown
+
+
+def outlook_of(result: Prediction) -> outlooks.Outlook:
+    return outlooks.Outlook(state=outlooks.CURRENT, result=result)
 
 
 async def test_what_each_toggle_would_change_stands_beside_it(
