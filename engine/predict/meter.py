@@ -31,6 +31,10 @@ Results = Mapping[str, Callable[[Sequence[Any], Any], Any]]
 where the two differ."""
 
 
+LOSS = "loss"
+"""The phase from the decoder's end to backward, and what names its tensors that no module made."""
+
+
 class MetaMeter:
     """Watches a pretended run. See the Meter protocol; it sends nothing while it watches."""
 
@@ -52,7 +56,7 @@ class MetaMeter:
         self.scratch = scratch
         self.results: Results = results or {}
         self._names = 0
-        self._training = False
+        self._training = self._in_loss = False
         self._births: dict[int, tuple[str, str, tuple[int, ...], str]] = {}
         self._titles: dict[int, str] = {}
         self._moments: list[Moment] = []
@@ -78,6 +82,7 @@ class MetaMeter:
     def mark(self, step: int, phase: str) -> None:
         """A phase begins."""
         self._training = step > 0
+        self._in_loss = phase == LOSS
         if not self.paused:
             self.trace.mark(0.0, step, phase)
 
@@ -173,9 +178,11 @@ class MetaMeter:
         return self.places.unseen(tensor)
 
     def _at_work(self) -> str:
-        """The module at work: in backward the one whose forward made the node."""
+        """The module at work, or the loss: in backward what made the node in forward."""
         if self.module:
             return self.module
+        if self._in_loss:
+            return LOSS
         node: Any = torch._C._current_autograd_node()
         return self._sequence.get(node._sequence_nr(), "") if node is not None else ""
 
@@ -183,6 +190,9 @@ class MetaMeter:
         """An operator runs: whatever node of the graph it belongs to is its module's."""
         if self.module:
             self._sequence[torch._C._autograd._get_sequence_nr() - 1] = self.module
+        elif self._in_loss:
+            # What makes no node must not take the head's, which is the last one there is.
+            self._sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, LOSS)
 
     def _gone(self, kept: Kept) -> None:
         if kept.name and not self.paused and kept.size:
