@@ -49,7 +49,8 @@ def ask_run(app: Workbench, title: str, text: str) -> None:
             # What was asked about this machine has stopped what was asked about another.
             app.predictor.follow()
 
-    app.push_screen(AskScreen(title, text, "run anyway", "leave it"), answered)
+    question = AskScreen(title, text, "run anyway", "leave it", careful=True)
+    app.push_screen(question, answered)
 
 
 def load_preset(app: Workbench) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from memwb.engine.client import DIED
 from memwb.engine.devices import device_for
 from memwb.engine.plan import Plan, override, plan_data
 from memwb.engine.prediction import Fit, Prediction
@@ -352,7 +353,74 @@ async def test_space_then_r_waits_a_moment_for_what_is_predicted(
         assert not app.scripted.commands
 
 
-async def test_no_run_waits_long_for_a_prediction(
+async def test_a_run_waits_for_what_is_predicted(
+    bench: Any, waiting: Any, forecast: Any, changes: Any
+) -> None:
+    app = bench("full", plan=plan_of(), forecast=silent)
+    result = too_large(forecast)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.scripted.questions)
+        await pilot.press("r")
+        await pilot.pause(1.2)
+        assert not app.scripted.commands and app.screen is app.main, "no moment is long enough"
+        assert "takes it back" in app.main.query_one("#header").render().plain
+        name = app.scripted.questions[-1].prediction
+        app.scripted.emit(Predicted(name, result))
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "What would save is still being predicted" in app.screen._text.plain
+        # Enter, which opens and accepts everywhere else, is no leave to run.
+        assert "esc" in app.screen._text.plain
+        await pilot.press("enter")
+        await waiting(pilot, lambda: app.screen is app.main)
+        assert not app.scripted.commands
+        app.scripted.emit(Toggled(name, changes(result)[0]))
+        await waiting(pilot, lambda: app.predictor.outlook.fresh)
+        await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "of what is predicted so far" in app.screen._text.plain
+
+
+async def test_an_edit_takes_a_waiting_run_back(bench: Any, waiting: Any, forecast: Any) -> None:
+    app = bench("full", plan=plan_of(), forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.scripted.questions)
+        await pilot.press("r")
+        app.change_plan(plan_of("lora=on"))
+        await waiting(pilot, lambda: len(app.scripted.questions) == 2)
+        for question in app.scripted.questions:
+            app.scripted.emit(Predicted(question.prediction, forecast()))
+        await waiting(pilot, lambda: app.predictor.outlook.current)
+        assert not app.scripted.commands and not app.bursts.wanted
+
+
+async def test_a_run_that_waits_does_not_outlive_the_engine(bench: Any, waiting: Any) -> None:
+    app = bench("full", plan=plan_of(), forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.scripted.questions)
+        await pilot.press("r")
+        name = app.scripted.questions[-1].prediction
+        app.scripted.emit(Unpredicted(name, DIED, "its process ended"))
+        app.scripted.die()
+        await waiting(pilot, lambda: app.engine_state == "dead")
+        assert not app.scripted.commands and not app.bursts.wanted
+        assert all("…" not in beside(app, name) for name in ("lora", "bf16", "sgd"))
+
+
+async def test_an_idle_engine_does_not_die_of_an_earlier_burst(
+    bench: Any, waiting: Any, short: Any
+) -> None:
+    app = bench(short("oom", "Out of memory", "in backward"), plan=plan_of())
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.settled)
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "oom")
+        app.scripted.die()
+        await waiting(pilot, lambda: app.engine_state == "dead")
+        told = str(app.main.notice.render())
+        assert "process is gone" in told and "in backward" not in told
+
+
+async def test_a_run_that_has_waited_long_asks(
     bench: Any, waiting: Any, forecast: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor, "PATIENCE", 0.1)
@@ -360,6 +428,10 @@ async def test_no_run_waits_long_for_a_prediction(
     async with app.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "still being predicted: run anyway?" in app.screen._text.plain
+        assert not app.scripted.commands
+        await pilot.press("y")
         await waiting(pilot, lambda: app.live and app.live.steps)
         assert isinstance(app.scripted.commands[0], Start)
         # It comes while the burst runs, and is kept with it all the same.
@@ -373,12 +445,15 @@ async def test_no_run_waits_long_for_a_prediction(
         assert list_runs()[0].predicted == result.peak
 
 
-async def test_s_takes_back_a_run_that_waits(bench: Any, waiting: Any) -> None:
+async def test_s_takes_back_a_run_that_waits(bench: Any, waiting: Any, forecast: Any) -> None:
     app = bench("full", plan=plan_of(), forecast=silent)
     async with app.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("r", "s")
-        await pilot.pause(predictor.PATIENCE + 0.2)
+        await pilot.pause()
+        assert not app.bursts.wanted
+        app.scripted.emit(Predicted(app.scripted.questions[-1].prediction, forecast()))
+        await waiting(pilot, lambda: app.predictor.outlook.current)
         assert not app.scripted.commands
 
 

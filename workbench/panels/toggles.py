@@ -14,6 +14,11 @@ from memwb.workbench.units import delta, gib
 LEAST = 0.001
 """Changes of less than this part of the peak stand beside a technique as none: what is left of
 rounding and of small buffers is no reason to switch it. Explained, they are told to the byte."""
+UNKNOWN = (
+    "Not predicted yet",
+    "Whether this plan fits is still being predicted: run anyway?",
+)
+"""The question before a run of which nothing is known yet."""
 MOST_SAVING = 3
 """How many toggles are named that would save the most."""
 
@@ -72,7 +77,10 @@ def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
 
 
 def savings(outlook: Outlook, capacity: int | None) -> list[str]:
-    """The toggles that save the most, the best first, each as a line."""
+    """The toggles that save the most, the best first, each as a line.
+
+    It says which of them make the plan fit, where the capacity is known.
+    """
     result = outlook.result
     if result is None or not outlook.current:
         return []
@@ -89,16 +97,30 @@ def _saving(change: Change, result: Prediction, capacity: int | None) -> str:
     assert change.peak is not None
     title = techniques()[change.technique].title
     gap = need(change.peak) - need(result.peak)
-    ends = "" if exceeds(change.peak, capacity) else ", then it fits"
+    ends = ", then it fits" if capacity and not exceeds(change.peak, capacity) else ""
     return f"{title} {'on' if change.on else 'off'}: {delta(gap)}{ends}"
 
 
-def doubt(outlook: Outlook, capacity: int, device: Device | None) -> tuple[str, str]:
-    """The question before a run that will not fit: a title and a text."""
+def doubt(
+    outlook: Outlook, capacity: int, device: Device | None, abroad: Outlook | None = None
+) -> tuple[str, str]:
+    """The question before a run that will not fit: a title and a text.
+
+    Changes are only told against the peak on the same target: where the plan is predicted for
+    another machine, only what would save there is known, and said to be so.
+    """
     assert outlook.result is not None
     wanted = need(outlook.result.peak)
     what = "this GPU" if device is not None and device.kind == "cuda" else "this machine"
     lines = [f"Predicted {gib(wanted)}, {what} has {gib(capacity)}: run anyway?"]
-    if best := savings(outlook, capacity):
-        lines += ["", "What would save the most:", *(f"  {each}" for each in best)]
+    told = outlook if abroad is None else abroad
+    best = savings(told, capacity if abroad is None else None)
+    where = "" if abroad is None else f" on {abroad.target}"
+    if best and told.complete:
+        lines += ["", f"What would save the most{where}:", *(f"  {each}" for each in best)]
+    elif best:
+        lines += ["", f"What would save the most{where}, of what is predicted so far:"]
+        lines += [f"  {each}" for each in best]
+    elif abroad is None and not told.complete:
+        lines += ["", "What would save is still being predicted."]
     return "This plan will probably not fit", "\n".join(lines)
