@@ -33,8 +33,8 @@ def choose_target(app: Workbench) -> None:
         if target is not None:
             app.aim(target)
 
-    result = app.predictor.outlook.result
-    fits = result.fits if result is not None else ()
+    known = app.predictor.outlook
+    fits = known.result.fits if known.result is not None and known.current else ()
     app.push_screen(TargetScreen(app.target, fits, app.device), chosen)
 
 

@@ -96,7 +96,7 @@ class Predictor:
             self._rest()
             self._asked = self._sought = None
             if self.outlook.state != outlooks.PROBLEMS:
-                self.outlook = outlooks.unasked(self.outlook)
+                self.outlook = outlooks.unasked(self.outlook, *now)
                 self.show()
             return
         # Nobody is in the middle of an edit.
@@ -108,7 +108,7 @@ class Predictor:
         if not ready and not settled:
             self._rest()
             if self.outlook.result is not None and self.outlook.state != outlooks.WAITING:
-                self.outlook = outlooks.waiting(self.outlook)
+                self.outlook = outlooks.waiting(self.outlook, *now)
                 self.show()
         if not ready or (settled and self.outlook.complete):
             return
@@ -124,7 +124,7 @@ class Predictor:
             self._meant = now
             self._delay = app.set_timer(DELAY, self._ask)
             if not settled:
-                self.outlook = outlooks.waiting(self.outlook)
+                self.outlook = outlooks.waiting(self.outlook, *now)
                 self.show()
 
     @property
@@ -255,7 +255,8 @@ class Predictor:
         """Put it on the screen."""
         if not self._standing:
             return
-        self.app.main.foresee(self.outlook, self.app.device or self._machine)
+        outlook = replace(self.outlook, awaited=self.app.engine_state != "dead")
+        self.app.main.foresee(outlook, self.app.device or self._machine)
 
     # Before a run.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memwb.engine.plan import Plan
 from memwb.engine.prediction import Change, Prediction
 from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
@@ -11,9 +12,6 @@ from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.rows import Spans
 from memwb.workbench.units import delta, gib
 
-LEAST = 0.001
-"""Changes of less than this part of the peak stand beside a technique as none: what is left of
-rounding and of small buffers is no reason to switch it. Explained, they are told to the byte."""
 UNKNOWN = (
     "Not predicted yet",
     "Whether this plan fits is still being predicted: run anyway?",
@@ -23,22 +21,26 @@ MOST_SAVING = 3
 """How many toggles are named that would save the most."""
 
 
-def toggle_spans(outlook: Outlook, name: str, device: Device | None) -> Spans:
+def toggle_spans(
+    outlook: Outlook, name: str, device: Device | None, plan: Plan | None = None
+) -> Spans:
     """What toggling a technique would change of the predicted peak, for the end of its row.
 
-    The mark after it says that the plan would fit then, or would not any more.
+    The mark after it says that the plan would fit then, or would not any more. What an earlier
+    plan's change was stays as an old one where the technique stands in the plan as it did there.
     """
+    if outlook.state == outlooks.PROBLEMS:
+        return ()
     result, changed = outlook.result, outlook.changes.get(name)
-    waits = outlook.state == outlooks.WAITING or (outlook.current and not outlook.complete)
+    waits = outlook.waits or (outlook.awaited and outlook.current and not outlook.complete)
     if not outlook.current or name not in outlook.fresh or result is None or changed is None:
         old = outlook.gaps.get(name)
-        if old is not None and result is not None:
-            told = _gap(_rounded(old, result))
-            return ((f" {told}", "old"), (" … " if waits else "   ", "muted"))
+        if old is not None and plan is not None and outlooks.standing(plan, name) == old.stood:
+            return ((f" {_gap(old.change)}", "old"), (" … " if waits else "   ", "muted"))
         return ((" …  ", "muted"),) if waits else ()
     if changed.peak is None:
         return ((" ?  ", "muted"),)
-    gap = _rounded(changed.peak.allocated - result.peak.allocated, result)
+    gap = outlooks.rounded(changed.peak.allocated - result.peak.allocated, result)
     room = capacity_of(outlook, device)
     before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
     mark, style = (" ✓ ", "on") if before and not after else ("   ", "muted")
@@ -46,10 +48,6 @@ def toggle_spans(outlook: Outlook, name: str, device: Device | None) -> Spans:
         mark, style = " ! ", "warning"
     look = "muted" if not gap else "saves" if gap < 0 else "warning"
     return ((f" {_gap(gap)}", look), (mark, style))
-
-
-def _rounded(gap: int, result: Prediction) -> int:
-    return gap if abs(gap) >= LEAST * result.peak.allocated else 0
 
 
 def _gap(gap: int) -> str:
