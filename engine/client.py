@@ -30,6 +30,8 @@ from memwb.engine.protocol import (
     encode,
 )
 
+DIED = "The engine died"
+"""The title of the last word on a burst or a prediction that ended with the process."""
 LONGEST_LINE = 64 * 2**20
 """A line may be this long; a longer one is a Problem, and the stream goes on."""
 
@@ -175,7 +177,7 @@ class Engine:
             burst,
             "failed",
             losses=list(self._losses),
-            title="The engine died",
+            title=DIED,
             what=f"its process ended while the burst was running ({_how(code)})",
             fix=f"Run it again: the engine is started anew.{self._where()}",
         )
@@ -183,7 +185,7 @@ class Engine:
     def _unpredicted(self, prediction: str, code: int) -> Unpredicted:
         return Unpredicted(
             prediction,
-            title="The engine died",
+            title=DIED,
             what=f"its process ended before all was predicted ({_how(code)})",
             fix=f"Ask again: the engine is started anew.{self._where()}",
         )

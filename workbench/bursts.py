@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from memwb.engine.client import DIED
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import problems
 from memwb.engine.protocol import (
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from memwb.engine.guard import Baseline
     from memwb.workbench.app import Workbench
 
+WAITS = "predicting, then it runs… · s takes it back"
+"""What a run does that waits for what is predicted of it."""
+
 
 class Bursts:
     """Holds the engine, what it is doing, and the burst that it runs or ran last."""
@@ -52,7 +56,8 @@ class Bursts:
         self._pump: Pump | None = None
         self._label = self._failure = ""
         self._foretold: Peak | None = None
-        self._wanted = False
+        self.wanted = False
+        """Whether a run waits for the engine, or for what is predicted of it."""
         self._running = False
 
     @property
@@ -96,7 +101,7 @@ class Bursts:
                 self._become("ready")
                 app.main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
                 app.predictor.follow()
-                if self._wanted:
+                if self.wanted:
                     self.run()
             case Problem():
                 app.main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
@@ -136,7 +141,8 @@ class Bursts:
             app.main.notice.clear()
         else:
             kind, title, text = texts.outcome(event, label)
-            self._failure = f"{title}: {event.what}"
+            # Of the engine's end only what ran at that moment is an explanation.
+            self._failure = f"{title}: {event.what}" if event.title == DIED else ""
             app.main.tell(kind, title, text, passing=event.outcome == "refused")
         self._running = False
         self._become("ready")
@@ -163,13 +169,16 @@ class Bursts:
         """The process is no more: say so, and how to go on."""
         self._pump = None
         self._running = False
+        self._unwant()
         self._become("dead")
         self.app.predictor.follow()
+        self.app.predictor.show()
         if reason is not None:
             self.app.tell_error(reason)
         else:
             rest = "Nothing of the plan or the history is lost. Press r to start it again."
             text = "\n".join(part for part in (self._failure, rest) if part)
+            self._failure = ""
             self.app.main.tell("error", "The engine's process is gone", text)
 
     # What it does
@@ -184,9 +193,9 @@ class Bursts:
         doing = ""
         if engine == "running":
             doing = texts.progress(self.live)
-        if self._wanted and engine in ("starting", "ready"):
+        if self.wanted and engine in ("starting", "ready"):
             doing = "runs when the engine is ready"
-            doing = "predicting, then it runs…" if engine == "ready" else doing
+            doing = WAITS if engine == "ready" else doing
         app.main.show_header(app.model, self.device, engine, doing)
 
     # Running
@@ -208,13 +217,13 @@ class Bursts:
                 else "A burst is running; s stops it."
             )
             return
-        self._wanted = True
+        self.wanted = True
         if self.engine_state == "starting" or app.predictor.held():
             self.show()
             return
         title, text = app.predictor.doubt()
         if title:
-            self._wanted = False
+            self._unwant()
             self.show()
             dialogs.ask_run(app, title, text)
         else:
@@ -230,18 +239,24 @@ class Bursts:
         return bool(title)
 
     def predicted(self) -> None:
-        """An answer is there, or was waited for long enough: a run that waits for it goes on."""
-        if self._wanted and self.engine_state == "ready":
+        """An answer is there, or was waited for long enough: a run that waits goes on, or asks."""
+        if self.wanted and self.engine_state == "ready":
             self.run()
 
     def edited(self) -> None:
-        """The plan is about to be another: what runs is the plan as it stood when r was pressed."""
-        if self._wanted and self.engine_state == "ready":
-            self.run_now()
+        """The plan is about to be another: a run of it that waits is taken back."""
+        if self.wanted:
+            self._unwant()
+            self.app.notify("The plan has changed before it ran; r runs it as it is now.")
+
+    def _unwant(self) -> None:
+        """No run waits any more."""
+        self.wanted = False
+        self.app.predictor.unheld()
 
     def run_now(self) -> None:
         """Start the burst, whatever was predicted of it."""
-        self._wanted = False
+        self._unwant()
         if self._pump is None or self.engine_state != "ready":
             return
         # Until the burst has started there is nothing of it to show.
@@ -249,7 +264,10 @@ class Bursts:
         self.baseline = None
         self._become("running")
         self._foretold = self.app.predictor.ran()
-        self._pump.start(self.app.session.plan, self.app.settings, self._foretold)
+        try:
+            self._pump.start(self.app.session.plan, self.app.settings, self._foretold)
+        except MemwbError:  # it has just died, which is told elsewhere
+            self._become("ready")
 
     def foretell(self, peak: Peak) -> None:
         """What was predicted of the running burst has come after its start."""
@@ -261,11 +279,12 @@ class Bursts:
 
     def stop(self) -> None:
         """Ask the burst to stop, or take back one that waits."""
-        self._wanted = False
+        waited = self.wanted
+        self._unwant()
         if self.engine_state == "running" and self._pump is not None:
             self._pump.send(Stop())
             self._become("stopping")
         elif self.engine_state != "stopping":
             self.show()
             self.app.predictor.follow()
-            self.app.notify("Nothing is running.")
+            self.app.notify("The run is taken back." if waited else "Nothing is running.")

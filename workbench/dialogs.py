@@ -33,8 +33,8 @@ def choose_target(app: Workbench) -> None:
         if target is not None:
             app.aim(target)
 
-    result = app.predictor.outlook.result
-    fits = result.fits if result is not None else ()
+    known = app.predictor.outlook
+    fits = known.result.fits if known.result is not None and known.current else ()
     app.push_screen(TargetScreen(app.target, fits, app.device), chosen)
 
 
@@ -49,7 +49,8 @@ def ask_run(app: Workbench, title: str, text: str) -> None:
             # What was asked about this machine has stopped what was asked about another.
             app.predictor.follow()
 
-    app.push_screen(AskScreen(title, text, "run anyway", "leave it"), answered)
+    question = AskScreen(title, text, "run anyway", "leave it", careful=True)
+    app.push_screen(question, answered)
 
 
 def load_preset(app: Workbench) -> None:

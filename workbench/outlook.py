@@ -9,13 +9,27 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from memwb.engine.plan import Plan
+from memwb.engine.plan import Plan, active
 from memwb.engine.prediction import Change, Fit, Prediction
 from memwb.engine.protocol import AllPredicted, Event, Predicted, Sample, Toggled, Unpredicted
+from memwb.engine.technique import group_of, techniques
 
 NOTHING, WAITING, CURRENT, PROBLEMS, FAILED = "", "waiting", "current", "problems", "failed"
 """What an outlook can be: nothing was asked yet; asked and not answered; of the plan as it
 stands; of an earlier plan, since this one has problems; the answer was that there is none."""
+
+LEAST = 0.001
+"""Changes of less than this part of the peak stand beside a technique as none: what is left of
+rounding and of small buffers is no reason to switch it. Explained, they are told to the byte."""
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """By how much a toggle would have changed the peak of an earlier plan."""
+
+    change: int
+    """Bytes, rounded as they stood beside the technique."""
+    stood: tuple[str, ...]
+    """How the technique stood in that plan (see ``standing``): otherwise it says nothing."""
 
 
 class Outlook(msgspec.Struct, frozen=True):
@@ -33,11 +47,18 @@ class Outlook(msgspec.Struct, frozen=True):
     """By technique."""
     fresh: frozenset[str] = frozenset()
     """The techniques whose change is the answer to this question."""
-    gaps: dict[str, int] = {}
-    """By how much the peak of an earlier plan would have changed, by technique."""
+    gaps: dict[str, Gap] = {}
+    """What an earlier plan's changes were, by technique."""
     complete: bool = False
     """Whether every change has been told."""
     failure: Unpredicted | None = None
+    awaited: bool = True
+    """Whether there is an engine that may still answer."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer on the plan as it stands may still come."""
+        return self.awaited and self.state == WAITING
 
     @property
     def current(self) -> bool:
@@ -61,40 +82,75 @@ def asked(outlook: Outlook, name: str, plan: Plan, target: str) -> Outlook:
     if same and outlook.current:
         return replace(outlook, asked=name, complete=False)
     return replace(
-        outlook,
-        state=WAITING,
+        _aged(outlook, WAITING, plan, target),
         asked=name,
         plan=plan,
         target=target,
-        gaps=_gaps(outlook),
         fresh=frozenset(),
         complete=False,
         failure=None,
     )
 
 
-def waiting(outlook: Outlook) -> Outlook:
+def waiting(outlook: Outlook, plan: Plan, target: str) -> Outlook:
     """A question will be out in a moment: nothing that was told is of the plan any more."""
-    return _aged(outlook, WAITING)
+    return _aged(outlook, WAITING, plan, target)
 
 
-def unasked(outlook: Outlook) -> Outlook:
+def unasked(outlook: Outlook, plan: Plan, target: str) -> Outlook:
     """The plan has problems: nothing is asked, and no answer is waited for."""
-    return _aged(outlook, PROBLEMS)
+    return _aged(outlook, PROBLEMS, plan, target)
 
 
-def _aged(outlook: Outlook, state: str) -> Outlook:
-    gaps = _gaps(outlook)
-    return replace(outlook, state=state, asked="", gaps=gaps, fresh=frozenset(), complete=False)
+def _aged(outlook: Outlook, state: str, plan: Plan, target: str) -> Outlook:
+    """What was told, as that of an earlier plan: of another model or target it says nothing."""
+    before = outlook.plan
+    kin = (
+        before is not None
+        and (before.model, before.weights) == (plan.model, plan.weights)
+        and outlook.target == target
+    )
+    gaps, result = (_gaps(outlook), outlook.result) if kin else ({}, None)
+    changes = outlook.changes if kin else {}
+    return replace(
+        outlook,
+        state=state,
+        asked="",
+        result=result,
+        changes=changes,
+        gaps=gaps,
+        fresh=frozenset(),
+        complete=False,
+    )
 
 
-def _gaps(outlook: Outlook) -> dict[str, int]:
+def _gaps(outlook: Outlook) -> dict[str, Gap]:
     """The changes as they were told, each against the peak that it was told for."""
-    if outlook.result is None:
+    result, plan = outlook.result, outlook.plan
+    if result is None or plan is None:
         return {}
-    before = outlook.result.peak.allocated
     told = ((name, outlook.changes[name].peak) for name in outlook.fresh)
-    return outlook.gaps | {name: peak.allocated - before for name, peak in told if peak}
+    return outlook.gaps | {
+        name: Gap(rounded(peak.allocated - result.peak.allocated, result), standing(plan, name))
+        for name, peak in told
+        if peak
+    }
+
+
+def standing(plan: Plan, name: str) -> tuple[str, ...]:
+    """What of a plan decides on what toggling a technique does: it and those it excludes."""
+    group = group_of(techniques()[name].group)
+    rivals = [
+        other
+        for other in active(plan)
+        if other == name or (group.exclusive and techniques()[other].group == group.name)
+    ]
+    return (*rivals, "named" if name in plan.techniques else "")
+
+
+def rounded(gap: int, result: Prediction) -> int:
+    """A change as it stands beside a technique, in bytes."""
+    return gap if abs(gap) >= LEAST * result.peak.allocated else 0
 
 
 def told(outlook: Outlook, event: Event) -> Outlook:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 from textual.timer import Timer
 
+from memwb.engine.client import DIED
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, plan_data
 from memwb.engine.protocol import (
@@ -36,8 +37,8 @@ KEPT = "kept"
 """The name of a question that is asked of what is kept."""
 DELAY = 0.15
 """Seconds without another edit after which the engine is asked."""
-PATIENCE = 1.0
-"""Seconds that a run waits for a prediction that is not there yet."""
+PATIENCE = 30.0
+"""Seconds that a run waits for a prediction before it asks whether to go without."""
 STRIDE = 0.1
 """Seconds between two drawings while the changes come in one by one."""
 
@@ -68,6 +69,8 @@ class Predictor:
         self._meant: Subject | None = None
         """What is asked for at its end."""
         self._drawing: Timer | None = None
+        self._patience: Timer | None = None
+        """Runs while a run waits."""
         self._waited: Plan | None = None
         """The plan that a run has waited long enough for."""
         self._owed: Plan | None = None
@@ -84,6 +87,8 @@ class Predictor:
         ready = app.engine_state not in ("starting", "dead")
         if not ready:
             self._toggling = ""
+            if not self._here.settled:
+                self._here = Outlook()
         if not ready or now != self._asked:
             self._asked = None
         problems = [each for each in app.main.plan_panel.found if not (each.here and self._abroad)]
@@ -91,7 +96,7 @@ class Predictor:
             self._rest()
             self._asked = self._sought = None
             if self.outlook.state != outlooks.PROBLEMS:
-                self.outlook = outlooks.unasked(self.outlook)
+                self.outlook = outlooks.unasked(self.outlook, *now)
                 self.show()
             return
         # Nobody is in the middle of an edit.
@@ -103,12 +108,14 @@ class Predictor:
         if not ready and not settled:
             self._rest()
             if self.outlook.result is not None and self.outlook.state != outlooks.WAITING:
-                self.outlook = outlooks.waiting(self.outlook)
+                self.outlook = outlooks.waiting(self.outlook, *now)
                 self.show()
         if not ready or (settled and self.outlook.complete):
             return
         if now == self._asked:
-            if not self.outlook.complete and not self._changes and not app.busy:
+            # A run that waits for what is predicted here comes first.
+            free = not app.busy and not app.bursts.wanted
+            if not self.outlook.complete and not self._changes and free:
                 self._ask()
         elif still:
             self._ask()
@@ -117,7 +124,7 @@ class Predictor:
             self._meant = now
             self._delay = app.set_timer(DELAY, self._ask)
             if not settled:
-                self.outlook = outlooks.waiting(self.outlook)
+                self.outlook = outlooks.waiting(self.outlook, *now)
                 self.show()
 
     @property
@@ -227,7 +234,8 @@ class Predictor:
                 self._drawing = self.app.set_timer(STRIDE, self._draw)
         elif after != before:
             self.show()
-        if isinstance(event, Predicted | Unpredicted):
+        # The death of the engine, which is told elsewhere, is no answer.
+        if isinstance(event, Predicted) or (isinstance(event, Unpredicted) and event.title != DIED):
             self._answered()
 
     def _answered(self) -> None:
@@ -247,7 +255,8 @@ class Predictor:
         """Put it on the screen."""
         if not self._standing:
             return
-        self.app.main.foresee(self.outlook, self.app.device or self._machine)
+        outlook = replace(self.outlook, awaited=self.app.engine_state != "dead")
+        self.app.main.foresee(outlook, self.app.device or self._machine)
 
     # Before a run.
 
@@ -257,7 +266,7 @@ class Predictor:
         return self._here if self._abroad else self.outlook
 
     def held(self) -> bool:
-        """Whether a run had better wait a moment, since an answer is on its way."""
+        """Whether a run has to wait, since an answer is on its way."""
         plan = self.app.session.plan
         if self._waited == plan:
             return False
@@ -272,28 +281,40 @@ class Predictor:
             self._changes = False
             name = self._send(plan, self._local, False)
             self._here = outlooks.asked(Outlook(), name, plan, "")
-        self.app.set_timer(PATIENCE, lambda: self._enough(plan))
+        if self._patience is None:
+            self._patience = self.app.set_timer(PATIENCE, lambda: self._enough(plan))
         return True
 
+    def unheld(self) -> None:
+        """No run waits any more."""
+        self._waited = None
+        if self._patience is not None:
+            self._patience.stop()
+            self._patience = None
+
     def _enough(self, plan: Plan) -> None:
-        self._waited = plan
+        self._patience, self._waited = None, plan
         if self._standing:
             self.app.bursts.predicted()
 
     def doubt(self) -> tuple[str, str]:
-        """The question before a run that will not fit; empty where it fits, or nobody knows."""
+        """The question before a run that will not fit, or of which nothing is known yet.
+
+        Empty where it fits, and where it cannot be told.
+        """
         known, device = self.local, self.app.device
-        if known.plan != self.app.session.plan or not known.current or known.result is None:
+        if known.plan != self.app.session.plan or not known.settled:
+            return toggles.UNKNOWN
+        if known.result is None:
             return "", ""
         capacity = capacity_of(known, device)
         if capacity is None or not exceeds(known.result.peak, capacity):
             return "", ""
-        told = self.outlook if self._abroad else known
-        return toggles.doubt(replace(told, result=known.result), capacity, device)
+        return toggles.doubt(known, capacity, device, self.outlook if self._abroad else None)
 
     def ran(self) -> Peak | None:
         """A burst starts: the changes rest meanwhile. What was predicted for where it runs."""
-        self._waited = None
+        self.unheld()
         if self._toggling:
             self._ask()
         known, plan = self.local, self.app.session.plan

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from memwb.engine.client import DIED
 from memwb.engine.devices import device_for
 from memwb.engine.plan import Plan, override, plan_data
 from memwb.engine.prediction import Fit, Prediction
@@ -28,6 +29,7 @@ from memwb.engine.runs import list_runs
 from memwb.workbench import outlook as outlooks
 from memwb.workbench import predictor
 from memwb.workbench.foresight import capacity_of
+from memwb.workbench.panels import forecast as forecasts
 from memwb.workbench.panels import toggles as words
 from memwb.workbench.panels.forecast import fits_line
 from memwb.workbench.panels.forecast_whole import whole
@@ -118,6 +120,46 @@ async def test_old_changes_stay_what_they_were_until_new_ones_come(
         assert beside(app, "bf16").strip() != before
 
 
+def told_of(plan: Plan, result: Prediction, changes: Any) -> outlooks.Outlook:
+    outlook = outlooks.asked(outlooks.Outlook(), "1", plan, "")
+    for event in (Predicted("1", result), *(Toggled("1", one) for one in changes(result))):
+        outlook = outlooks.told(outlook, event)
+    return outlook
+
+
+def test_an_old_change_goes_where_the_row_means_the_opposite(forecast: Any, changes: Any) -> None:
+    before, after = plan_of(), plan_of("lora=on")
+    aged = outlooks.waiting(told_of(before, forecast(), changes), after, "")
+
+    def old(name: str) -> bool:
+        return any(style == "old" for _, style in words.toggle_spans(aged, name, None, after))
+
+    assert not old("lora") and not old("ia3"), "one of its group is on now"
+    assert old("sgd") and old("bf16")
+    back = outlooks.waiting(aged, before, "")
+    assert words.toggle_spans(back, "lora", None, before)[0][1] == "old"
+    assert words.toggle_spans(outlooks.unasked(aged, after, ""), "sgd", None, after) == ()
+
+
+def test_nothing_stays_of_another_model_or_target(forecast: Any, changes: Any) -> None:
+    outlook = told_of(plan_of(), forecast(), changes)
+    assert outlooks.waiting(outlook, plan_of("lora=on"), "").gaps
+    for plan, target in ((plan_of("model=smollm2-135m"), ""), (plan_of(), "rtx-4090")):
+        for aged in (
+            outlooks.waiting(outlook, plan, target),
+            outlooks.asked(outlook, "2", plan, target),
+        ):
+            assert not aged.gaps and aged.result is None
+            assert words.toggle_spans(aged, "sgd", None, plan) == ((" …  ", "muted"),)
+    changed = plan_of("lora=on")
+    assert "✓" not in forecasts.one_line(outlooks.waiting(outlook, changed, ""), None)
+    # Rounded against the plan that it was told of, not against a larger one that came later.
+    larger = outlooks.asked(outlook, "2", changed, "")
+    larger = outlooks.told(larger, Predicted("2", forecast(base=91 * GIB)))
+    before = words.toggle_spans(outlook, "sgd", None, plan_of())[0][0]
+    assert "±0" not in before and words.toggle_spans(larger, "sgd", None, changed)[0][0] == before
+
+
 async def test_a_plan_with_problems_is_not_asked_about(
     bench: Any, waiting: Any, forecast: Any
 ) -> None:
@@ -130,7 +172,7 @@ async def test_a_plan_with_problems_is_not_asked_about(
         assert len(app.scripted.questions) == 1
         assert app.predictor.outlook.state == outlooks.PROBLEMS
         assert "plan has problems" in app.main.peak.text
-        assert looks(app, "bf16")[0] == "old", "what stands there is of the plan before"
+        assert not beside(app, "bf16"), "no toggle is of this plan"
         await pilot.press("u")
         await waiting(pilot, lambda: app.predictor.outlook.current)
         assert "plan has problems" not in app.main.peak.text
@@ -369,7 +411,74 @@ async def test_space_then_r_waits_a_moment_for_what_is_predicted(
         assert not app.scripted.commands
 
 
-async def test_no_run_waits_long_for_a_prediction(
+async def test_a_run_waits_for_what_is_predicted(
+    bench: Any, waiting: Any, forecast: Any, changes: Any
+) -> None:
+    app = bench("full", plan=plan_of(), forecast=silent)
+    result = too_large(forecast)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.scripted.questions)
+        await pilot.press("r")
+        await pilot.pause(1.2)
+        assert not app.scripted.commands and app.screen is app.main, "no moment is long enough"
+        assert "takes it back" in app.main.query_one("#header").render().plain
+        name = app.scripted.questions[-1].prediction
+        app.scripted.emit(Predicted(name, result))
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "What would save is still being predicted" in app.screen._text.plain
+        # Enter, which opens and accepts everywhere else, is no leave to run.
+        assert "esc" in app.screen._text.plain
+        await pilot.press("enter")
+        await waiting(pilot, lambda: app.screen is app.main)
+        assert not app.scripted.commands
+        app.scripted.emit(Toggled(name, changes(result)[0]))
+        await waiting(pilot, lambda: app.predictor.outlook.fresh)
+        await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "of what is predicted so far" in app.screen._text.plain
+
+
+async def test_an_edit_takes_a_waiting_run_back(bench: Any, waiting: Any, forecast: Any) -> None:
+    app = bench("full", plan=plan_of(), forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.scripted.questions)
+        await pilot.press("r")
+        app.change_plan(plan_of("lora=on"))
+        await waiting(pilot, lambda: len(app.scripted.questions) == 2)
+        for question in app.scripted.questions:
+            app.scripted.emit(Predicted(question.prediction, forecast()))
+        await waiting(pilot, lambda: app.predictor.outlook.current)
+        assert not app.scripted.commands and not app.bursts.wanted
+
+
+async def test_a_run_that_waits_does_not_outlive_the_engine(bench: Any, waiting: Any) -> None:
+    app = bench("full", plan=plan_of(), forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.scripted.questions)
+        await pilot.press("r")
+        name = app.scripted.questions[-1].prediction
+        app.scripted.emit(Unpredicted(name, DIED, "its process ended"))
+        app.scripted.die()
+        await waiting(pilot, lambda: app.engine_state == "dead")
+        assert not app.scripted.commands and not app.bursts.wanted
+        assert all("…" not in beside(app, name) for name in ("lora", "bf16", "sgd"))
+
+
+async def test_an_idle_engine_does_not_die_of_an_earlier_burst(
+    bench: Any, waiting: Any, short: Any
+) -> None:
+    app = bench(short("oom", "Out of memory", "in backward"), plan=plan_of())
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.settled)
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "oom")
+        app.scripted.die()
+        await waiting(pilot, lambda: app.engine_state == "dead")
+        told = str(app.main.notice.render())
+        assert "process is gone" in told and "in backward" not in told
+
+
+async def test_a_run_that_has_waited_long_asks(
     bench: Any, waiting: Any, forecast: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor, "PATIENCE", 0.1)
@@ -377,6 +486,10 @@ async def test_no_run_waits_long_for_a_prediction(
     async with app.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "still being predicted: run anyway?" in app.screen._text.plain
+        assert not app.scripted.commands
+        await pilot.press("y")
         await waiting(pilot, lambda: app.live and app.live.steps)
         assert isinstance(app.scripted.commands[0], Start)
         # It comes while the burst runs, and is kept with it all the same.
@@ -390,12 +503,15 @@ async def test_no_run_waits_long_for_a_prediction(
         assert list_runs()[0].predicted == result.peak
 
 
-async def test_s_takes_back_a_run_that_waits(bench: Any, waiting: Any) -> None:
+async def test_s_takes_back_a_run_that_waits(bench: Any, waiting: Any, forecast: Any) -> None:
     app = bench("full", plan=plan_of(), forecast=silent)
     async with app.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("r", "s")
-        await pilot.pause(predictor.PATIENCE + 0.2)
+        await pilot.pause()
+        assert not app.bursts.wanted
+        app.scripted.emit(Predicted(app.scripted.questions[-1].prediction, forecast()))
+        await waiting(pilot, lambda: app.predictor.outlook.current)
         assert not app.scripted.commands
 
 
@@ -509,8 +625,10 @@ async def test_what_is_kept_is_shown_before_there_is_an_engine(
 
 
 async def test_undo_brings_back_what_was_predicted_without_asking(
-    bench: Any, waiting: Any, forecast: Any
+    bench: Any, waiting: Any, forecast: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Longer than it takes to look up what is kept, however busy this machine is.
+    monkeypatch.setattr(predictor, "DELAY", 0.6)
     remember(plan_of(), forecast())
     app = bench(plan=plan_of(), forecast=silent)
     async with app.run_test(size=SIZE) as pilot:

@@ -36,7 +36,9 @@ def one_line(outlook: Outlook, device: Device | None) -> str:
     if outlook.state == outlooks.PROBLEMS:
         return f"predicted {gib(result.peak.allocated)} before · plan has problems"
     head = f"predicted {gib(result.peak.allocated)}"
-    head += " …" if outlook.state == outlooks.WAITING else ""
+    if outlook.state == outlooks.WAITING:
+        # Whether it fits was told of an earlier plan.
+        return f"{head} …" if outlook.awaited else f"{head} before"
     parts = [head]
     fit, room = outlooks.fit_of(result), capacity_of(outlook, device)
     if fit is not None:
@@ -120,7 +122,7 @@ def state_words(outlook: Outlook) -> str:
         case outlooks.PROBLEMS:
             return "plan has problems"
         case outlooks.WAITING:
-            return "predicting …"
+            return "predicting …" if outlook.awaited else "not predicted: there is no engine"
         case outlooks.FAILED if outlook.failure is not None:
             known = outlook.failure
             return ": ".join(part for part in (known.title, known.what) if part)
@@ -171,7 +173,7 @@ def untold(peak: Peak, key: str) -> bool:
 
 
 def _old(outlook: Outlook) -> str:
-    return "…" if outlook.state == outlooks.WAITING else ""
+    return "…" if outlook.waits else ""
 
 
 def _columns(width: int) -> list[tuple[str, str, int]]:

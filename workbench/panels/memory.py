@@ -83,6 +83,10 @@ class MemoryPanel(Vertical):
             chart.foretold = True
             chart.capacity = capacity_of(self._outlook, self._device)
             chart.set_samples(samples_of(result))
+        else:
+            # What stood there is of another model, or nothing came of the question.
+            chart.display = False
+            self.query_one("#first-steps").display = True
         self._entitle()
 
     def show(self, trace: Trace | None, over: Trace | None = None) -> None:

@@ -111,7 +111,7 @@ class PlanPanel(Vertical):
     def _beside(self) -> dict[str, Spans]:
         """What stands at the end of the techniques' rows."""
         found = {
-            f"technique:{name}": toggles.toggle_spans(self._outlook, name, self._here)
+            f"technique:{name}": toggles.toggle_spans(self._outlook, name, self._here, self.plan)
             for name in techniques()
         }
         return {row: spans for row, spans in found.items() if spans}

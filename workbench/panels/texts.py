@@ -55,7 +55,7 @@ def header_right(device: Device | None, engine: str, doing: str = "") -> list[Co
     """Where it runs and what the engine is at; then shorter forms, the device given up first."""
     words, style = ENGINE[engine]
     state = Content.styled(doing or words, style)
-    forms = [[state], [Content.styled((doing or words).removesuffix(STOPS), style)]]
+    forms = [[state], [Content.styled((doing or words).partition(" · s ")[0], style)]]
     if device is not None:
         room = gib(device.capacity)
         forms[:0] = [[Content(f"{name} {room}"), state] for name in (device.name, _kind(device))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memwb.engine.plan import Plan
 from memwb.engine.prediction import Change, Prediction
 from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
@@ -11,29 +12,35 @@ from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.rows import Spans
 from memwb.workbench.units import delta, gib
 
-LEAST = 0.001
-"""Changes of less than this part of the peak stand beside a technique as none: what is left of
-rounding and of small buffers is no reason to switch it. Explained, they are told to the byte."""
+UNKNOWN = (
+    "Not predicted yet",
+    "Whether this plan fits is still being predicted: run anyway?",
+)
+"""The question before a run of which nothing is known yet."""
 MOST_SAVING = 3
 """How many toggles are named that would save the most."""
 
 
-def toggle_spans(outlook: Outlook, name: str, device: Device | None) -> Spans:
+def toggle_spans(
+    outlook: Outlook, name: str, device: Device | None, plan: Plan | None = None
+) -> Spans:
     """What toggling a technique would change of the predicted peak, for the end of its row.
 
-    The mark after it says that the plan would fit then, or would not any more.
+    The mark after it says that the plan would fit then, or would not any more. What an earlier
+    plan's change was stays as an old one where the technique stands in the plan as it did there.
     """
+    if outlook.state == outlooks.PROBLEMS:
+        return ()
     result, changed = outlook.result, outlook.changes.get(name)
-    waits = outlook.state == outlooks.WAITING or (outlook.current and not outlook.complete)
+    waits = outlook.waits or (outlook.awaited and outlook.current and not outlook.complete)
     if not outlook.current or name not in outlook.fresh or result is None or changed is None:
         old = outlook.gaps.get(name)
-        if old is not None and result is not None:
-            told = _gap(_rounded(old, result))
-            return ((f" {told}", "old"), (" … " if waits else "   ", "muted"))
+        if old is not None and plan is not None and outlooks.standing(plan, name) == old.stood:
+            return ((f" {_gap(old.change)}", "old"), (" … " if waits else "   ", "muted"))
         return ((" …  ", "muted"),) if waits else ()
     if changed.peak is None:
         return ((" ?  ", "muted"),)
-    gap = _rounded(changed.peak.allocated - result.peak.allocated, result)
+    gap = outlooks.rounded(changed.peak.allocated - result.peak.allocated, result)
     room = capacity_of(outlook, device)
     before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
     mark, style = (" ✓ ", "on") if before and not after else ("   ", "muted")
@@ -41,10 +48,6 @@ def toggle_spans(outlook: Outlook, name: str, device: Device | None) -> Spans:
         mark, style = " ! ", "warning"
     look = "muted" if not gap else "saves" if gap < 0 else "warning"
     return ((f" {_gap(gap)}", look), (mark, style))
-
-
-def _rounded(gap: int, result: Prediction) -> int:
-    return gap if abs(gap) >= LEAST * result.peak.allocated else 0
 
 
 def _gap(gap: int) -> str:
@@ -72,7 +75,10 @@ def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
 
 
 def savings(outlook: Outlook, capacity: int | None) -> list[str]:
-    """The toggles that save the most, the best first, each as a line."""
+    """The toggles that save the most, the best first, each as a line.
+
+    It says which of them make the plan fit, where the capacity is known.
+    """
     result = outlook.result
     if result is None or not outlook.current:
         return []
@@ -89,16 +95,30 @@ def _saving(change: Change, result: Prediction, capacity: int | None) -> str:
     assert change.peak is not None
     title = techniques()[change.technique].title
     gap = need(change.peak) - need(result.peak)
-    ends = "" if exceeds(change.peak, capacity) else ", then it fits"
+    ends = ", then it fits" if capacity and not exceeds(change.peak, capacity) else ""
     return f"{title} {'on' if change.on else 'off'}: {delta(gap)}{ends}"
 
 
-def doubt(outlook: Outlook, capacity: int, device: Device | None) -> tuple[str, str]:
-    """The question before a run that will not fit: a title and a text."""
+def doubt(
+    outlook: Outlook, capacity: int, device: Device | None, abroad: Outlook | None = None
+) -> tuple[str, str]:
+    """The question before a run that will not fit: a title and a text.
+
+    Changes are only told against the peak on the same target: where the plan is predicted for
+    another machine, only what would save there is known, and said to be so.
+    """
     assert outlook.result is not None
     wanted = need(outlook.result.peak)
     what = "this GPU" if device is not None and device.kind == "cuda" else "this machine"
     lines = [f"Predicted {gib(wanted)}, {what} has {gib(capacity)}: run anyway?"]
-    if best := savings(outlook, capacity):
-        lines += ["", "What would save the most:", *(f"  {each}" for each in best)]
+    told = outlook if abroad is None else abroad
+    best = savings(told, capacity if abroad is None else None)
+    where = "" if abroad is None else f" on {abroad.target}"
+    if best and told.complete:
+        lines += ["", f"What would save the most{where}:", *(f"  {each}" for each in best)]
+    elif best:
+        lines += ["", f"What would save the most{where}, of what is predicted so far:"]
+        lines += [f"  {each}" for each in best]
+    elif abroad is None and not told.complete:
+        lines += ["", "What would save is still being predicted."]
     return "This plan will probably not fit", "\n".join(lines)

@@ -23,19 +23,23 @@ class AskScreen(ModalScreen[bool]):
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y,enter", "answer(True)", "Yes"),
+        Binding("y", "answer(True)", "Yes"),
+        Binding("enter", "enter", "Yes, or leave"),
         Binding("n,escape,q", "answer(False)", "No"),
     ]
 
-    def __init__(self, title: str, text: str, yes: str, no: str) -> None:
+    def __init__(self, title: str, text: str, yes: str, no: str, *, careful: bool = False) -> None:
+        """A careful question is left by Enter: what came with a habit is no answer to it."""
         super().__init__()
+        self._careful = careful
         self._title = title
         self._text = Content.from_markup(
             "$text\n\n[@click=screen.answer(True)][b]y[/b] $yes[/]    "
-            "[@click=screen.answer(False)][b]n[/b] $no[/]",
+            "[@click=screen.answer(False)][b]n[/b] $no[/]$keys",
             text=text,
             yes=yes,
             no=no,
+            keys=" (esc, ↵)" if careful else "",
         )
 
     def compose(self) -> ComposeResult:
@@ -43,6 +47,10 @@ class AskScreen(ModalScreen[bool]):
         box = Static(self._text, classes="dialog")
         box.border_title = self._title
         yield box
+
+    def action_enter(self) -> None:
+        """What Enter answers."""
+        self.dismiss(not self._careful)
 
     def action_answer(self, sure: bool) -> None:
         """Give the answer."""
