@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from memwb.engine.catalog import resolve
 from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.predict import shortcuts
 from memwb.engine.protocol import Predicted, Unpredicted, decode_event, encode
@@ -127,6 +128,18 @@ def surprise(error: BaseException) -> MemwbError:
     return MemwbError(title, "\n".join(lines[1:6]), LOG)
 
 
+def _unfetched(job: Job, error: BaseException) -> MemwbError | None:
+    """The words for a model that is only on the hub, where the hub could not be asked."""
+    model = resolve(job.plan.model, job.plan.weights, True, job.trust_remote_code)
+    if not isinstance(error, OSError) or model.config is not None:
+        return None
+    return MemwbError(
+        f"The config of {job.plan.model} is not here and could not be fetched",
+        (str(error).strip().splitlines() or [""])[0],
+        "Give a folder with config.json, or its hub id when there is a network.",
+    )
+
+
 def _predict(job: Job, folder: str, pipe: int) -> int:
     """The forked process: predict, keep the result, and say it."""
     known = shortcuts.known()
@@ -165,7 +178,7 @@ def _result(job: Job) -> Answer:
         return unpredicted("", error)
     except BaseException as error:
         traceback.print_exc(file=sys.stderr)
-        return unpredicted("", surprise(error))
+        return unpredicted("", _unfetched(job, error) or surprise(error))
     keep(job.key, Kept(result=result))
     return Predicted("", result)
 
