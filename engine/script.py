@@ -266,7 +266,7 @@ def _header(plan: Plan, model: Model, evidence: str) -> str:
         *textwrap.wrap(f"Written beside {', '.join(_versions(needed))}.", WIDTH - 2),
         f"The model has {random}; tokens are "
         + ("those of its tokenizer." if model.tokenizer else "bytes: no tokenizer was at hand."),
-        *(evidence or "Nothing was measured or predicted for this plan yet.").splitlines(),
+        *(evidence or "Not measured.").splitlines(),
         "",
         "The plan:",
         *(f"    {line}" for line in plan_toml(plan).strip().splitlines()),

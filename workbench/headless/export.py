@@ -9,11 +9,13 @@ from pathlib import Path
 
 from memwb.engine.catalog import Model, resolve
 from memwb.engine.data import check_data
-from memwb.engine.devices import assumed
+from memwb.engine.devices import assumed, device_for
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, plan_toml, problems
+from memwb.engine.gpus import gpus
+from memwb.engine.plan import Plan, plan_data, plan_toml, problems
 from memwb.engine.presets import load_plan
-from memwb.engine.protocol import Device, Peak
+from memwb.engine.protocol import Device, Peak, Predict, Predicted
+from memwb.engine.question import recalled
 from memwb.engine.runs import list_runs, read_plan
 from memwb.engine.script import script
 from memwb.workbench.headless.output import narrate, print_json, rate, size
@@ -23,7 +25,8 @@ def export(arguments: argparse.Namespace) -> int:
     """Write train.py and plan.toml; standard output tells the files and the command to start."""
     plan = check_data(load_plan(arguments.plan, arguments.overrides))
     model = resolve(plan.model, plan.weights, arguments.allow_pickle, arguments.trust_remote_code)
-    folder = write(plan, model, Path(arguments.directory), arguments.force, arguments.merge)
+    told = kept_prediction(plan)
+    folder = write(plan, model, Path(arguments.directory), arguments.force, arguments.merge, told)
     if lack := not_here(plan, assumed("auto")):
         narrate(lack)
     file, saved = (shlex.quote(str(folder / name)) for name in ("train.py", "model"))
@@ -107,6 +110,21 @@ def evidence(plan: Plan, model: Model, predicted: tuple[str, Peak] | None = None
         target, peak = predicted
         return f"Not measured yet. Predicted for {target}: {_figures(peak)}."
     return ""
+
+
+def kept_prediction(plan: Plan) -> tuple[str, Peak] | None:
+    """A target and the peak that was predicted for it: for this machine, else the first kept one.
+
+    An engine that MEMWB_ENGINE names may be that of another machine: what is kept is not its.
+    """
+    if os.environ.get("MEMWB_ENGINE"):
+        return None
+    here = device_for("auto")
+    for target in ("", *(gpu.id for gpu in gpus()), "cpu"):
+        for event in recalled(Predict(plan_data(plan), target), here)[:1]:
+            if isinstance(event, Predicted):
+                return event.result.target, event.result.peak
+    return None
 
 
 def _figures(peak: Peak) -> str:
