@@ -33,7 +33,8 @@ def nearest(name: str, known: Collection[str]) -> str:
     if longer and len(longer[0]) - len(typed) <= 2:
         return f"did you mean {longer[0]!r}?"
     if longer:
-        return f"did you mean {' or '.join(map(repr, longer))}?"
+        *some, last = map(repr, longer)
+        return f"did you mean {', '.join(some)}{' or ' if some else ''}{last}?"
     import difflib  # 16 ms, and most sessions mistype nothing
 
     found = difflib.get_close_matches(typed, sorted(known), n=1, cutoff=0.5)

@@ -118,7 +118,7 @@ def test_what_is_kept_is_told_without_an_engine(capsys: Out, monkeypatch: Any) -
 @pytest.mark.parametrize(
     ("target", "settings", "words"),
     [
-        ("h100", "", "did you mean 'h100-80gb' or 'h100-nvl' or 'h100-pcie'?"),
+        ("h100", "", "did you mean 'h100-80gb', 'h100-nvl' or 'h100-pcie'?"),
         ("rtx-4090", "max_split_size_mb:x", "PYTORCH_CUDA_ALLOC_CONF: 'x': expected an integer"),
     ],
 )
