@@ -318,9 +318,25 @@ def _guarded(run: Callable[[], int], as_json: bool, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        from memwb.workbench.headless.output import report_error
+        from memwb.workbench.headless.output import print_error, report_error
 
-        return report_error(error, as_json)
+        if isinstance(error, OSError) and (lost := _unwritten("\n")):
+            print_error("Standard output cannot be written", lost, "Send it elsewhere.")
+            return 1
+        code = report_error(error, as_json)
+        _unwritten()
+        return code
+
+
+def _unwritten(more: str = "") -> str:
+    """Why what is printed does not get out, as on a full disk; then the rest goes nowhere."""
+    try:
+        print(more, end="", flush=True)
+    except OSError as error:
+        # The interpreter flushes once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error.strerror or str(error)
+    return ""
 
 
 if __name__ == "__main__":

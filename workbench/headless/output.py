@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -78,7 +79,8 @@ def report_error(error: Exception, as_json: bool) -> int:
         known, code = _own_fault(error), 1
     print_error(known.title, known.what, known.fix)
     if as_json:
-        print_json({"error": {"title": known.title, "what": known.what, "fix": known.fix}})
+        with contextlib.suppress(OSError):  # it is told already
+            print_json({"error": {"title": known.title, "what": known.what, "fix": known.fix}})
     return code
 
 
