@@ -192,7 +192,8 @@ class _Server:
             self._code = self._code or 2
             title = "A line that is no command"
             shown = line[:200].decode("utf-8", "replace")
-            self._send(Problem(title, f"{error}: {shown}", "One JSON object a line; see Start."))
+            kind = "Predict" if b'"predict"' in line else "Start"
+            self._send(Problem(title, f"{error}: {shown}", f"One JSON object a line; see {kind}."))
             return
         if isinstance(command, Start):
             self._start(command)

@@ -42,6 +42,7 @@ def examine() -> dict[str, Any]:
         "home": paths.home(),
         "runs": paths.runs_folder(),
         "settings": paths.settings_file().parent,
+        "predictions": paths.predictions_folder(),
     }
     here = devices()
     lacks = {
@@ -76,14 +77,14 @@ def _text(found: dict[str, Any]) -> str:
         (device["kind"], device["name"], size(device["capacity"])) for device in found["devices"]
     ]
     lacks = [(name, lack) for name, lack in found["techniques"].items() if lack]
-    caches = [(name, found[name]) for name in ("models", "predictions")]
+    models = ("models", found["models"])
     terminal = found["terminal"]
     parts = [
         f"memwb {found['memwb']}, Python {found['python']}, {found['system']}",
         "Packages\n" + _indented(table(versions)),
         "Devices\n" + _indented(table(devices)),
         "Techniques\n" + _indented(table(lacks) or f"all {len(found['techniques'])} can run here"),
-        "Folders\n" + _indented(table([*found["folders"].items(), *caches])),
+        "Folders\n" + _indented(table([*found["folders"].items(), models])),
         f"Terminal\n  {terminal['kind']}, {terminal['columns']}×{terminal['lines']}, "
         f"{terminal['colours']}, {terminal['encoding']}",
         "\n".join(f"✗ {problem}" for problem in found["problems"]) or "✓ a burst can run here",
