@@ -29,6 +29,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from benchmarks.surroundings import surroundings
+from memwb.engine.errors import MemwbError
+from memwb.engine.gpus import target_of
 from memwb.engine.plan import Plan, plan_data
 from memwb.engine.prediction import Prediction
 from memwb.engine.presets import load_plan
@@ -170,6 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--parts", action="store_true", help="where the processor time goes")
     add("--memtracker", action="store_true", help="torch's estimator; takes minutes")
     args = parser.parse_args(arguments)
+    try:
+        target_of(args.target)
+    except MemwbError as error:
+        parser.error(f"{error.title}. {error.what}")
     print(", ".join(f"{key} {value}" for key, value in surroundings().items()))
     print(f"{_cores()} cores, load average {_load()}, target {args.target}\n")
     head = ("wall", "least", "CPU", "least", "plans", "target")

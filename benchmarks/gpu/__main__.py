@@ -41,7 +41,8 @@ def main() -> int:
         (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
         table = SECTIONS[name].table(rows)
         if left:
-            table += f"\n\nLeft out for want of time: {', '.join(left)}."
+            why = predict.lack(args.device) if name == "predict" else ""
+            table += f"\n\nLeft out ({why or 'for want of time'}): {', '.join(left)}."
         head = ", ".join(f"{key} {value}" for key, value in surroundings().items())
         (args.out / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{table}\n")
         print(f"{name}\n{table}\n", flush=True)

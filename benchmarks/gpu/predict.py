@@ -8,7 +8,6 @@ none is taken out because it does badly. Unverified on a GPU so far: the table i
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -129,18 +128,21 @@ def plan_of(case: Case) -> Plan:
     return plan
 
 
+def lack(device: str) -> str:
+    """Why nothing can be measured; empty where a GPU is to be used and there is one."""
+    if device == "cuda" and local_gpus():
+        return ""
+    return (
+        "its plans are compared with a GPU, and here is none to run them on; "
+        "`python -m benchmarks.prediction` compares predictions with the CPU"
+    )
+
+
 def measure(device: str, end: float) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows, and what there was no time for; without a GPU nothing, and the reason."""
     plans = [(case.name, plan_of(case)) for case in matrix()]
     names = [name for name, _ in plans]
-    if device != "cuda" or not local_gpus():
-        print(
-            "predict: its plans are compared with a GPU, and here is none to run them on. "
-            "`python -m benchmarks.prediction` compares predictions with the CPU.",
-            file=sys.stderr,
-        )
-        return [], names
-    if time.monotonic() >= end:
+    if lack(device) or time.monotonic() >= end:
         return [], names
     rows: dict[str, dict[str, Any]] = {}
     with engine() as running:
