@@ -139,6 +139,29 @@ def test_plans_of_every_kind_and_size_are_timed(monkeypatch: pytest.MonkeyPatch)
         assert ["lora" in plan.techniques for plan in found] == [True, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("benchmarks.predicting", ["--target", "h100"], "h100-80gb"),
+        ("benchmarks.prediction", ["--only", "sgd,lroa"], "did you mean 'lora'?"),
+    ],
+)
+def test_a_wrong_name_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, name: str, words: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit):
+        module(monkeypatch, name).main(words)
+    assert told in capsys.readouterr().err
+
+
+def test_only_a_gpu_is_measured_against(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "local_gpus", lambda: ("one",))
+    assert bench.lack("cpu") and not bench.lack("cuda")
+    monkeypatch.setattr(bench, "local_gpus", tuple)
+    rows, left = bench.measure("cuda", math.inf)
+    assert bench.lack("cuda") and not rows and len(left) == len(bench.matrix())
+
+
 def test_a_warm_engine_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     predicting = module(monkeypatch, "benchmarks.predicting")
     with predicting.engine() as running:

@@ -34,7 +34,7 @@ from memwb.engine.protocol import (
 )
 from memwb.engine.technique import techniques
 
-KILLED, HANGS, REFUSED, BROKEN, STARVED, SLOW = range(101, 107)
+KILLED, HANGS, REFUSED, BROKEN, STARVED, SLOW, CUT_OFF = range(101, 108)
 
 STAND_IN = """
 import os, signal, time
@@ -53,6 +53,7 @@ def predict(plan, target, *, trust_remote_code=False):
     if what == 104: raise LookupError("a slip")
     if what == 105: raise MemoryError
     if what == 106: time.sleep(0.1)
+    if what == 107: raise OSError("no way to the hub")
     if "ia3" in plan.techniques: raise CannotPredict("No", "ia3 is odd", "Turn it off.", "ia3")
     if "sgd" in plan.techniques: os.kill(os.getpid(), signal.SIGKILL)
     size = 1000 * what + len(plan.techniques)
@@ -158,6 +159,22 @@ def test_a_plan_is_predicted_in_a_process_without_a_gpu(wire: Wire) -> None:
     assert first.result.words[1] != str(wire.process.pid)
     assert last.prediction == "one" and 0 < last.seconds < 10
     assert wire.tidy()
+
+
+def test_a_model_that_cannot_be_fetched_is_told_as_one(wire: Wire) -> None:
+    told = refusal(wire.asked(ask("far", batch=CUT_OFF, model="nobody/nothing")))
+    assert told.title == "The config of nobody/nothing is not here and could not be fetched"
+    assert told.what == "no way to the hub" and "config.json" in told.fix
+    assert "OSError" in refusal(wire.asked(ask("near", batch=CUT_OFF))).title
+
+
+def test_a_wrong_question_is_referred_to_how_one_looks(wire: Wire) -> None:
+    assert wire.process.stdin is not None
+    for kind in ("Predict", "Start"):
+        wire.process.stdin.write(b'{"type": "%s", "odd": 1}\n' % kind.lower().encode())
+        wire.process.stdin.flush()
+        told = wire.event()
+        assert isinstance(told, Problem) and told.fix.endswith(f"see {kind}.")
 
 
 def test_the_second_time_it_is_remembered(wire: Wire) -> None:

@@ -403,6 +403,20 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk is stood in for by it")
+@pytest.mark.parametrize(
+    ("words", "code", "title"),
+    [("gpus --json", 1, "Standard output cannot be written"), ("runs nope --json", 2, "")],
+)
+def test_output_that_cannot_be_written_is_one_error(words: str, code: int, title: str) -> None:
+    line = [sys.executable, "-P", "-m", "memwb.workbench.cli", *words.split()]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == code
+    assert done.stderr.count("memwb: ") == 1 and f"memwb: {title}" in done.stderr
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
 def test_without_arguments_and_terminal_the_ladder_runs(
     bursts: Callable[[str], None], capsys: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:

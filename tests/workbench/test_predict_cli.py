@@ -252,6 +252,31 @@ def test_an_exported_script_says_what_was_predicted_of_a_run_that_failed(
     assert "Not measured yet. Predicted for a test's CPU: peak 100 B allocated" in script
 
 
+def test_an_exported_script_tells_a_prediction_that_is_kept(
+    capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEMWB_ENGINE", raising=False)
+    plan = load_plan("tiny-demo")
+    assert main(["export", "tiny-demo", str(tmp_path / "before")]) == 0
+    assert "# Not measured.\n" in (tmp_path / "before" / "train.py").read_text()
+    peak = Peak(2**20, 2**21, 2**22, "loss", Categories(2**20))
+    result = Prediction(
+        target="t4",
+        peak=peak,
+        step=2,
+        timeline=(),
+        largest=(),
+        fits=(),
+        parameters=Parameters(1, 1),
+        words=(),
+    )
+    job = Question(Predict(plan=plan_data(plan), target="t4"), device_for("auto")).own
+    keep(job.key, Kept(result=result))
+    assert main(["export", "tiny-demo", str(tmp_path / "after")]) == 0
+    script = (tmp_path / "after" / "train.py").read_text()
+    assert "Predicted for t4: peak 1.00 MiB allocated in loss, 2.00 MiB reserved" in script
+
+
 def test_runs_of_before_still_load(engine: Any, capsys: Out, home: Path) -> None:
     assert main(["run", "tiny-demo"]) == 0
     file = home / "runs" / "0001" / "summary.json"

@@ -184,6 +184,21 @@ async def test_a_small_terminal_tells_the_most_useful_line_with_the_plan(
         assert line.startswith("predicted 75.1 MiB · ✓ fits rtx-4080 · peak in backward: fp32")
 
 
+def test_gpus_of_another_architecture_are_marked(forecast: Any) -> None:
+    result = forecast("rtx-4070")
+    assert "~" not in whole(outlook_of(result), None, None, 120).plain
+    fits = tuple(msgspec.structs.replace(f, same_kernels=f.gpu == "rtx-4070") for f in result.fits)
+    result = msgspec.structs.replace(result, fits=fits)
+    assert "✓ rtx-4070" in fits_line(result, 120).plain
+    assert "✓ ~rtx-4090" in fits_line(result, 120).plain
+    shown = whole(outlook_of(result), None, None, 120).plain
+    assert "~rtx-4090" in shown and "~ another architecture" in shown
+
+
+def outlook_of(result: Prediction) -> outlooks.Outlook:
+    return outlooks.Outlook(state=outlooks.CURRENT, result=result)
+
+
 async def test_what_each_toggle_would_change_stands_beside_it(
     bench: Any, waiting: Any, forecast: Any, changes: Any
 ) -> None:
