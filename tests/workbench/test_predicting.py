@@ -29,6 +29,8 @@ from memwb.workbench import outlook as outlooks
 from memwb.workbench import predictor
 from memwb.workbench.foresight import capacity_of
 from memwb.workbench.panels import toggles as words
+from memwb.workbench.panels.forecast import fits_line
+from memwb.workbench.panels.forecast_whole import whole
 from memwb.workbench.screens.ask import AskScreen
 
 SIZE = (120, 40)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan
 from memwb.engine.predict.allocator import Allocator, OutOfMemory, replay, segment_size
 from memwb.engine.predict.settings import Settings, rounded, settings_from, settings_of
 from memwb.engine.predict.stream import Stream
+from memwb.engine.predict.targets import target_named
+from memwb.engine.predict.words import notes_on
 from memwb.engine.trainer.trace import Moment
 
 M = 2**20
@@ -351,3 +354,19 @@ def test_wrong_settings_are_told(text: str, told: str) -> None:
     with pytest.raises(MemwbError) as error:
         settings_from(text)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_the_variable_is_named_where_it_is_wrong_and_where_it_was_applied(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MemwbError) as error:
+        settings_of({name: "max_split_size_mb:x"})
+    assert error.value.what.startswith(f"{name}: 'x'")
+    for other in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        monkeypatch.delenv(other, raising=False)
+    target, plan = target_named("t4"), Plan(model="tiny")
+    assert not any(name in note for note in notes_on(plan, target))
+    monkeypatch.setenv(name, "expandable_segments:True")
+    assert f"This shell's {name}=expandable_segments:True was applied." in notes_on(plan, target)
+    assert not any(name in note for note in notes_on(plan, target_named("cpu")))
