@@ -25,14 +25,15 @@ class MemwbError(Exception):
 def nearest(name: str, known: Collection[str]) -> str:
     """``did you mean 'x'?`` for the closest known name, or an empty string.
 
-    Names that begin with what was typed come before all others; up to three of them are told,
-    but one alone where no more than its last letter is missing.
+    Names that begin with what was typed come before all others: up to three of them, or the one
+    that lacks a letter or two.
     """
     typed = name.lower()
     longer = sorted(one for one in known if len(typed) > 1 and one.startswith(typed))[:3]
+    if longer and len(longer[0]) - len(typed) <= 2:
+        return f"did you mean {longer[0]!r}?"
     if longer:
-        least = min(longer, key=len)
-        *some, last = map(repr, [least] if len(least) <= len(typed) + 1 else longer)
+        *some, last = map(repr, longer)
         return f"did you mean {', '.join(some)}{' or ' if some else ''}{last}?"
     import difflib  # 16 ms, and most sessions mistype nothing
 

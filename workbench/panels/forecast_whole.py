@@ -21,7 +21,6 @@ from memwb.workbench.panels.forecast import (
     faint,
     fits_line,
     mark_of,
-    named,
     state_words,
     untold,
     value,
@@ -89,8 +88,8 @@ def _told(fit: Fit) -> Content:
     return Content.assemble(
         mark_of(fit),
         (f" {fit.verdict:<8}", LOOKS[fit.verdict]),
-        f" {named(fit):<18}",
-        (f"{gib(fit.capacity):>8}  {free}", MUTED),
+        f"{' ' if fit.same_kernels else '~'}{fit.gpu:<17}",
+        (f"{gib(fit.capacity):>9}  {free}", MUTED),
     )
 
 

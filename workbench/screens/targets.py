@@ -113,7 +113,7 @@ class TargetScreen(ModalScreen[str | None]):
         fit = self._fits.get(id)
         other = "~" if fit is not None and not fit.same_kernels else " "
         right = (
-            ((f"{MARKS[fit.verdict]} {fit.verdict:<8}{other}", STYLES[fit.verdict]),) if fit else ()
+            ((f"{MARKS[fit.verdict]} {fit.verdict:<7}{other}", STYLES[fit.verdict]),) if fit else ()
         )
         room = f"{gib(capacity):>9}  " if capacity else ""
         left = ((f" {mark} ", "on"), (f"{shown:<20}", "accent"), (f"{name}", "muted"))
