@@ -282,7 +282,7 @@ def named(fit: Fit) -> str:
 
 
 def _room(fit: Fit) -> str:
-    return f"{fit.capacity / 2**30:.0f}"
+    return f"{fit.capacity / 2**30:.1f}"
 
 
 def wrapped(text: str, width: int, style: str = "") -> list[Content]:
