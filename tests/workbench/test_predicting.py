@@ -195,7 +195,7 @@ async def test_the_peak_panel_tells_predicted_beside_measured(
         await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
         assert app.recorded[0].predicted == result.peak
         _, _, measured, ratio, *_ = app.main.peak.text.splitlines()
-        assert measured.split()[1] == "76.0"
+        assert measured.startswith("#1 tiny, cpu ") and measured.split()[3] == "76.0"
         assert ratio.startswith("#1 measured 1.012 × predicted 75.1 MiB")
 
 
@@ -241,6 +241,20 @@ def test_gpus_of_another_architecture_are_marked(forecast: Any) -> None:
 
 def outlook_of(result: Prediction) -> outlooks.Outlook:
     return outlooks.Outlook(state=outlooks.CURRENT, result=result)
+
+
+async def test_a_small_terminal_says_why_a_plan_is_not_predicted(bench: Any, waiting: Any) -> None:
+    app = bench(plan=plan_of("lora=on"), forecast=silent)
+    async with app.run_test(size=(80, 24)) as pilot:
+        panel = app.main.plan_panel
+        await waiting(pilot, lambda: app.scripted.questions)
+        assert str(panel.border_subtitle) == "predicting …"
+        name = app.scripted.questions[-1].prediction
+        told = Unpredicted(name, "The plan cannot be predicted", "lora: reads data", "", "lora")
+        app.scripted.emit(told, AllPredicted(name, 0.1))
+        await waiting(pilot, lambda: app.predictor.outlook.settled)
+        assert str(panel.border_subtitle) == "not predicted: LoRA: reads data"
+        assert beside(app, "lora").strip() == "?"
 
 
 async def test_what_each_toggle_would_change_stands_beside_it(
@@ -335,7 +349,9 @@ async def test_the_chart_shows_what_is_predicted_alone_and_then_behind(
         await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
         assert not chart.foretold and len(chart.foreseen) == len(result.timeline)
         assert chart.predicted == result.peak.allocated
-        assert app.main.memory.border_title.startswith("2 Memory · #1 · dotted: predicted")
+        assert app.main.memory.border_title.startswith(
+            "2 Memory · #1 · dotted: the plan, predicted"
+        )
         assert "× predicted" in app.main.peak.text
         assert chart.canvas._outline
 

@@ -72,7 +72,8 @@ class View(msgspec.Struct, frozen=True):
     def top(self, rows: int) -> int:
         """Bytes at the top of the axis."""
         peaks = (self.shown.peak, self.behind.peak)
-        peak = max([self.predicted or 0, *(one.allocated for one in peaks if one)])
+        foretold = 0 if self.other.by_step else self.predicted or 0
+        peak = max([foretold, *(one.allocated for one in peaks if one)])
         if self.capacity and peak and self.capacity <= peak * NEAR:
             peak = max(peak, self.capacity)
         return byte_top(peak or self.capacity or 2**30, rows)
@@ -120,6 +121,10 @@ class Canvas:
         view = self.view
         if view.top(self.rows) != self.top or view.steps() != [s.step for s in self.layout]:
             return None
+        rows = {self._row_of(value) for value in (view.predicted, view.capacity) if value}
+        heights = {
+            self.rows - 1 - row: self.line(self.rows - 1 - row) for row in rows - {self.rows}
+        }
         for index, slot in enumerate(self.layout):
             if slot.step in changed:
                 self._parts[index] = view.shown.columns(slot)
@@ -141,7 +146,18 @@ class Canvas:
         moved = [x for x, (a, b) in enumerate(zip(phases, self._phases, strict=True)) if a != b]
         if moved and self.has_axis:
             found.append(Region(self.left + moved[0], self.rows, moved[-1] - moved[0] + 1, 1))
-        return self._again(found)
+        return self._again(found) + self._relabelled(heights)
+
+    def _relabelled(self, before: Mapping[int, list[Cell]]) -> list[Region]:
+        """Where lines across the plot differ: a new column may have moved their label away."""
+        found = []
+        for y, old in before.items():
+            self._lines.pop(y, None)
+            pairs = zip(old, self.line(y), strict=True)
+            moved = [x for x, (one, other) in enumerate(pairs) if one != other]
+            if moved:
+                found.append(Region(moved[0], y, moved[-1] - moved[0] + 1, 1))
+        return found
 
     def point(self, sample: Sample | None) -> list[Region]:
         """Move the cursor's line to a sample, or take it away."""
@@ -218,7 +234,8 @@ class Canvas:
         codes = [column[row] for column in self._codes]
         cells = [column[row] for column in self._cells]
         for value, name, dash in (
-            (view.predicted, "predicted", "┈"),
+            # What is predicted is of the plan, not of either of two runs that are compared.
+            (None if view.other.by_step else view.predicted, "predicted", "┈"),
             (view.capacity, "capacity", "╌"),
         ):
             if value and row == self._row_of(value):

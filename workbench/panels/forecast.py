@@ -9,12 +9,13 @@ from textual.content import Content
 
 from memwb.engine.prediction import Fit, Large, Prediction
 from memwb.engine.protocol import CATEGORIES, Device, Peak
+from memwb.engine.technique import techniques
 from memwb.workbench import outlook as outlooks
 from memwb.workbench.charts.scale import byte_unit, figure
 from memwb.workbench.foresight import capacity_of, exceeds
 from memwb.workbench.outlook import Outlook, ratio
 from memwb.workbench.trace import Trace
-from memwb.workbench.units import gib
+from memwb.workbench.units import gib, name
 
 MUTED = "$foreground 60%"
 OLD = "$foreground 45%"
@@ -32,7 +33,8 @@ def one_line(outlook: Outlook, device: Device | None) -> str:
     """The most useful line, where there is room for one: the peak, whether it fits, and why."""
     result = outlook.result
     if result is None:
-        return ""
+        failed = outlook.state == outlooks.FAILED
+        return f"not predicted: {_why(outlook)}" if failed else state_words(outlook)
     if outlook.state == outlooks.PROBLEMS:
         return f"predicted {gib(result.peak.allocated)} before · plan has problems"
     head = f"predicted {gib(result.peak.allocated)}"
@@ -63,8 +65,13 @@ def _brief(result: Prediction) -> str:
 
 def what(large: Large) -> str:
     """Tensors in a few words: dtype, and the module or operator that made them."""
-    made = large.module.rpartition(".")[2] if large.module else large.op.removeprefix("aten.")
+    made = module_of(large).rpartition(".")[2] if large.module else large.op.removeprefix("aten.")
     return f"{SMALL.get(large.dtype, large.dtype)} {made or large.category}"
+
+
+def module_of(large: Large) -> str:
+    """The module's name within the model, without what wraps around all of it."""
+    return large.module.removeprefix("base_model.").removeprefix("model.").removeprefix("model.")
 
 
 def meant(outlook: Outlook) -> str:
@@ -80,7 +87,7 @@ def lines(
     device: Device | None = None,
 ) -> Content:
     """The figures, why they are what they are, and what the plan fits: four lines or five."""
-    found = table(outlook, peak, width)
+    found = table(outlook, peak, width, trace)
     result = outlook.result
     if told := compared(peak, trace):
         found.append(Content.styled(told, MUTED).truncate(width, ellipsis=True))
@@ -124,12 +131,30 @@ def state_words(outlook: Outlook) -> str:
         case outlooks.WAITING:
             return "predicting …" if outlook.awaited else "not predicted: there is no engine"
         case outlooks.FAILED if outlook.failure is not None:
-            known = outlook.failure
-            return ": ".join(part for part in (known.title, known.what) if part)
+            return ": ".join(part for part in (outlook.failure.title, _why(outlook)) if part)
     return "" if outlook.result else "not yet predicted"
 
 
-def table(outlook: Outlook, peak: Peak | None, width: int) -> list[Content]:
+def _why(outlook: Outlook) -> str:
+    """Why the plan cannot be predicted, with the technique called as its row calls it."""
+    known = outlook.failure
+    if known is None:
+        return ""
+    title = techniques()[known.technique].title if known.technique in techniques() else ""
+    what = known.what.removeprefix(f"{known.technique}: ") if title else known.what
+    return f"{title}: {what}" if title else what or known.title
+
+
+def measured(trace: Trace | None) -> str:
+    """Whose the measured figures are, which need not be the plan's: run, model, device."""
+    if trace is None or trace.started is None:
+        return trace.label if trace is not None else ""
+    return f"{trace.label} {name(trace.started.model, 14)}, {trace.started.device.kind}".strip()
+
+
+def table(
+    outlook: Outlook, peak: Peak | None, width: int, trace: Trace | None = None
+) -> list[Content]:
     """Predicted over measured: the totals and the categories, each in its column."""
     result = outlook.result
     peaks = [each for each in (result.peak if result else None, peak) if each is not None]
@@ -139,17 +164,23 @@ def table(outlook: Outlook, peak: Peak | None, width: int) -> list[Content]:
             Content.assemble((f"{'measured':<{LABEL}}", MUTED), ("not yet measured", MUTED)),
         ]
     unit, unit_name = byte_unit(max(each.device for each in peaks), 2**30)
+    who, first = measured(trace) if peak is not None else "", LABEL
     columns = _columns(width)
-    head = "".join(f"{name:>{size}}" for name, _, size in columns)
-    lines = [Content.styled(f"{unit_name:<{LABEL}}{head}", MUTED)]
+    if len(who) >= LABEL and _columns(width, len(who) + 1)[-1][1] == columns[-1][1]:
+        first = len(who) + 1
+        columns = _columns(width, first)
+    elif len(who) >= LABEL and trace is not None:
+        who = trace.label
+    head = "".join(f"{title:>{size}}" for title, _, size in columns)
+    lines = [Content.styled(f"{unit_name:<{first}}{head}", MUTED)]
     style = "bold" if outlook.current else OLD
     for label, each, look in (
         ("predicted", result.peak if result else None, style),
-        ("measured", peak, "bold"),
+        (who or "measured", peak, "bold"),
     ):
         if each is None:
             said = state_words(outlook) if label == "predicted" else "not yet measured"
-            lines.append(Content.assemble((f"{label:<{LABEL}}", MUTED), (said, MUTED)))
+            lines.append(Content.assemble((f"{label:<{first}}", MUTED), (said, MUTED)))
             continue
         own = label == "predicted"
         cells = [
@@ -159,7 +190,7 @@ def table(outlook: Outlook, peak: Peak | None, width: int) -> list[Content]:
         if label == "predicted" and not outlook.current:
             cells = [(text, OLD) for text, _ in cells]
             cells.append((f"  {_old(outlook)}", MUTED))
-        lines.append(Content.assemble((f"{label:<{LABEL}}", MUTED), *cells))
+        lines.append(Content.assemble((f"{label:<{first}}", MUTED), *cells))
     return lines
 
 
@@ -176,13 +207,13 @@ def _old(outlook: Outlook) -> str:
     return "…" if outlook.waits else ""
 
 
-def _columns(width: int) -> list[tuple[str, str, int]]:
+def _columns(width: int, label: int = LABEL) -> list[tuple[str, str, int]]:
     """Names, keys and widths of the columns that there is room for."""
     keys = (*TOTALS, *CATEGORIES)
     for names, gap in (({}, 3), (SHORT, 2), (SHORT, 1)):
         found = [(names.get(key, key), key) for key in keys]
         sized = [(name, key, max(5, len(name)) + gap) for name, key in found]
-        if LABEL + sum(size for *_, size in sized) + 3 <= width:
+        if label + sum(size for *_, size in sized) + 3 <= width:
             return sized
     return [(key, key, max(9, len(key)) + 2) for key in TOTALS]
 
@@ -251,7 +282,7 @@ def named(fit: Fit) -> str:
 
 
 def _room(fit: Fit) -> str:
-    return f"{fit.capacity / 2**30:.0f}"
+    return f"{fit.capacity / 2**30:.1f}"
 
 
 def wrapped(text: str, width: int, style: str = "") -> list[Content]:

@@ -21,6 +21,8 @@ from memwb.workbench.panels.forecast import (
     faint,
     fits_line,
     mark_of,
+    measured,
+    module_of,
     state_words,
     untold,
     value,
@@ -29,6 +31,8 @@ from memwb.workbench.panels.forecast import (
 from memwb.workbench.trace import Trace
 from memwb.workbench.units import gib
 
+NARROW = 100
+"""Columns below which a module is not written after its operator."""
 FIT = 57
 """Columns of one GPU in the fit list."""
 
@@ -42,7 +46,7 @@ def whole(
 ) -> Content:
     """Everything: figures beside each other, words, the fit list, the tensors, the notes."""
     result = outlook.result
-    figures = _pairs(outlook, peak)
+    figures = _pairs(outlook, peak, trace)
     if told := compared(peak, trace):
         figures += wrapped(told, width, MUTED)
     said = state_words(outlook)
@@ -103,14 +107,16 @@ def _largest(largest: Sequence[Large], width: int) -> list[Content]:
         )
         for large in largest
     ]
+    narrow = width < NARROW
     shapes, ops = (max(len(row[at]) for row in cells) for at in (0, 1))
     return [
         Content.assemble(
             f"{gib(large.bytes):>9}  ",
             (f"{large.category:<13}", MUTED),
             f"{shape:<{shapes}}  ",
-            (f"{op:<{ops}}  ", MUTED),
-            large.module or "–",
+            # Where both have no room the module tells more.
+            f"{module_of(large) or '–'}  " if narrow else (f"{op:<{ops}}  ", MUTED),
+            (op, MUTED) if narrow else module_of(large) or "–",
         ).truncate(max(20, width), ellipsis=True)
         for large, (shape, op) in zip(largest, cells, strict=True)
     ]
@@ -120,11 +126,13 @@ def _head(text: str) -> Content:
     return Content.styled(text, "bold $text-primary")
 
 
-def _pairs(outlook: Outlook, peak: Peak | None) -> list[Content]:
+def _pairs(outlook: Outlook, peak: Peak | None, trace: Trace | None) -> list[Content]:
     """The figures, one a line: predicted, then measured."""
     result = outlook.result
     first = result.peak if result is not None else None
-    head = f"{'':<{LABEL}}{'predicted':>11}{'':>7}{'measured':>12}"
+    who = (measured(trace) if peak else "") or "measured"
+    who = f"{who:>12}"
+    head = f"{'':<{LABEL}}{'predicted':>11}{'':>7}   {who}"
     lines = [Content.styled(head, MUTED)]
     plain = "" if outlook.current else OLD
     for key in (*CATEGORIES, *TOTALS):
@@ -132,16 +140,19 @@ def _pairs(outlook: Outlook, peak: Peak | None) -> list[Content]:
         found = gib(value(peak, key)) if peak else "–"
         share = f"{value(first, key) / max(1, first.allocated):.0%}" if first else ""
         look = "bold" if key == "allocated" else ""
-        where = ""
-        if result is not None and key == "allocated":
-            where = f"   in {result.peak.phase}, {_step(result)}"
         lines.append(
             Content.assemble(
                 (f"{key:<{LABEL}}", MUTED),
                 (f"{told:>11}", plain or look),
                 (f"{share if key in CATEGORIES else '':>7}", MUTED),
-                (f"{found:>12}", look),
-                (where, MUTED),
+                (f"{found:>{len(who) + 3}}", look),
             )
         )
+    places = f"in {first.phase}, {_step(result)}" if first and result else ""
+    lines.append(
+        Content.styled(
+            f"{'peak':<{LABEL}}{places:<18}{f'in {peak.phase}' if peak else '':>{len(who) + 3}}",
+            MUTED,
+        )
+    )
     return lines

@@ -154,7 +154,7 @@ class MemoryPanel(Vertical):
             parts.append(moment)
         if self._outlook.result is not None and not self.chart.overlay:
             told = forecast.meant(self._outlook) if self._outlook.target else "predicted"
-            parts.append(f"dotted: {told}" if self._measured else told)
+            parts.append(f"dotted: the plan, {told}" if self._measured else told)
         parts.append("frozen" if self.frozen else "")
         self.border_title = " · ".join(part for part in parts if part)
         alone = not self._measured and self._outlook.result is not None

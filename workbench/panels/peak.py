@@ -59,8 +59,9 @@ class PeakPanel(VerticalScroll):
             self._update(comparison(trace, over, verdict))
             return
         peak = peak_of(trace) if trace is not None else None
-        parts = ["4 Peak", f"in {peak.phase}" if peak is not None else ""]
-        parts.append(forecast.meant(self._outlook))
+        meant = forecast.meant(self._outlook)
+        # Where both are shown, a place in the title would be that of either.
+        parts = ["4 Peak", f"in {peak.phase}" if peak is not None and not meant else "", meant]
         self.border_title = " · ".join(part for part in parts if part)
         if self.screen.has_class("-single"):
             told = forecast_whole.whole(self._outlook, peak, trace, width, self._device)

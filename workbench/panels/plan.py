@@ -110,8 +110,11 @@ class PlanPanel(Vertical):
 
     def _beside(self) -> dict[str, Spans]:
         """What stands at the end of the techniques' rows."""
+        mark = "~" if self.app.no_color else ""
         found = {
-            f"technique:{name}": toggles.toggle_spans(self._outlook, name, self._here, self.plan)
+            f"technique:{name}": toggles.toggle_spans(
+                self._outlook, name, self._here, self.plan, mark
+            )
             for name in techniques()
         }
         return {row: spans for row, spans in found.items() if spans}
@@ -147,7 +150,10 @@ class PlanPanel(Vertical):
 
     def predicted(self) -> str:
         """What is predicted of toggling the technique at the cursor, in words."""
-        return toggles.toggle_words(self._outlook, self.technique_at_cursor(), self._here)
+        name, row = self.technique_at_cursor(), self.row
+        own = row is not None and row.id.startswith("technique:")
+        called = "it" if own or not name else techniques()[name].title
+        return toggles.toggle_words(self._outlook, name, self._here, called)
 
     async def toggle_row(self) -> None:
         """What the space bar does at the cursor."""

@@ -198,7 +198,7 @@ def _padded(label: str, indent: int) -> str:
 
 
 def _wrapped(row: str, text: str, style: str, width: int) -> list[Row]:
-    lines = textwrap.wrap(text, max(16, width - 6)) or [text]
+    lines = textwrap.wrap(text, max(16, width - 6), subsequent_indent="  ") or [text]
     return [Row(f"note:{row}", (("      " + line, style),), (), False) for line in lines]
 
 

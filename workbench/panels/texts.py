@@ -93,6 +93,9 @@ def about_row(row: str, explanation: Explanation | None, predicted: str = "") ->
     and what is predicted of toggling it.
     """
     lines: list[Content] = []
+    if predicted:
+        # First, since the rest, which is the same for every plan, may be cut.
+        lines.append(Content.assemble(("predicted  ", "$text-accent"), predicted))
     field = plan_rows.field(row.removeprefix("value:")) if row.startswith("value:") else None
     if field is not None:
         kind = " | ".join(map(str, field.choices)) or field.type
@@ -107,8 +110,6 @@ def about_row(row: str, explanation: Explanation | None, predicted: str = "") ->
     for effect in explanation.effects[:1] if explanation is not None else ():
         label = f"{effect.category}  "
         lines.append(Content.assemble((label, "$text-accent"), change(effect)))
-    if predicted:
-        lines.append(Content.assemble(("predicted  ", "$text-accent"), predicted))
     return Content("\n").join(lines)
 
 

@@ -22,46 +22,52 @@ MOST_SAVING = 3
 
 
 def toggle_spans(
-    outlook: Outlook, name: str, device: Device | None, plan: Plan | None = None
+    outlook: Outlook, name: str, device: Device | None, plan: Plan | None = None, mark: str = ""
 ) -> Spans:
     """What toggling a technique would change of the predicted peak, for the end of its row.
 
     The mark after it says that the plan would fit then, or would not any more. What an earlier
-    plan's change was stays as an old one where the technique stands in the plan as it did there.
+    plan's change was stays as an old one where the technique stands in the plan as it did there;
+    the mark is put before it where colours cannot tell that it is old.
     """
     if outlook.state == outlooks.PROBLEMS:
         return ()
+    if outlook.failure is not None and outlook.failure.technique == name:
+        return ((" ?  ", "warning"),)
     result, changed = outlook.result, outlook.changes.get(name)
     waits = outlook.waits or (outlook.awaited and outlook.current and not outlook.complete)
     if not outlook.current or name not in outlook.fresh or result is None or changed is None:
         old = outlook.gaps.get(name)
         if old is not None and plan is not None and outlooks.standing(plan, name) == old.stood:
-            return ((f" {_gap(old.change)}", "old"), (" … " if waits else "   ", "muted"))
+            return ((f" {mark}{_gap(old.change)}", "old"), (" … " if waits else "   ", "muted"))
         return ((" …  ", "muted"),) if waits else ()
     if changed.peak is None:
         return ((" ?  ", "muted"),)
     gap = outlooks.rounded(changed.peak.allocated - result.peak.allocated, result)
     room = capacity_of(outlook, device)
     before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
-    mark, style = (" ✓ ", "on") if before and not after else ("   ", "muted")
+    end, style = (" ✓ ", "on") if before and not after else ("   ", "muted")
     if after and not before:
-        mark, style = " ! ", "warning"
+        end, style = " ! ", "warning"
     look = "muted" if not gap else "saves" if gap < 0 else "warning"
-    return ((f" {_gap(gap)}", look), (mark, style))
+    return ((f" {_gap(gap)}", look), (end, style))
 
 
 def _gap(gap: int) -> str:
     return delta(gap) if gap else "±0"
 
 
-def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
-    """The same in words: the peak that it would make, or why that cannot be told."""
+def toggle_words(outlook: Outlook, name: str, device: Device | None, called: str = "it") -> str:
+    """The same in words: the peak that it would make, or why that cannot be told.
+
+    The technique is called by its title where it is not the row that is spoken of.
+    """
     result, changed = outlook.result, outlook.changes.get(name)
     if not (outlook.current and name in outlook.fresh) or result is None or changed is None:
         return ""
     doing = "on" if changed.on else "off"
     if changed.peak is None:
-        return f"turning it {doing} is not predicted: {changed.reason}"
+        return f"turning {called} {doing} is not predicted: {changed.reason}"
     gap = changed.peak.allocated - result.peak.allocated
     room = capacity_of(outlook, device)
     before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
@@ -69,7 +75,7 @@ def toggle_words(outlook: Outlook, name: str, device: Device | None) -> str:
     if before != after:
         ends = ", and it would no longer fit" if after else ", and it would fit"
     return (
-        f"turning it {doing} {_gap(gap)}: a peak of "
+        f"turning {called} {doing} {_gap(gap)}: a peak of "
         f"{gib(changed.peak.allocated)} in {changed.peak.phase}{ends}"
     )
 

@@ -257,7 +257,12 @@ class MainScreen(Screen[None]):
     def action_fix(self) -> None:
         """Mend what is wrong with the plan."""
         done = self._in_plan().mend()
-        self.app.notify(done or "Nothing is wrong with this plan.", markup=False)
+        wrong = self.plan_panel.facts.startswith("✗")
+        none = (
+            "Nothing that an edit of the plan mends" if wrong else "Nothing is wrong with this plan"
+        )
+        said = f"{none}: {self.plan_panel.facts[2:]}." if wrong else f"{none}."
+        self.app.notify(done or said, markup=False)
 
     def action_fold_all(self) -> None:
         """The groups alone, or all of the plan."""

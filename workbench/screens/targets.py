@@ -98,7 +98,9 @@ class TargetScreen(ModalScreen[str | None]):
 
     def _rows(self, wanted: str) -> list[Row]:
         here = self._device.name if self._device is not None else ""
-        found: list[tuple[str, str, str, int | None]] = [(HERE, "this machine", here, None)]
+        found: list[tuple[str, str, str, int | None]] = [
+            (HERE, "this machine", here, self._device.capacity if self._device else None)
+        ]
         found += [(one.id, one.id, one.name, one.capacity) for one in library.targets()]
         found.append(("cpu", "cpu", "any CPU: what its meter would measure", None))
         words = wanted.lower().split()
