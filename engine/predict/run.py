@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch._dynamo import trace_rules
 
 from memwb.engine import catalog, script
 from memwb.engine.errors import CannotPredict
@@ -128,7 +127,9 @@ def import_libraries() -> None:
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    # What watches operators is not what a plan compiles.
+    # What watches operators is not what a plan compiles. (Importing the compiler makes a folder.)
+    from torch._dynamo import trace_rules
+
     for name in ("meter", "operators", "shortcuts"):
         trace_rules.add(f"memwb.engine.predict.{name}")
 
