@@ -16,14 +16,14 @@ from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
-from memwb.engine.predict.pool import SMALL_REQUEST, SMALL_SEGMENT, Block, Pool
-from memwb.engine.predict.settings import (
+from memwb.engine.allocator_settings import (
     MIB,
     Settings,
     rounded,
     settings_from,
     settings_of,
 )
+from memwb.engine.predict.pool import SMALL_REQUEST, SMALL_SEGMENT, Block, Pool
 from memwb.engine.predict.stream import Stream
 
 __all__ = [

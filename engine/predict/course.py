@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from memwb.engine.allocator_settings import Settings, rounded
 from memwb.engine.memory import CATEGORIES
 from memwb.engine.predict.allocator import replay
-from memwb.engine.predict.settings import Settings, rounded
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Row

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from typing import NamedTuple
 
-from memwb.engine.predict.settings import MIB, MIN_BLOCK, Settings
+from memwb.engine.allocator_settings import MIB, MIN_BLOCK, Settings
 
 SMALL_REQUEST = MIB
 """The largest request that the small pool serves (``kSmallSize``)."""

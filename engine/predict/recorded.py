@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memwb.engine.allocator_settings import Settings, settings_from
 from memwb.engine.predict.allocator import Allocator, Block
-from memwb.engine.predict.settings import Settings, settings_from
 from memwb.engine.predict.stream import Stream
 from memwb.engine.trainer.trace import Moment
 

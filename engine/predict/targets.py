@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from memwb.engine.allocator_settings import Settings, settings_of
 from memwb.engine.gpus import Gpu, target_of
 from memwb.engine.predict.meter import ScratchBytes
-from memwb.engine.predict.settings import Settings, settings_of
 
 
 class Target(NamedTuple):

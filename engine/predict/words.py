@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 
+from memwb.engine.allocator_settings import variable_of
 from memwb.engine.gpus import CONTEXT_ERROR, capability
 from memwb.engine.memory import CATEGORIES, Peak
 from memwb.engine.plan import Plan, active
 from memwb.engine.predict.causes import LAYERS, Cause, alive_at, starred
-from memwb.engine.predict.settings import variable_of
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.prediction import Large

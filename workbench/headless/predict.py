@@ -11,11 +11,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from memwb.engine import paths
+from memwb.engine.allocator_settings import settings_of
 from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
 from memwb.engine.gpus import target_of
 from memwb.engine.plan import Plan, active, override, plan_data
-from memwb.engine.predict.settings import settings_of
 from memwb.engine.prediction import Change, Large, Prediction
 from memwb.engine.presets import load_plan
 from memwb.engine.protocol import (

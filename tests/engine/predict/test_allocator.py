@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from memwb.engine.allocator_settings import Settings, rounded, settings_from, settings_of
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.predict.allocator import Allocator, OutOfMemory, replay, segment_size
-from memwb.engine.predict.settings import Settings, rounded, settings_from, settings_of
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import target_named
 from memwb.engine.predict.words import notes_on

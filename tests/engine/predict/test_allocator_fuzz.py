@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from memwb.engine.allocator_settings import Settings, rounded
 from memwb.engine.predict.allocator import Allocator, Block, OutOfMemory
-from memwb.engine.predict.settings import Settings, rounded
 
 M = 2**20
 SETTINGS = {

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from memwb.engine.allocator_settings import Settings
 from memwb.engine.predict.allocator import replay
 from memwb.engine.predict.recorded import Recording, follow, read, save, streams
-from memwb.engine.predict.settings import Settings
 
 M = 2**20
 TRACES = Path(__file__).parent / "traces"
