@@ -22,7 +22,7 @@ from memwb.engine.predict.stream import Stream, with_workspaces
 from memwb.engine.predict.targets import Target, target_named
 from memwb.engine.predict.words import largest_at, notes_on, words_on
 from memwb.engine.prediction import Parameters, Point, Prediction
-from memwb.engine.technique import module_of
+from memwb.engine.technique import module_of, techniques
 from memwb.engine.trainer.trace import downsample
 
 POINTS = 400
@@ -126,6 +126,10 @@ def _cannot(plan: Plan, error: Exception) -> MemwbError:
         own |= {f"{name}_{technique}" for name in own}
         if any(name in own for name in names if name not in _COMMON):
             blamed = technique
+        if type(error).__module__.startswith("torch._dynamo"):
+            # Whatever it stumbled over, without the compiler it would not have.
+            compiles = techniques()[technique].group == "compile"
+            blamed = technique if compiles else blamed
     what = _said(error)
     if type(error).__name__ == "DataError":
         return MemwbError("The data cannot be used", str(error), "Choose other data.")
