@@ -107,4 +107,30 @@ def meta_patch_model(model: Any, *, scope: str, backend: str, dynamic: str) -> A
             "Run a burst to measure it, or predict -o torch_compile.backend=aot_eager.",
             technique="torch_compile",
         )
-    return patch_model(model, scope=scope, backend=backend, dynamic=dynamic)
+    model = patch_model(model, scope=scope, backend=backend, dynamic=dynamic)
+    for module in model.modules():
+        if "forward" in vars(module):
+            module.forward = _without_autocast(module.forward)
+    return model
+
+
+def _without_autocast(compiled: Any) -> Any:
+    """The compiled function, which says so when it is called under autocast.
+
+    AOTAutograd traces the casts of the device's own autocast, and meta has none.
+    """
+    import torch
+
+    from memwb.engine.errors import CannotPredict
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            raise CannotPredict(
+                "torch_compile cannot be predicted under autocast",
+                "which casts are kept for backward is decided while the graph is made on the device",
+                "Run a burst to measure it, or predict with bf16 in place of amp.",
+                technique="torch_compile",
+            )
+        return compiled(*args, **kwargs)
+
+    return forward

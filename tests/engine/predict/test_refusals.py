@@ -50,10 +50,16 @@ def test_a_kernel_that_the_target_refuses_is_told_of_with_its_mend(kernel: str) 
     assert kernel in told.what and "7.5" in told.what
 
 
-def test_what_the_compiler_stumbles_over_is_its_own() -> None:
+def test_a_compiler_passes_on_which_technique_it_was() -> None:
     compiled = {"backend": "aot_eager"}
-    told = refused("t4", torch_compile=compiled, amp_fp16={}, attention={"backend": "flash"})
-    assert told.technique in ("torch_compile", "attention") and "-o " in told.fix
+    told = refused("t4", torch_compile=compiled, bf16={}, attention={"backend": "flash"})
+    assert told.technique == "attention" and "-o attention.backend=auto" in told.fix
+
+
+@pytest.mark.parametrize("target", ["t4", "cpu"])
+def test_what_is_compiled_under_autocast_is_refused(target: str) -> None:
+    told = refused(target, torch_compile={"backend": "aot_eager"}, amp_bf16={})
+    assert told.technique == "torch_compile" and "autocast" in told.title
 
 
 def test_the_flash_attention_package_needs_ampere() -> None:
