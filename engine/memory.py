@@ -52,3 +52,10 @@ class Peak(msgspec.Struct, frozen=True):
     device: int
     phase: str
     categories: Categories
+
+
+def sized(count: int) -> str:
+    """Bytes in a sentence: in GiB, or in MiB when there are fewer."""
+    if abs(count) >= 2**30:
+        return f"{count / 2**30:.2f} GiB"
+    return f"{count / 2**20:.1f} MiB"

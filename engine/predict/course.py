@@ -27,8 +27,6 @@ class Course(NamedTuple):
     """Index of the first moment of the most allocated bytes."""
     reserved: int
     """The most that the allocator held; what is allocated at the peak where nothing is cached."""
-    unsplit: int
-    """Of the peak's bytes: what the allocator handed out beyond the requests, rounded up."""
 
     def row(self, index: int) -> Row:
         """Memory after one moment, as a trace has it. Times count moments."""
@@ -46,7 +44,7 @@ def course_of(stream: Stream, target: Target) -> Course:
     """
     moments, births = stream
     if not moments:
-        return Course([], np.zeros((0, len(CATEGORIES)), np.int64), 0, 0, 0)
+        return Course([], np.zeros((0, len(CATEGORIES)), np.int64), 0, 0)
     changes = [moment.change for moment in moments]
     if target.kind == "cuda":
         changes = _in_blocks(moments, target.allocator)
@@ -57,12 +55,11 @@ def course_of(stream: Stream, target: Target) -> Course:
     if target.kind != "cuda":
         sums = totals.sum(axis=1)
         peak = _highest(moments, sums)
-        return Course(moments, totals, peak, int(sums[peak]), 0)
+        return Course(moments, totals, peak, int(sums[peak]))
     found = replay(stream, target.allocator)
-    beyond = np.frombuffer(found.allocated, np.int64) - totals.sum(axis=1)
-    totals[:, TEMPORARY] += beyond
+    totals[:, TEMPORARY] += np.frombuffer(found.allocated, np.int64) - totals.sum(axis=1)
     peak = _highest(moments, totals.sum(axis=1))
-    return Course(moments, totals, peak, found.highest_reserved, int(beyond[peak]))
+    return Course(moments, totals, peak, found.highest_reserved)
 
 
 def _highest(moments: list[Moment], sums: Any) -> int:

@@ -203,10 +203,8 @@ class MetaMeter:
         made = torch.empty_strided(
             tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta"
         )
-        kept = self.places.put(made, self.places.place(tensor))
-        if kept is not None:
-            # Held as long as the real one, so that it is no allocation of its own.
-            kept.name = 0
+        # Its name stays 0: it stands for what the real one holds, and is no allocation of its own.
+        self.places.put(made, self.places.place(tensor))
         return made
 
 

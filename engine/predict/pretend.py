@@ -38,7 +38,7 @@ class Pretend(TorchFunctionMode):
         tensor: Any = torch.Tensor
         self._answers: dict[Any, Callable[..., Any]] = {
             tensor.device.__get__: self._device_of,
-            tensor.is_meta.__get__: lambda one: self._true_meta(one),
+            tensor.is_meta.__get__: self._true_meta,
             tensor.is_cuda.__get__: lambda one: self._device_of(one).type == "cuda",
             tensor.is_cpu.__get__: lambda one: self._device_of(one).type == "cpu",
             tensor.get_device: lambda one: -1 if self._device_of(one).type == "cpu" else 0,

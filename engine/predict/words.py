@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from memwb.engine.allocator_settings import variable_of
 from memwb.engine.gpus import CONTEXT_ERROR, capability
-from memwb.engine.memory import CATEGORIES, Peak
+from memwb.engine.memory import CATEGORIES, Peak, sized
 from memwb.engine.plan import Plan, active
 from memwb.engine.predict.causes import LAYERS, Cause, alive_at, starred
 from memwb.engine.predict.stream import Stream
@@ -57,8 +57,8 @@ def words_on(
     when = {0: "while loading", 1: "of the first step"}.get(step, "of a steady step")
     where = when if step == 0 else f"in the {peak.phase} {when}"
     parts = sorted(CATEGORIES, key=lambda name: -int(getattr(peak.categories, name)))
-    shares = [f"{name} {size(getattr(peak.categories, name))}" for name in parts[:3]]
-    sentences = [f"The peak of {size(peak.allocated)} is {where}: {', '.join(shares)}."]
+    shares = [f"{name} {sized(getattr(peak.categories, name))}" for name in parts[:3]]
+    sentences = [f"The peak of {sized(peak.allocated)} is {where}: {', '.join(shares)}."]
     if causes and causes[0].bytes:
         sentences.append(_because(causes[0], layers))
     if target.kind != "cuda":
@@ -66,21 +66,21 @@ def words_on(
         return tuple(sentences)
     gap = peak.reserved - peak.allocated
     sentences.append(
-        f"The allocator holds {size(gap)} beyond the peak ({gap / max(peak.allocated, 1):.0%}): "
+        f"The allocator holds {sized(gap)} beyond the peak ({gap / max(peak.allocated, 1):.0%}): "
         "segments of whole mebibytes, and free blocks that no later request fitted."
     )
     sentences.append(
-        f"The driver counts {size(peak.device - peak.reserved)} more: the CUDA context and the "
-        f"kernels, give or take {size(CONTEXT_ERROR)}."
+        f"The driver counts {sized(peak.device - peak.reserved)} more: the CUDA context and the "
+        f"kernels, give or take {sized(CONTEXT_ERROR)}."
     )
     return tuple(sentences)
 
 
 def _because(cause: Cause, layers: int) -> str:
     """The sentence on what makes the most of what training adds to weights and states."""
-    start = f"Of what a step makes, the most is {cause.name}: {size(cause.bytes)}"
+    start = f"Of what a step makes, the most is {cause.name}: {sized(cause.bytes)}"
     if cause.name == LAYERS and layers:
-        return f"{start}, {size(cause.bytes // layers)} a layer."
+        return f"{start}, {sized(cause.bytes // layers)} a layer."
     shape = " × ".join(str(one) for one in cause.shape)
     times = f"{cause.tensors} tensors, the largest" if cause.tensors > 1 else "one tensor,"
     return f"{start} in {times} {cause.dtype} {shape}."
@@ -124,10 +124,3 @@ def notes_on(
     if target.kind == "cuda":
         notes.append("Predictions for GPUs have not been compared with a GPU yet.")
     return tuple(notes)
-
-
-def size(count: int) -> str:
-    """Bytes in a sentence."""
-    if abs(count) >= 2**30:
-        return f"{count / 2**30:.2f} GiB"
-    return f"{count / 2**20:.1f} MiB"

@@ -127,7 +127,7 @@ def _without_autocast(compiled: Any) -> Any:
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             raise CannotPredict(
                 "torch_compile cannot be predicted under autocast",
-                "which casts are kept for backward is decided while the graph is made on the device",
+                "which casts are kept for backward is decided as the graph is made on the device",
                 "Run a burst to measure it, or predict with bf16 in place of amp.",
                 technique="torch_compile",
             )

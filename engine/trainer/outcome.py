@@ -7,7 +7,8 @@ import re
 from collections.abc import Collection, Sequence
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.protocol import CATEGORIES, Ended, Peak
+from memwb.engine.memory import CATEGORIES, Peak, sized
+from memwb.engine.protocol import Ended
 
 EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "oom": 3, "stopped": 130}
 """The exit code of a process whose burst ended so."""
@@ -115,11 +116,11 @@ def is_oom(error: BaseException) -> bool:
 
 def _oom(burst: str, error: BaseException, peak: Peak | None, chosen: Collection[str]) -> Ended:
     asked = requested(str(error))
-    what = f"{gib(asked)} more were asked for" if asked else "one more allocation was asked for"
+    what = f"{sized(asked)} more were asked for" if asked else "one more allocation was asked for"
     fix = "Take a smaller batch_size or sequence_length."
     if peak is not None:
-        parts = ", ".join(f"{name} {gib(getattr(peak.categories, name))}" for name in CATEGORIES)
-        what += f"; the peak before that was {gib(peak.allocated)} in {peak.phase} ({parts})"
+        parts = ", ".join(f"{name} {sized(getattr(peak.categories, name))}" for name in CATEGORIES)
+        what += f"; the peak before that was {sized(peak.allocated)} in {peak.phase} ({parts})"
         largest = max(CATEGORIES, key=lambda name: getattr(peak.categories, name))
         names = savers(largest, chosen)
         if names:
@@ -143,8 +144,3 @@ def savers(category: str, chosen: Collection[str]) -> list[str]:
         for technique in techniques().values()
         if technique.name not in chosen and word in technique.saves.lower()
     ]
-
-
-def gib(size: int) -> str:
-    """Bytes as GiB for a sentence, or as MiB when there are few."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
