@@ -1,7 +1,9 @@
 """Take functions out of our modules as text and put them together as one file.
 
 A function brings along what it names: the imports at the head of its body and at the top of
-its module, and the functions and constants of memwb that it calls.
+its module, and the functions and constants of memwb that it calls. A definition of a kernel's
+file brings along what registers itself on it as well: an operator's function for a GPU, its fake,
+its formula for backward.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+
+KERNELS = "memwb.kernels."
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -37,11 +41,15 @@ def piece(module: str, name: str) -> Piece:
     node = next((node for node in tree.body if name in _defined(node)), None)
     if node is None:
         raise LookupError(f"{module} does not define {name}")
+    return _piece(module, source, tree, node, name)
+
+
+def _piece(module: str, source: str, tree: ast.Module, node: ast.stmt, name: str) -> Piece:
     inner = _leading_imports(node)
     text = _text(source, node, inner)
     outer = [child for child in ast.walk(tree) if isinstance(child, ast.Import | ast.ImportFrom)]
     outer = [child for child in outer if child in tree.body or _type_checking(tree, child)]
-    named = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
+    named = _named(node)
     imports: list[str] = []
     needs: list[tuple[str, str]] = []
     for statement in [*inner, *outer]:
@@ -61,6 +69,36 @@ def piece(module: str, name: str) -> Piece:
     return Piece(name, text, tuple(dict.fromkeys(imports)), tuple(dict.fromkeys(needs)))
 
 
+@functools.cache
+def kernel(module: str, name: str) -> tuple[Piece, ...]:
+    """What a kernel's file must run so that ``name`` is whole, in the order in which it stands.
+
+    Decorators and registrations act where they stand, and the file runs from top to bottom: its
+    order is one that works. A registration's piece has no name. The file imports nothing of ours.
+
+    Raises LookupError if the module defines no such name.
+    """
+    source, tree = _source(module)
+    # Functions that only register themselves may all be called _.
+    here = {bound for node in tree.body for bound in _defined(node)} - {"_"}
+    if name not in here:
+        raise LookupError(f"{module} does not define {name}")
+    wanted, chosen, before = {name}, set[int](), -1
+    while len(chosen) > before:
+        before = len(chosen)
+        for index, node in enumerate(tree.body):
+            if index not in chosen and wanted & {*_defined(node), *_registered_on(node)}:
+                chosen.add(index)
+                wanted |= here & {*_named(node), *_defined(node)}
+    pieces = []
+    for index in sorted(chosen):
+        node = tree.body[index]
+        title = next((bound for bound in _defined(node) if bound in here), "")
+        this = _piece(module, source, tree, node, title)
+        pieces.append(msgspec.structs.replace(this, needs=()))
+    return tuple(pieces)
+
+
 def gather(wanted: Iterable[tuple[str, str]], titles: Mapping[tuple[str, str], str]) -> list[Piece]:
     """The wanted definitions, each preceded by those it refers to and that are not there yet.
 
@@ -71,6 +109,11 @@ def gather(wanted: Iterable[tuple[str, str]], titles: Mapping[tuple[str, str], s
     def add(module: str, name: str, above: tuple[str, ...]) -> None:
         title = titles.get((module, name), name)
         if name in above:
+            return
+        if module.startswith(KERNELS):
+            for this in kernel(module, name):
+                title = this.name or this.text
+                assert found.setdefault(title, (module, this))[0] == module, title
             return
         if title in found:
             assert found[title][0] == module, f"{module} and {found[title][0]} define {title}"
@@ -122,7 +165,26 @@ def _defined(node: ast.stmt) -> tuple[str, ...]:
         return (node.name,)
     if isinstance(node, ast.Assign):
         return tuple(target.id for target in node.targets if isinstance(target, ast.Name))
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return (node.target.id,)
     return ()
+
+
+def _named(node: ast.stmt) -> set[str]:
+    return {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
+
+
+def _registered_on(node: ast.stmt) -> set[str]:
+    """What a definition's decorators, or a call that stands alone, are methods of."""
+    marks: list[ast.expr] = getattr(node, "decorator_list", [])
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        marks = [node.value]
+    found = set()
+    for mark in marks:
+        method = mark.func if isinstance(mark, ast.Call) else mark
+        if isinstance(method, ast.Attribute) and isinstance(method.value, ast.Name):
+            found.add(method.value.id)
+    return found
 
 
 def _leading_imports(node: ast.stmt) -> list[ast.Import | ast.ImportFrom]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import linecache
 import random
 import subprocess
 import sys
@@ -61,6 +62,8 @@ def model_of(config: dict[str, Any], **changes: Any) -> Model:
 def run(text: str, *argv: str) -> list[str]:
     """The lines that the script prints when it is run in this process."""
     module = types.ModuleType("train")
+    # Triton reads the text of its kernels.
+    linecache.cache["train.py"] = (len(text), None, text.splitlines(keepends=True), "train.py")
     exec(compile(text, "train.py", "exec"), module.__dict__)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):

@@ -14,6 +14,7 @@ import gc
 import hashlib
 import importlib
 import json
+import linecache
 import os
 import selectors
 import signal
@@ -78,6 +79,8 @@ def train(text: str) -> dict[str, Any]:
     module = types.ModuleType("train")
     # Annotations and pickles look a module up by its name.
     sys.modules["train"] = module
+    # Triton reads the text of its kernels.
+    linecache.cache["train.py"] = (len(text), None, text.splitlines(keepends=True), "train.py")
     exec(compile(text, "train.py", "exec"), module.__dict__)
     steps, build = module.train, module.build_optimizer
 
