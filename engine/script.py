@@ -17,7 +17,7 @@ from memwb.engine.catalog import Model
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, active, check, plan_toml
 from memwb.engine.stitch import Piece, gather, import_block
-from memwb.engine.technique import REPLACING, STAGES, hooks_of, module_of, techniques
+from memwb.engine.technique import OLDEST_TORCH, REPLACING, STAGES, hooks_of, module_of, techniques
 from memwb.engine.version import VERSION
 
 RECIPE = "memwb.engine.recipe"
@@ -248,6 +248,12 @@ def _needed(plan: Plan) -> list[str]:
     return list(dict.fromkeys(needed))
 
 
+def _torch(plan: Plan) -> str:
+    """The oldest torch that has what all of the plan's techniques need."""
+    versions = [OLDEST_TORCH, *(techniques()[name].torch for name in active(plan))]
+    return max(versions, key=lambda version: [int(part) for part in version.split(".")])
+
+
 def _versions(needed: list[str]) -> list[str]:
     """The packages that the script imports, with their versions on this machine."""
     found = []
@@ -262,7 +268,7 @@ def _header(plan: Plan, model: Model, evidence: str) -> str:
     random = "random weights" if model.weights == "random" else "pretrained weights"
     lines = [
         f"Written by memwb {VERSION}; runs without it.",
-        f"Needs torch>=2.11, transformers>=5.17{''.join(f', {name}' for name in needed)}.",
+        f"Needs torch>={_torch(plan)}, transformers>=5.17{''.join(f', {one}' for one in needed)}.",
         *textwrap.wrap(f"Written beside {', '.join(_versions(needed))}.", WIDTH - 2),
         f"The model has {random}; tokens are "
         + ("those of its tokenizer." if model.tokenizer else "bytes: no tokenizer was at hand."),

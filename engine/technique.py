@@ -22,15 +22,21 @@ script and the tests.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import pkgutil
+import re
+from importlib import metadata
 from typing import Any, get_args
 
 import msgspec
 
 from memwb.engine.protocol import Device
+
+OLDEST_TORCH = "2.11"
+"""What memwb itself needs."""
 
 STAGES = (
     "arguments",
@@ -120,6 +126,8 @@ class Technique(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[Relation, ...] = ()
     packages: tuple[str, ...] = ()
     """Import names of packages beyond torch and transformers that it runs on."""
+    torch: str = OLDEST_TORCH
+    """The oldest torch that has what it needs."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -183,6 +191,9 @@ def unavailable(technique: Technique, params: Any = None, device: Device | None 
     missing = _missing(technique.packages)
     if missing:
         return f"needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+    if _parts(torch_version()) < _parts(technique.torch):
+        least = technique.torch
+        return f"needs torch {least}, not {torch_version()}: pip install 'torch>={least}'"
     reason = getattr(module_of(technique.name), "unavailable", None)
     return str(reason(params or technique.params(), device)) if reason else ""
 
@@ -238,6 +249,18 @@ def _type_name(info: Any) -> str:
 def _description(hint: Any) -> str:
     metas = [part for part in get_args(hint) if isinstance(part, msgspec.Meta)]
     return next((meta.description for meta in metas if meta.description), "")
+
+
+@functools.cache
+def torch_version() -> str:
+    """The torch that is installed, told without importing it; empty without one."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("torch")
+    return ""
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:2]]
 
 
 def _missing(packages: tuple[str, ...]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from memwb.engine.arithmetic import Effect, Facts
     from memwb.engine.plan import Plan
-    from memwb.engine.protocol import Device
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,24 +39,13 @@ technique = Technique(
     costs="fp32: the head's gradient a moment earlier; half precision: one more head product.",
     not_when="The vocabulary is small, or the batch has fewer tokens than the model is wide.",
     source="torch.nn.functional.linear_cross_entropy (2.13)",
+    torch="2.13",
     params=Params,
     # In half precision the plain loss rounds each logit by 2^-8 at most, and a token's loss is
     # the difference of two terms made of logits; this one rounds the loss of each token by 2^-8,
     # and the factor of its gradient: 4 x 2^-8. In fp32 only the order of the sums differs.
     tolerance=2**-6,
 )
-
-
-def unavailable(params: Params, device: Device | None) -> str:
-    """Why it cannot run there: an older torch does not have it."""
-    try:
-        version = metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return "needs torch 2.13: pip install 'torch>=2.13'"
-    major, minor = (int(part) for part in version.split(".")[:2])
-    if (major, minor) < (2, 13):
-        return f"needs torch 2.13, and this is {version}: pip install 'torch>=2.13'"
-    return ""
 
 
 def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:

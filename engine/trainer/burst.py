@@ -63,8 +63,10 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     techniques: tuple[str, ...] = ()
 
 
-def run_plan(start: Start, emit: Emit) -> Ended:
+def run_plan(start: Start, emit: Emit, within: str | None = None) -> Ended:
     """Write the plan's script to a temporary folder and run it. Emits every event of the burst.
+
+    ``within`` is where that folder is made; the system's place for such without.
 
     Nothing is raised: whatever goes wrong is in the Ended that is emitted last and returned.
     """
@@ -94,7 +96,7 @@ def run_plan(start: Start, emit: Emit) -> Ended:
     )
     argv = ["--device", device.kind]
     argv += [f"--{name.replace('_', '-')}" for name, value in allowed.items() if value]
-    with tempfile.TemporaryDirectory(prefix="memwb-") as folder:
+    with tempfile.TemporaryDirectory(prefix="memwb-", dir=within) as folder:
         path = Path(folder) / "train.py"
         path.write_text(text, encoding="utf-8")
         return run_file(path, argv, emit, about)

@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -34,8 +36,10 @@ from memwb.engine.trainer.outcome import EXIT_CODES, ended_by, killed
 class Child:
     """A running burst as the server sees it: its pipe, its process, and what it said so far."""
 
-    def __init__(self, pid: int, pipe: int, burst: str) -> None:
+    def __init__(self, pid: int, pipe: int, burst: str, folder: str) -> None:
         self.pid = pid
+        # Its script lies in there, also when it was killed.
+        self._folder = folder
         self.pipe = pipe
         self.burst = burst
         self.closed = False
@@ -158,12 +162,14 @@ class Child:
         if self.pipe >= 0:
             os.close(self.pipe)
         self.pipe, self.closed = -1, True
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def fork(command: Start, close: Iterable[int]) -> Child:
     """Start a burst in a fresh process; ``close`` are the server's own descriptors."""
-    pid, pipe = forked(lambda writing: _burst(command, _Voice(writing)), close)
-    return Child(pid, pipe, command.burst)
+    folder = tempfile.mkdtemp(prefix="memwb-")
+    pid, pipe = forked(lambda writing: _burst(command, folder, _Voice(writing)), close)
+    return Child(pid, pipe, command.burst, folder)
 
 
 def forked(work: Callable[[int], int], close: Iterable[int]) -> tuple[int, int]:
@@ -261,12 +267,12 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _burst(command: Start, voice: _Voice) -> int:
+def _burst(command: Start, folder: str, voice: _Voice) -> int:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         from memwb.engine.trainer.burst import run_plan
 
-        ended = run_plan(command, voice.emit)
+        ended = run_plan(command, voice.emit, folder)
     except BaseException as error:
         traceback.print_exc(file=sys.stderr)
         ended = ended_by(command.burst, error, True, None, ())

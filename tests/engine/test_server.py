@@ -316,14 +316,16 @@ time.sleep(60)
 """
 
 
-def test_a_deaf_burst_is_killed_in_the_end() -> None:
+def test_a_deaf_burst_is_killed_in_the_end_and_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True
     )
     assert process.stdout is not None and process.stdout.readline()
     reading, writing = os.pipe()
     os.close(writing)
-    child = Child(process.pid, reading, "deaf")
+    folder = tmp_path / "its own"
+    folder.mkdir()
+    child = Child(process.pid, reading, "deaf", str(folder))
     child.stop(0.3)
 
     def over() -> bool:
@@ -333,6 +335,6 @@ def test_a_deaf_burst_is_killed_in_the_end() -> None:
     began = time.monotonic()
     assert eventually(over, 5.0)
     assert time.monotonic() - began >= 0.6
-    assert child.finish().outcome == "stopped"
+    assert child.finish().outcome == "stopped" and not folder.exists()
     process.returncode = -9
     process.stdout.close()

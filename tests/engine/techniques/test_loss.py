@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from memwb.engine import recipe
+from memwb.engine import recipe, technique
+from memwb.engine.catalog import resolve
 from memwb.engine.plan import Plan, override, plan_data, plan_from, problems
 from memwb.engine.protocol import Start, Timeline
+from memwb.engine.script import script
 from memwb.engine.technique import techniques, unavailable
 from memwb.engine.techniques import amp_bf16, chunked_cross_entropy, linear_cross_entropy
 
@@ -165,8 +167,15 @@ def test_capped_logits_and_an_adapted_head_are_for_the_chunks(families: dict[str
 def test_an_older_torch_does_not_have_it(
     version: str, here: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear_cross_entropy.metadata, "version", lambda name: version)
+    monkeypatch.setattr(technique, "torch_version", lambda: version)
     assert (not unavailable(techniques()["linear_cross_entropy"])) == here
+
+
+def test_a_script_says_which_torch_it_needs() -> None:
+    model = resolve("tiny", "random")
+    plain = script(plan_of(), model)
+    fused = script(plan_of("linear_cross_entropy=on"), model)
+    assert "torch>=2.11," in plain and "torch>=2.13," in fused
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
