@@ -48,6 +48,9 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """Where the figures are published; ``NVML`` of a local GPU that is not in the list."""
     local: bool = False
     """It is in this machine."""
+    multiprocessors: int | None = None
+    """As torch's ``multi_processor_count``: some kernels' scratch memory goes by it. None where
+    NVML does not tell."""
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +61,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gb: int
     driver_mib: int
     gb_per_second: float
+    multiprocessors: int
     source: str
     bf16_teraflops: float | None = None
     also: tuple[str, ...] = ()
@@ -132,6 +136,7 @@ def _made(id: str, row: Row, source: str) -> Gpu:
         bandwidth=round(row.gb_per_second * 10**9),
         bf16=None if rate is None else rate * 10**12,
         source=source,
+        multiprocessors=row.multiprocessors,
     )
 
 
@@ -287,6 +292,7 @@ def _told(nvml: Any, handle: Any) -> Gpu:
         bf16=None,
         source="NVML",
         local=True,
+        multiprocessors=_multiprocessors(nvml, handle, (major, minor)),
     )
 
 
@@ -298,6 +304,15 @@ def _memory(nvml: Any, handle: Any) -> tuple[int, int]:
     except (nvml.NVMLError, AttributeError):
         total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
         return total, withheld(total)
+
+
+def _multiprocessors(nvml: Any, handle: Any, version: tuple[int, int]) -> int | None:
+    """Of the cores that NVML counts, 64 make a multiprocessor up to GA100, and 128 after it."""
+    try:
+        cores = int(nvml.nvmlDeviceGetNumGpuCores(handle))
+    except (nvml.NVMLError, AttributeError):
+        return None
+    return cores // (64 if version <= (8, 0) else 128)
 
 
 def _bandwidth(nvml: Any, handle: Any) -> int | None:

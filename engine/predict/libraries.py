@@ -3,11 +3,14 @@
 The fake kernels of such operators give results and no temporaries. Where the target's own kernel
 is made of torch's operators it is called instead, with the counting mode on. Only operators that
 are named here are: other kernels are C code that is handed addresses, of which meta has none.
+And all of memwb's own are, whose functions for a GPU are written to run without values when
+Triton launches nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -18,6 +21,7 @@ Kernel = Callable[..., Any]
 """Called with the operator, then with its arguments."""
 
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+_CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 
 _LOSS = (
     "torch_nn._linear_cross_entropy_batch_chunked.default",
@@ -46,6 +50,32 @@ def kernels(kind: str) -> Mapping[str, Kernel]:
         "bitsandbytes.int8_mixed_scaled_mm.default": as_registered,
         "bitsandbytes.int8_scaled_mm.default": as_registered,
     }
+
+
+def own_kernel(kind: str) -> Kernel:
+    """How an operator of memwb's kernels is run for a target of that kind."""
+    return as_registered if kind == "cpu" else for_cuda
+
+
+def for_cuda(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """The function that is registered for CUDA. It runs on meta where Triton launches nothing."""
+    return func.redispatch(_CUDA, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def nothing_launched() -> Iterator[None]:
+    """Have Triton's kernels do nothing while this lasts: what surrounds them allocates as ever.
+
+    Launching is the one thing that asks for a GPU and for addresses.
+    """
+    try:
+        from triton.runtime.jit import JITFunction
+    except ImportError:
+        # Not for this platform: what needs it is refused before (see run.py).
+        yield
+        return
+    with mock.patch.object(JITFunction, "run", lambda *_, **__: None):
+        yield
 
 
 def as_registered(func: Any, *args: Any, **kwargs: Any) -> Any:

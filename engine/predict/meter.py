@@ -51,6 +51,8 @@ class MetaMeter:
         """The name of the module at work."""
         self.kernels: Mapping[str, Kernel] = {}
         """Of operators that are looked into: see libraries.py."""
+        self.own_kernel: Kernel | None = None
+        """Of memwb's own operators, whichever they are."""
         self.pretence: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         """What is off inside of an operator, and on in such a kernel."""
         self.scratch = scratch
@@ -229,7 +231,9 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             meter.pass_by()
             inputs = tensors_in((*args, *kwargs.values()))
             place = max((meter.places.place(one) for one in inputs), default=Place.NOWHERE)
-            args, kwargs = tuple(self._replaced(args)), self._replaced(kwargs)
+            if kernel is not meter.own_kernel:
+                # Ours read what has values: how many labels there are.
+                args, kwargs = tuple(self._replaced(args)), self._replaced(kwargs)
         with self, meter.pretence, meter.placing(place), torch.no_grad():
             return kernel(func, *args, **kwargs)
 
@@ -316,7 +320,9 @@ def _dispatch(
     if isinstance(func, torch._ops.HigherOrderOperator):
         with mode:
             return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
-    kernel = mode._meter.kernels.get(operator_of(func).overload)
+    operator = operator_of(func)
+    kernel = mode._meter.own_kernel if operator.own else None
+    kernel = kernel or mode._meter.kernels.get(operator.overload)
     if kernel is not None:
         return mode._look_into(kernel, func, args, kwargs)
     with torch._C.DisableTorchFunction():

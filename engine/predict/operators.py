@@ -30,6 +30,8 @@ class Operator(NamedTuple):
     """It gives a value to Python."""
     indexes: bool
     """Its second argument are indices, masks among them."""
+    own: bool
+    """It is one of memwb's own, from ``kernels``."""
 
 
 _known: dict[int, tuple[Any, Operator]] = {}
@@ -52,6 +54,7 @@ def _learned(func: Any) -> Operator:
         kind=_kind_of(func, name),
         reads=func is torch.ops.aten._local_scalar_dense.default,
         indexes=func.namespace == "aten" and name in _INDEXING,
+        own=func.namespace == "memwb",
     )
 
 

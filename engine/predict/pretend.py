@@ -16,11 +16,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
+from memwb.engine.errors import CannotPredict
 from memwb.engine.gpus import capability
 from memwb.engine.predict import flash
 from memwb.engine.predict.autocast import Autocast
+from memwb.engine.predict.libraries import nothing_launched
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import MOST_VALUES, Place
+from memwb.engine.predict.targets import Target
 
 Table = Mapping[Any, Callable[..., Any]]
 """What to call in place of a torch function."""
@@ -213,17 +216,18 @@ def _is_data(tensor: torch.Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def pretending(kind: str, arch: str, meter: MetaMeter, instead: Table) -> Iterator[torch.device]:
-    """Pretend to be on a device of that kind; gives the device as the script is to see it."""
-    mode = Pretend(kind, meter, instead)
+def pretending(target: Target, meter: MetaMeter) -> Iterator[torch.device]:
+    """Pretend to be on the target; gives the device as the script is to see it."""
+    mode = Pretend(target.kind, meter, target.instead)
     meter.pretence = mode
     with contextlib.ExitStack() as stack:
-        if kind == "cuda":
-            for name, value in _cuda_runtime(arch).items():
+        if target.kind == "cuda":
+            for name, value in _cuda_runtime(target).items():
                 stack.enter_context(mock.patch(f"torch.{name}", value))
             # Its arguments are looked at before any mode is asked: it takes real streams alone.
             stack.enter_context(mock.patch.object(torch.Tensor, "record_stream", _no_stream))
-            stack.enter_context(flash.installed(arch))
+            stack.enter_context(flash.installed(target.arch))
+            stack.enter_context(nothing_launched())
         clear = torch.clear_autocast_cache
         forget = mode.autocast.clear
         stack.enter_context(
@@ -284,10 +288,13 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
     return seen
 
 
-def _cuda_runtime(arch: str) -> dict[str, Any]:
+def _cuda_runtime(target: Target) -> dict[str, Any]:
     """What a script may ask of torch's CUDA runtime, with answers that need none."""
-    version = capability(arch)
+    version = capability(target.arch)
+    properties = _Properties(target)
     return {
+        "cuda.get_device_properties": lambda *_: properties,
+        "cuda.get_device_name": lambda *_: properties.name,
         "cuda.is_available": lambda: True,
         "cuda.get_device_capability": lambda *_: version,
         "cuda.is_bf16_supported": lambda including_emulation=True: (
@@ -304,6 +311,27 @@ def _cuda_runtime(arch: str) -> dict[str, Any]:
         "cuda.stream": _Nothing,
         "cuda.amp.common.amp_definitely_not_available": lambda: False,
     }
+
+
+class _Properties:
+    """What ``torch.cuda.get_device_properties`` tells of a target."""
+
+    def __init__(self, target: Target) -> None:
+        self.name = target.name
+        self.major, self.minor = capability(target.arch)
+        self.total_memory = target.capacity
+        self._multiprocessors = target.multiprocessors
+
+    @property
+    def multi_processor_count(self) -> int:
+        """By which kernels choose how many rows of partial sums they need."""
+        if self._multiprocessors is None:
+            raise CannotPredict(
+                "A kernel asks how many multiprocessors the target has",
+                f"nobody tells it of {self.name}",
+                "Predict for a GPU of the list: `memwb gpus`.",
+            )
+        return self._multiprocessors
 
 
 def _no_stream(tensor: torch.Tensor, stream: Any) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import importlib.util
 import io
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from memwb.engine.plan import Plan, active
 from memwb.engine.predict import documents
 from memwb.engine.predict.documents import Rows, rows_of
 from memwb.engine.predict.layers import depths, pattern, shorten
-from memwb.engine.predict.libraries import kernels
+from memwb.engine.predict.libraries import kernels, own_kernel
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import MOST_VALUES, Place
 from memwb.engine.predict.pretend import pretending
@@ -75,6 +76,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     host = Place.TARGET if target.kind == "cpu" else Place.HOST
     meter = MetaMeter(target.scratch, host, target.results)
     meter.kernels = kernels(target.kind)
+    meter.own_kernel = own_kernel(target.kind)
     found = _Found(meter)
     _forget()
     every = [_period(name, params) for name, params in active(plan).items()]
@@ -90,7 +92,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
             with (
                 contextlib.redirect_stdout(io.StringIO()),
                 torch.random.fork_rng(devices=()),
-                pretending(target.kind, target.arch, meter, target.instead) as seen,
+                pretending(target, meter) as seen,
             ):
                 if not _compiles(plan):
                     hooks = [
@@ -135,6 +137,7 @@ def import_libraries() -> None:
 
 
 LIBRARIES = (
+    "triton.language",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.modeling_utils",
@@ -152,7 +155,16 @@ LIBRARIES = (
 
 
 def _refuse(plan: Plan) -> None:
-    """Token ids have their values also here: a step of very many is not predicted."""
+    """Kernels need their language; token ids have values also here: very many are not predicted."""
+    for name in active(plan):
+        if "triton" in techniques()[name].packages and importlib.util.find_spec("triton") is None:
+            raise CannotPredict(
+                f"{name} cannot be predicted",
+                "its kernels are written for Triton, which is not on this machine (there are "
+                "packages of it for Linux)",
+                f"Predict on Linux, or without it: -o {name}=off.",
+                technique=name,
+            )
     work = plan.workload
     tokens = work.batch_size * work.sequence_length
     if tokens > MOST_VALUES:

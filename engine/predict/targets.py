@@ -23,6 +23,8 @@ class Target(NamedTuple):
     arch: str
     """As ``sm_90``; empty on a CPU."""
     capacity: int
+    multiprocessors: int | None
+    """None on a CPU, and where nobody tells how many a GPU has."""
     instead: Mapping[Any, Callable[..., Any]]
     """What to call in place of a torch function."""
     scratch: ScratchBytes
@@ -45,7 +47,7 @@ def cpu() -> Target:
     """This machine's CPU."""
     from memwb.engine.predict.cpu import INSTEAD, RESULTS
 
-    return Target("cpu", "cpu", "CPU", "", 0, INSTEAD, {}, RESULTS)
+    return Target("cpu", "cpu", "CPU", "", 0, None, INSTEAD, {}, RESULTS)
 
 
 def cuda(gpu: Gpu) -> Target:
@@ -65,6 +67,7 @@ def cuda(gpu: Gpu) -> Target:
         name=gpu.name,
         arch=gpu.arch,
         capacity=gpu.capacity,
+        multiprocessors=gpu.multiprocessors,
         instead={**INTERCEPT, functional.scaled_dot_product_attention: attention},
         scratch={overload: partial(sizes, overload) for overload in SCRATCH},
         workspaces={one.when: one.bytes for one in workspaces(gpu.arch)},

@@ -9,6 +9,7 @@ from memwb.engine.errors import CannotPredict
 from memwb.engine.plan import plan_from
 from memwb.engine.predict.predictor import _cannot, predict
 from memwb.engine.predict.pretend import _cuda_runtime
+from memwb.engine.predict.targets import target_named
 
 PLAN = plan_from({"model": "tiny"})
 
@@ -75,6 +76,7 @@ def test_bf16_is_emulated_before_ampere_and_that_is_said(precision: str) -> None
 
 
 def test_a_script_on_an_old_gpu_can_ask_for_bf16_proper() -> None:
-    runtimes = [_cuda_runtime(arch)["cuda.is_bf16_supported"] for arch in ("sm_75", "sm_80")]
+    targets = [target_named(name) for name in ("t4", "a100-40gb")]
+    runtimes = [_cuda_runtime(target)["cuda.is_bf16_supported"] for target in targets]
     assert [ask() for ask in runtimes] == [True, True]
     assert [ask(including_emulation=False) for ask in runtimes] == [False, True]
