@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 MEMWB = [sys.executable, "-P", "-m", "memwb.workbench.cli"]
 
 

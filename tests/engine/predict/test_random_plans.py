@@ -14,6 +14,8 @@ import pytest
 from memwb.engine.memory import CATEGORIES
 from memwb.engine.technique import techniques
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 PLANS = 50
 

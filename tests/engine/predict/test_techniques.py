@@ -19,6 +19,8 @@ from memwb.engine.technique import Technique, parameters_of, techniques, unavail
 from memwb.engine.techniques.adamw import tensors
 from memwb.engine.techniques.adamw_4bit import LEARNING_RATES
 
+pytestmark = pytest.mark.long
+
 CPU = Device("cpu", "CPU", 2**34)
 GPU = "rtx-4090"
 TECHNIQUES = techniques()

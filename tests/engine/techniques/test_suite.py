@@ -10,6 +10,8 @@ import pytest
 from memwb.engine.plan import Plan, override, problems, toggle
 from memwb.engine.technique import Technique, parameters_of, techniques, unavailable
 
+pytestmark = pytest.mark.long
+
 TECHNIQUES = techniques()
 NAMES = list(TECHNIQUES)
 EXACT = [name for name in NAMES if TECHNIQUES[name].exact]
