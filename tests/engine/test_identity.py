@@ -23,6 +23,8 @@ from memwb.engine.protocol import Device, Ended, Ready, Start, decode_event, enc
 from memwb.engine.script import script
 from memwb.engine.technique import parameters_of, techniques, unavailable
 
+pytestmark = pytest.mark.long
+
 CPU = Device(kind="cpu", name="CPU", capacity=2**34)
 
 ALONE = """
@@ -30,8 +32,6 @@ import contextlib, gc, importlib, io, json, os, runpy, sys
 import torch, transformers, peft, bitsandbytes, transformers.optimization, torch._dynamo
 import peft.tuners.ia3.bnb, peft.tuners.lora.bnb, peft.utils.transformers_weight_conversion
 import torch.profiler._cupti_monitor, pydoc_data.topics, tomllib, msgspec
-
-pytestmark = pytest.mark.long
 kinds, paths = sys.argv[1].split(), sys.argv[2:]
 for kind in kinds:
     importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
