@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,36 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MEMWB_HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Any]:
+    """A process with the heavy imports behind it: ``warm.python(...)`` starts in no time."""
+    from memwb.engine.technique import techniques
+    from memwb.engine.trainer.server import PRELOADED
+
+    spec = importlib.util.spec_from_file_location("warm", Path(__file__).with_name("warm.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kinds = {config["model_type"].removesuffix("_text") for config in FAMILIES.values()}
+    packages = dict.fromkeys(name for one in techniques().values() for name in one.packages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        made = module.Warm(
+            [
+                *PRELOADED,
+                *packages,
+                *(f"transformers.models.{kind}.modeling_{kind}" for kind in sorted(kinds)),
+                "torch._dynamo.backends.common",
+                "torch._functorch.aot_autograd",
+                "torch.profiler._cupti_monitor",
+                "peft.tuners.ia3.bnb",
+                "memwb.engine.predict.run",
+            ]
+        )
+    yield made
+    made.close()
 
 
 SMALL = {

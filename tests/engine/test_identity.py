@@ -126,14 +126,14 @@ def runs(plan: Plan) -> bool:
     )
 
 
-def run_bursts(wanted: list[Plan]) -> Iterator[Ended]:
+def run_bursts(command: list[str], wanted: list[Plan]) -> Iterator[Ended]:
     """Run each plan as a burst of one engine."""
     commands = b"".join(
         encode(Start(plan_data(plan), device="cpu", burst=str(number)))
         for number, plan in enumerate(wanted)
     )
     with subprocess.Popen(
-        [sys.executable, "-m", "memwb.engine"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -155,7 +155,7 @@ def run_bursts(wanted: list[Plan]) -> Iterator[Ended]:
 
 @pytest.fixture(scope="module")
 def results(
-    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, families: dict[str, Any]
+    warm: Any, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, families: dict[str, Any]
 ) -> list[tuple[Plan, Ended, list[Any]]]:
     """Each plan with the end of its burst and what its exported file did."""
     folder = tmp_path_factory.mktemp("exported")
@@ -179,7 +179,7 @@ def results(
             stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder,
         ) as alone,
     ):  # fmt: skip
-        ended = list(run_bursts(wanted))
+        ended = list(run_bursts(warm.python("-m", "memwb.engine"), wanted))
         out = alone.communicate()[0]
     assert alone.returncode == 0, log.read_text()
     exported = [json.loads(line) for line in out.splitlines()]
