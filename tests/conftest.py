@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-def pytest_collection_finish() -> None:
-    """What the imports made stays: a burst collects garbage often, and need not look at it."""
-    gc.collect()
-    gc.freeze()
+_imported = 0
+
+
+def pytest_runtest_setup() -> None:
+    """What imports made stays: a burst collects garbage often, and need not look at it."""
+    global _imported
+    if len(sys.modules) >= _imported + 50:
+        _imported = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
