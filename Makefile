@@ -21,7 +21,7 @@ test: $(VENV)/installed-dev
 	@echo "ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@echo "mypy" && $(BIN)/mypy -p memwb.engine -p memwb.workbench -p memwb.kernels -p memwb.presets
 	@echo "import contract" && $(BIN)/lint-imports --no-cache --no-logo
-	@echo "pytest"      && $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@echo "pytest"      && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # After a change that is meant: rewrite the pictures that the snapshot tests compare with.
 snapshots: $(VENV)/installed-dev

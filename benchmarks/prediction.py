@@ -27,10 +27,11 @@ from typing import Any
 import msgspec
 
 from memwb.engine.catalog import resolve
-from memwb.engine.errors import nearest
+from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.memory import CATEGORIES, Categories
 from memwb.engine.plan import Plan, override, plan_data, plan_from, problems
 from memwb.engine.protocol import Device, Start, Timeline
+from memwb.engine.script import script
 from memwb.engine.technique import parameters_of, techniques, unavailable
 
 LIMITS = {"peak": 0.005, "category": 0.01, "phase": 0.01}
@@ -262,18 +263,22 @@ def forked(work: Callable[[Plan], Seen], plan: Plan) -> Seen:
 
 
 def warm() -> None:
-    """Import what bursts and predictions do, so that no fork has to."""
+    """Import and read what bursts and predictions do, so that no fork has to."""
     kinds = sorted({name.removesuffix("_text") for name in FAMILIES})
     modules = [
         *dict.fromkeys(name for one in techniques().values() for name in one.packages),
         *(f"transformers.models.{kind}.modeling_{kind}" for kind in kinds),
-        "transformers.models.auto.modeling_auto",
-        "transformers.quantizers.auto",
-        "transformers.optimization",
-        "torch._dynamo",
+        "peft.tuners.ia3.bnb",
+        "peft.tuners.lora.bnb",
+        "peft.utils.transformers_weight_conversion",
+        "torch._subclasses.schema_check_mode",
+        "torch.profiler._cupti_monitor",
         "torch.utils.checkpoint",
+        "tomlkit",
         "pydoc_data.topics",
         "memwb.engine.trainer.burst",
+        "memwb.engine.trainer.cpu",
+        "memwb.engine.predict.cpu",
         "memwb.engine.predict.predictor",
     ]
     # A user's plans are compared, not what the libraries have to say.
@@ -281,6 +286,12 @@ def warm() -> None:
         for name in modules:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+        importlib.import_module("memwb.engine.predict.run").import_libraries()
+    tiny = resolve("tiny")
+    for name in techniques():
+        # Each technique's text is taken apart once. Those that need another are refused alone.
+        with contextlib.suppress(MemwbError):
+            script(plan_from({"model": "tiny", "techniques": {name: {}}}), tiny)
     gc.collect()
     gc.freeze()
 

@@ -47,8 +47,7 @@ def piece(module: str, name: str) -> Piece:
 def _piece(module: str, source: str, tree: ast.Module, node: ast.stmt, name: str) -> Piece:
     inner = _leading_imports(node)
     text = _text(source, node, inner)
-    outer = [child for child in ast.walk(tree) if isinstance(child, ast.Import | ast.ImportFrom)]
-    outer = [child for child in outer if child in tree.body or _type_checking(tree, child)]
+    outer = _outer_imports(module)
     named = _named(node)
     imports: list[str] = []
     needs: list[tuple[str, str]] = []
@@ -212,9 +211,13 @@ def _text(source: str, node: ast.stmt, without: list[ast.Import | ast.ImportFrom
     return "\n".join(kept)
 
 
-def _type_checking(tree: ast.Module, statement: ast.stmt) -> bool:
-    blocks = [node for node in tree.body if isinstance(node, ast.If)]
-    return any(statement in block.body for block in blocks)
+@functools.cache
+def _outer_imports(module: str) -> list[ast.Import | ast.ImportFrom]:
+    """The imports at the top of a module, those for type checkers among them."""
+    _, tree = _source(module)
+    blocks = [node.body for node in tree.body if isinstance(node, ast.If)]
+    top = [*tree.body, *(child for block in blocks for child in block)]
+    return [child for child in top if isinstance(child, ast.Import | ast.ImportFrom)]
 
 
 def _renamed(text: str, name: str, title: str) -> str:

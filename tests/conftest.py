@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,21 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_finish() -> None:
-    """What the imports made stays: a burst collects garbage often, and need not look at it."""
-    gc.collect()
-    gc.freeze()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: else one worker ends alone with the last of them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+_imported = 0
+
+
+def pytest_runtest_setup() -> None:
+    """What imports made stays: a burst collects garbage often, and need not look at it."""
+    global _imported
+    if len(sys.modules) >= _imported + 50:
+        _imported = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +40,36 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MEMWB_HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Any]:
+    """A process with the heavy imports behind it: ``warm.python(...)`` starts in no time."""
+    from memwb.engine.technique import techniques
+    from memwb.engine.trainer.server import PRELOADED
+
+    spec = importlib.util.spec_from_file_location("warm", Path(__file__).with_name("warm.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kinds = {config["model_type"].removesuffix("_text") for config in FAMILIES.values()}
+    packages = dict.fromkeys(name for one in techniques().values() for name in one.packages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        made = module.Warm(
+            [
+                *PRELOADED,
+                *packages,
+                *(f"transformers.models.{kind}.modeling_{kind}" for kind in sorted(kinds)),
+                "torch._dynamo.backends.common",
+                "torch._functorch.aot_autograd",
+                "torch.profiler._cupti_monitor",
+                "peft.tuners.ia3.bnb",
+                "memwb.engine.predict.run",
+            ]
+        )
+    yield made
+    made.close()
 
 
 SMALL = {

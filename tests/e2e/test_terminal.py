@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 MEMWB = "import sys; from memwb.workbench.cli import main; sys.exit(main())"
 BANDS = "▁▂▃▄▅▆▇█"
 

@@ -206,7 +206,7 @@ def figure(plan: Plan, effect: Effect, root: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the models' folders are made."""
     from memwb.engine.trainer.server import PRELOADED
 
@@ -215,8 +215,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     # A burst collects garbage several times: without all that was imported it takes an eighth.
     gc.collect()
     gc.freeze()
-    yield tmp_path_factory.mktemp("models")
-    gc.unfreeze()
+    return tmp_path_factory.mktemp("models")
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)

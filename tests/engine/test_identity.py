@@ -23,11 +23,18 @@ from memwb.engine.protocol import Device, Ended, Ready, Start, decode_event, enc
 from memwb.engine.script import script
 from memwb.engine.technique import parameters_of, techniques, unavailable
 
+pytestmark = pytest.mark.long
+
 CPU = Device(kind="cpu", name="CPU", capacity=2**34)
 
 ALONE = """
-import contextlib, gc, io, json, os, runpy, sys
+import contextlib, gc, importlib, io, json, os, runpy, sys
 import torch, transformers, peft, bitsandbytes, transformers.optimization, torch._dynamo
+import peft.tuners.ia3.bnb, peft.tuners.lora.bnb, peft.utils.transformers_weight_conversion
+import torch.profiler._cupti_monitor, pydoc_data.topics, tomllib, msgspec
+kinds, paths = sys.argv[1].split(), sys.argv[2:]
+for kind in kinds:
+    importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
 assert not [name for name in sys.modules if name.startswith("memwb")]
 # What is imported is no garbage: each collection under the meter would walk through it.
 gc.collect()
@@ -62,8 +69,15 @@ def peak():
     names = found.categories.__struct_fields__
     return [found.allocated, found.phase, [getattr(found.categories, name) for name in names]]
 
-for path in sys.argv[1:]:
-    print(json.dumps([forked(losses), forked(peak)]), flush=True)
+alone = []
+for path in paths:
+    alone.append(forked(losses))
+# Only now, for all that are metered.
+import memwb.engine.trainer.burst, memwb.engine.trainer.cpu
+gc.collect()
+gc.freeze()
+for path, printed in zip(paths, alone):
+    print(json.dumps([printed, forked(peak)]), flush=True)
 """
 
 
@@ -112,14 +126,14 @@ def runs(plan: Plan) -> bool:
     )
 
 
-def run_bursts(wanted: list[Plan]) -> Iterator[Ended]:
+def run_bursts(command: list[str], wanted: list[Plan]) -> Iterator[Ended]:
     """Run each plan as a burst of one engine."""
     commands = b"".join(
         encode(Start(plan_data(plan), device="cpu", burst=str(number)))
         for number, plan in enumerate(wanted)
     )
     with subprocess.Popen(
-        [sys.executable, "-m", "memwb.engine"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -141,7 +155,7 @@ def run_bursts(wanted: list[Plan]) -> Iterator[Ended]:
 
 @pytest.fixture(scope="module")
 def results(
-    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, families: dict[str, Any]
+    warm: Any, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, families: dict[str, Any]
 ) -> list[tuple[Plan, Ended, list[Any]]]:
     """Each plan with the end of its burst and what its exported file did."""
     folder = tmp_path_factory.mktemp("exported")
@@ -155,16 +169,17 @@ def results(
     for number, plan in enumerate(wanted):
         paths.append(folder / f"train-{number}.py")
         paths[-1].write_text(script(plan, resolve(plan.model)), encoding="utf-8")
+    kinds = {str(config["model_type"]).removesuffix("_text") for config in families.values()}
     # Both at once: there are two cores nearly everywhere.
     log = folder / "alone.log"
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", ALONE, *map(str, paths)],
+            [sys.executable, "-W", "ignore", "-c", ALONE, " ".join(kinds), *map(str, paths)],
             stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder,
         ) as alone,
     ):  # fmt: skip
-        ended = list(run_bursts(wanted))
+        ended = list(run_bursts(warm.python("-m", "memwb.engine"), wanted))
         out = alone.communicate()[0]
     assert alone.returncode == 0, log.read_text()
     exported = [json.loads(line) for line in out.splitlines()]

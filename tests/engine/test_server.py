@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -264,12 +265,16 @@ def test_only_events_are_on_standard_output_and_it_ends_with_the_burst(tmp_path:
     assert b"step 1  loss" in done.stderr
 
 
-def test_a_refusal_is_exit_code_2_and_files_work_as_input(tmp_path: Path) -> None:
+def test_a_refusal_is_exit_code_2_and_files_work_as_input(warm: Any, tmp_path: Path) -> None:
     path = tmp_path / "commands.jsonl"
     path.write_bytes(encode(start("wrong", model="no-such-model")))
     with path.open("rb") as commands:
         done = subprocess.run(
-            COMMAND, stdin=commands, capture_output=True, timeout=120, check=False
+            warm.python("-m", "memwb.engine"),
+            stdin=commands,
+            capture_output=True,
+            timeout=120,
+            check=False,
         )
     assert done.returncode == 2
     assert json.loads(done.stdout.splitlines()[-1])["outcome"] == "refused"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from memwb.workbench.app import Workbench
 from memwb.workbench.start import open_workbench
 
 DATA = Path(__file__).parents[1] / "data"
+FAKE = Path(__file__).with_name("fake_engine.py")
 
 GIB = 2**30
 CPU = Device(kind="cpu", name="CPU", capacity=16 * GIB)
@@ -282,3 +284,14 @@ def forecast() -> Callable[..., Prediction]:
 def changes() -> Callable[[Prediction], list[Change]]:
     """The ``changed`` of this file."""
     return changed
+
+
+@pytest.fixture
+def bursts(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Choose how bursts and predictions of the fake engine's process go."""
+
+    def choose(how: str) -> None:
+        monkeypatch.setenv("MEMWB_ENGINE", f"'{sys.executable}' -P '{FAKE}' '{how}'")
+
+    choose("done")
+    return choose

@@ -15,24 +15,11 @@ from typing import Any
 import pytest
 
 from memwb.engine.protocol import Device
-from memwb.engine.technique import techniques
 from memwb.engine.version import VERSION
 from memwb.workbench.cli import commands, main
 
-FAKE = Path(__file__).with_name("fake_engine.py")
 MEMWB = [sys.executable, "-P", "-m", "memwb.workbench.cli"]
 Out = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def bursts(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Choose how the bursts of the fake engine go."""
-
-    def choose(how: str) -> None:
-        monkeypatch.setenv("MEMWB_ENGINE", f"'{sys.executable}' -P '{FAKE}' '{how}'")
-
-    choose("done")
-    return choose
 
 
 def document(out: Out) -> Any:
@@ -284,50 +271,6 @@ def test_a_relative_data_path_holds_from_any_folder(
     assert f'"data": "{tmp_path}/a.txt"' in Path("out/train.py").read_text()
 
 
-def test_the_lists_and_their_json(capsys: Out) -> None:
-    for words in (["techniques"], ["models"], ["presets"], ["locate"], ["doctor"], ["runs"]):
-        assert main(words) == 0, words
-        assert capsys.readouterr().out.strip()
-        assert main([*words, "--json"]) == 0
-        assert isinstance(document(capsys), list | dict)
-
-
-@pytest.mark.parametrize("name", techniques())
-def test_a_technique_in_full(name: str, capsys: Out) -> None:
-    assert main(["techniques", name]) == 0
-    text = capsys.readouterr().out
-    assert main(["techniques", name, "--json"]) == 0
-    found = document(capsys)
-    assert found["name"] == name
-    for part in (found["saves"], found["costs"], found["not_when"], found["source"]):
-        assert part in text
-    for parameter in found["parameters"]:
-        assert parameter["name"] in text
-
-
-def test_a_technique_is_reckoned_for_a_plan(capsys: Out) -> None:
-    words = ["techniques", "bf16", "tiny-lora", "-o", "model=gpt2", "-o", "lora.rank=4"]
-    assert main(words) == 0
-    text = capsys.readouterr().out
-    assert "gpt2" in text and "477 MiB → " in text
-    assert main([*words, "--json"]) == 0
-    found = document(capsys)["arithmetic"]
-    assert found["setting"].startswith("gpt2, ") and "bf16, lora (" in found["setting"]
-    weights = found["effects"][0]
-    assert weights["before"] - weights["after"] == 2 * 124_439_808
-    assert main(["techniques", "-o", "lora=on"]) == 2
-    assert main(["techniques", "bf16", "no-such-plan"]) == 2
-
-
-def test_presets_are_shown_as_they_stand(capsys: Out) -> None:
-    assert main(["presets", "show", "tiny-demo"]) == 0
-    text = capsys.readouterr().out
-    assert text.startswith("#")
-    assert 'model = "tiny"' in text
-    assert main(["presets", "show", "tiny-demo", "--json"]) == 0
-    assert document(capsys)["plan"]["model"] == "tiny"
-
-
 def test_the_history(bursts: Callable[[str], None], capsys: Out) -> None:
     assert main(["run", "tiny-demo", "--name", "first"]) == 0
     assert main(["run", "tiny-demo", "-o", "lora.rank=4"]) == 0
@@ -426,13 +369,3 @@ def test_without_arguments_and_terminal_the_ladder_runs(
     rows = [line for line in out.splitlines() if "110 B" in line]
     assert len(rows) == 4
     assert "weights  gradients  optimizer  activations  temporary" in out
-
-
-def test_techniques_are_told_for_a_device(capsys: Out) -> None:
-    for device in ("cpu", "cuda"):
-        assert main(["techniques", "tf32", "--device", device, "--json"]) == 0
-        told = document(capsys)
-        assert told["device"] == device
-        assert told["available"] == (device == "cuda") == (not told["unavailable"])
-    assert main(["techniques", "attention", "--device", "cpu"]) == 0
-    assert "flex_attention not on cpu" in capsys.readouterr().out

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.long
 
 MEMWB = [sys.executable, "-P", "-m", "memwb.workbench.cli"]
 
@@ -29,9 +34,13 @@ def test_each_rung_of_the_demonstration_takes_less_memory() -> None:
         assert rung["losses"][-1] < rung["losses"][0]
 
 
-def test_an_exported_script_prints_the_losses_of_the_run(tmp_path: Path) -> None:
+def test_an_exported_script_prints_the_losses_of_the_run(
+    warm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = ("tiny-demo", "-o", "lora=on", "-o", "workload.steps=3", "-o", "sequence_length=64")
-    ran = memwb("run", *plan)
+    with monkeypatch.context() as patch:
+        patch.setenv("MEMWB_ENGINE", shlex.join(warm.python("-m", "memwb.engine")))
+        ran = memwb("run", *plan)
     assert ran["tokens_per_second"] > 0
     exported = memwb("export", *plan, str(tmp_path / "out"))
     assert "Measured on" in (tmp_path / "out/train.py").read_text()

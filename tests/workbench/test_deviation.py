@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -258,7 +259,10 @@ def test_two_runs_that_owe_nothing_are_only_measured(fake: None, capsys: Out) ->
     assert "✗" not in capsys.readouterr().out
 
 
-def test_real_bursts_keep_to_what_their_techniques_allow(capsys: Out) -> None:
+def test_real_bursts_keep_to_what_their_techniques_allow(
+    warm: Any, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMWB_ENGINE", shlex.join(warm.python("-m", "memwb.engine")))
     tolerant = "chunked_cross_entropy.chunk_size=16"
     plans = [
         load_plan("tiny-demo", ["steps=3", "batch_size=1", "sequence_length=64", *more])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,15 @@ from memwb.engine.question import Question
 from memwb.engine.runs import list_runs
 from memwb.workbench.cli import main
 
-FAKE = Path(__file__).with_name("fake_engine.py")
 Out = pytest.CaptureFixture[str]
 KEYS = ("target", "peak", "timeline", "largest", "fits", "parameters", "seconds")
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Choose how the fake engine answers."""
-
-    def choose(how: str) -> None:
-        monkeypatch.setenv("MEMWB_ENGINE", f"'{sys.executable}' -P '{FAKE}' '{how}'")
-
-    choose("done")
-    return choose
 
 
 def document(out: Out) -> Any:
     return json.loads(out.readouterr().out)
 
 
-def test_the_text_tells_everything(engine: Any, capsys: Out, home: Path) -> None:
+def test_the_text_tells_everything(bursts: Any, capsys: Out, home: Path) -> None:
     assert main(["predict", "tiny-demo", "--target", "rtx-4090", "--changes"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("fits rtx-4090: 16.0 GiB free\n")
@@ -64,7 +51,7 @@ def test_the_text_tells_everything(engine: Any, capsys: Out, home: Path) -> None
     assert not (home / "runs").exists(), "nothing has run"
 
 
-def test_the_document_has_the_documented_shape(engine: Any, capsys: Out) -> None:
+def test_the_document_has_the_documented_shape(bursts: Any, capsys: Out) -> None:
     assert main(["predict", "tiny-demo", "--json"]) == 0
     found = document(capsys)
     assert set(KEYS) <= found.keys() and "changes" not in found
@@ -80,7 +67,7 @@ def test_the_document_has_the_documented_shape(engine: Any, capsys: Out) -> None
     assert told == ["lora", "sgd", "adamw", "bf16"]
 
 
-def test_changes_stand_by_what_they_save(engine: Any, capsys: Out) -> None:
+def test_changes_stand_by_what_they_save(bursts: Any, capsys: Out) -> None:
     assert main(["predict", "tiny-demo", "--changes"]) == 0
     told = capsys.readouterr().out.partition("each toggle")[2].splitlines()[1:]
     assert [line.split()[0] for line in told] == ["bf16", "lora", "sgd"], "adamw acts already"
@@ -133,8 +120,8 @@ def test_what_is_wrong_is_told_before_an_engine_starts(
 
 
 @pytest.mark.parametrize("how", ["unpredicted", "dies predicting"])
-def test_what_cannot_be_predicted_is_told(engine: Any, capsys: Out, how: str) -> None:
-    engine(how)
+def test_what_cannot_be_predicted_is_told(bursts: Any, capsys: Out, how: str) -> None:
+    bursts(how)
     code = main(["predict", "tiny-demo", "--json"])
     err = capsys.readouterr().err
     assert code == (2 if how == "unpredicted" else 1)
@@ -142,19 +129,19 @@ def test_what_cannot_be_predicted_is_told(engine: Any, capsys: Out, how: str) ->
     assert "Traceback" not in err
 
 
-def test_the_exit_code_can_tell_that_it_exceeds(engine: Any, capsys: Out) -> None:
-    engine("exceeds")
+def test_the_exit_code_can_tell_that_it_exceeds(bursts: Any, capsys: Out) -> None:
+    bursts("exceeds")
     assert main(["predict", "tiny-demo"]) == 0
     capsys.readouterr()
     assert main(["predict", "tiny-demo", "--fail-if-exceeds"]) == 3
     out, err = capsys.readouterr()
     assert out.startswith("exceeds this machine: 16.0 GiB too little\n")
     assert "memwb: exceeds this machine: 16.0 GiB too little; the exit code is 3" in err
-    engine("done")
+    bursts("done")
     assert main(["predict", "tiny-demo", "--fail-if-exceeds"]) == 0
 
 
-def test_a_run_keeps_what_was_predicted_and_tells_both(engine: Any, capsys: Out) -> None:
+def test_a_run_keeps_what_was_predicted_and_tells_both(bursts: Any, capsys: Out) -> None:
     assert main(["run", "tiny-demo"]) == 0
     out, err = capsys.readouterr()
     assert "predicted: 100 B allocated in loss" in err
@@ -172,10 +159,10 @@ def test_a_run_keeps_what_was_predicted_and_tells_both(engine: Any, capsys: Out)
 
 @pytest.mark.parametrize("how", ["unpredicted", "no answer"])
 def test_a_run_does_not_need_a_prediction(
-    engine: Any, capsys: Out, how: str, monkeypatch: pytest.MonkeyPatch
+    bursts: Any, capsys: Out, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("memwb.workbench.headless.run.PATIENCE", 0.1)
-    engine(how)
+    bursts(how)
     assert main(["run", "tiny-demo", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["predicted"] is None
@@ -201,14 +188,14 @@ class Terminal:
     ("answer", "words", "runs"), [("n", [], 0), ("", [], 0), ("y", [], 1), ("n", ["--yes"], 1)]
 )
 def test_a_plan_that_will_not_fit_is_asked_about_on_a_terminal(
-    engine: Any,
+    bursts: Any,
     capsys: Out,
     monkeypatch: pytest.MonkeyPatch,
     answer: str,
     words: list[str],
     runs: int,
 ) -> None:
-    engine("exceeds")
+    bursts("exceeds")
     terminal = Terminal(answer)
     monkeypatch.setattr("sys.stdin", terminal)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -220,10 +207,10 @@ def test_a_plan_that_will_not_fit_is_asked_about_on_a_terminal(
 
 
 def test_on_a_terminal_a_slow_prediction_is_waited_for(
-    engine: Any, capsys: Out, monkeypatch: pytest.MonkeyPatch
+    bursts: Any, capsys: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("memwb.workbench.headless.run.PATIENCE", 0.05)
-    engine("exceeds late")
+    bursts("exceeds late")
     assert main(["run", "tiny-demo"]) == 0
     assert "not predicted within 0.05 s" in capsys.readouterr().err
     terminal = Terminal("n")
@@ -235,17 +222,17 @@ def test_on_a_terminal_a_slow_prediction_is_waited_for(
     assert len(list_runs()) == 1
 
 
-def test_without_a_terminal_it_is_warned_of_and_runs(engine: Any, capsys: Out) -> None:
-    engine("exceeds")
+def test_without_a_terminal_it_is_warned_of_and_runs(bursts: Any, capsys: Out) -> None:
+    bursts("exceeds")
     assert main(["run", "tiny-demo"]) == 0
     assert "warning: predicted 32.0 GiB" in capsys.readouterr().err
     assert len(list_runs()) == 1
 
 
 def test_an_exported_script_says_what_was_predicted_of_a_run_that_failed(
-    engine: Any, capsys: Out, tmp_path: Path
+    bursts: Any, capsys: Out, tmp_path: Path
 ) -> None:
-    engine("oom")
+    bursts("oom")
     assert main(["run", "tiny-demo"]) == 3
     assert main(["export", "tiny-demo", str(tmp_path / "out")]) == 0
     script = (tmp_path / "out" / "train.py").read_text()
@@ -277,7 +264,7 @@ def test_an_exported_script_tells_a_prediction_that_is_kept(
     assert "Predicted for t4: peak 1.00 MiB allocated in loss, 2.00 MiB reserved" in script
 
 
-def test_runs_of_before_still_load(engine: Any, capsys: Out, home: Path) -> None:
+def test_runs_of_before_still_load(bursts: Any, capsys: Out, home: Path) -> None:
     assert main(["run", "tiny-demo"]) == 0
     file = home / "runs" / "0001" / "summary.json"
     data = json.loads(file.read_text())

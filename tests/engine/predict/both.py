@@ -3,15 +3,12 @@
 One JSON object a line: in, a plan's data and a target; out, the highest moment of each phase of
 each step, by category, as the CPU's meter has seen it and as the prediction says, or how it
 failed. For a GPU there is nothing to measure.
-
-    python both.py MODULE ...      imports these first
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import sys
@@ -27,9 +24,6 @@ Rows = dict[str, list[int]]
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for name in sys.argv[1:]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
     learn()
     gc.collect()
     gc.freeze()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,19 @@ import pytest
 from memwb.engine.memory import CATEGORIES
 from memwb.engine.technique import techniques
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 PLANS = 50
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def compared(warm: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """Each plan, predicted and measured."""
     file = tmp_path_factory.mktemp("random") / "all.json"
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.prediction"]
+    command = warm.python(ROOT / "benchmarks" / "prediction.py")
     command += ["--plans", str(PLANS), "--seed", "3", "--json", str(file)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert file.is_file(), done.stderr
     return list(msgspec.json.decode(file.read_bytes()))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from memwb.engine.protocol import Device
 from memwb.engine.technique import Technique, parameters_of, techniques, unavailable
 from memwb.engine.techniques.adamw import tensors
 from memwb.engine.techniques.adamw_4bit import LEARNING_RATES
+
+pytestmark = pytest.mark.long
 
 CPU = Device("cpu", "CPU", 2**34)
 GPU = "rtx-4090"
@@ -114,24 +115,13 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(warm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folders = {}
     for wide, config in ((False, CONFIG), (True, WIDE)):
         folders[wide] = tmp_path_factory.mktemp("model")
         (folders[wide] / "config.json").write_text(json.dumps(config))
-    modules = (
-        *dict.fromkeys(name for one in TECHNIQUES.values() for name in one.packages),
-        "transformers.models.llama.modeling_llama",
-        "transformers.models.auto.modeling_auto",
-        "transformers.quantizers.auto",
-        "torch._functorch.aot_autograd",
-        "memwb.engine.predict.run",
-        "memwb.engine.trainer.burst",
-        "memwb.engine.predict.cuda",
-    )
-    both = str(Path(__file__).with_name("both.py"))
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", both, *modules],
+        warm.python(Path(__file__).with_name("both.py")),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

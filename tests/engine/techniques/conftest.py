@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,20 +106,10 @@ class Bench:
 
 
 @pytest.fixture(scope="session")
-def bench(families: dict[str, dict[str, Any]]) -> Iterator[Bench]:
+def bench(warm: Any) -> Iterator[Bench]:
     """A bench whose imports are done once for all tests."""
-    kinds = {config["model_type"].removesuffix("_text") for config in families.values()}
-    modules = [
-        *dict.fromkeys(name for one in techniques().values() for name in one.packages),
-        *(f"transformers.models.{kind}.modeling_{kind}" for kind in sorted(kinds)),
-        "torch.utils.checkpoint",
-        "torch._dynamo.backends.common",
-        "torch._functorch.aot_autograd",
-        "transformers.optimization",
-        "pydoc_data.topics",
-    ]
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("runner.py")), *modules],
+        warm.python(Path(__file__).with_name("runner.py")),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -3,16 +3,12 @@
 One JSON object a line: in, the text of a train.py; out, the losses it trained with, a digest of
 each parameter's gradients of the first step, or how it failed. This process never trains: a fork
 after that is broken, and no run sees what another has left behind.
-
-    python runner.py MODULE ...      imports these first
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
-import importlib
 import json
 import linecache
 import os
@@ -29,9 +25,6 @@ def main() -> None:
     # The answers go where standard output was; what a library prints must not mix with them.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for name in sys.argv[1:]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
     gc.collect()
     gc.freeze()
     for line in sys.stdin:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import io
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +39,6 @@ MODES = {
     "lora": ["lora=on"],
     "4-bit": ["bf16=on", "quantize_4bit=on", "lora=on"],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def collected() -> Iterator[None]:
-    """A burst collects garbage at every step: what the libraries made on import stays out of it."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def plan_of(*overrides: str, **workload: Any) -> Plan:

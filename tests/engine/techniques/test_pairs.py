@@ -10,6 +10,8 @@ import pytest
 from memwb.engine.plan import Plan, override, problems, toggle
 from memwb.engine.technique import techniques
 
+pytestmark = pytest.mark.long
+
 PAIRS = list(itertools.combinations(techniques(), 2))
 
 # Its random numbers are drawn tensor after tensor, in the order in which they are updated.
