@@ -39,8 +39,7 @@ def piece(module: str, name: str) -> Piece:
         raise LookupError(f"{module} does not define {name}")
     inner = _leading_imports(node)
     text = _text(source, node, inner)
-    outer = [child for child in ast.walk(tree) if isinstance(child, ast.Import | ast.ImportFrom)]
-    outer = [child for child in outer if child in tree.body or _type_checking(tree, child)]
+    outer = _outer_imports(tree)
     named = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
     imports: list[str] = []
     needs: list[tuple[str, str]] = []
@@ -150,9 +149,11 @@ def _text(source: str, node: ast.stmt, without: list[ast.Import | ast.ImportFrom
     return "\n".join(kept)
 
 
-def _type_checking(tree: ast.Module, statement: ast.stmt) -> bool:
-    blocks = [node for node in tree.body if isinstance(node, ast.If)]
-    return any(statement in block.body for block in blocks)
+def _outer_imports(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    """The imports at the top of a module, then those that only type checkers see."""
+    blocks = [node.body for node in tree.body if isinstance(node, ast.If)]
+    found = [*tree.body, *(child for block in blocks for child in block)]
+    return [child for child in found if isinstance(child, ast.Import | ast.ImportFrom)]
 
 
 def _renamed(text: str, name: str, title: str) -> str:
