@@ -16,6 +16,7 @@ from memwb.engine.predict.run import ALL, LONG, SHORT, traced
 from memwb.engine.predict.stream import with_workspaces
 from memwb.engine.predict.targets import target_named
 from memwb.engine.predict.words import largest_at
+from memwb.engine.trainer.warm import warm as warm_up
 
 _Parts = dict[str, float]
 
@@ -26,6 +27,7 @@ def parts(plan: Plan, target: str, times: int) -> _Parts:
     The allocator's replay is part of the course, and stands below it once more for itself.
     """
     warm()
+    warm_up()
     target_named(target)
     found = [_forked(plan, target) for _ in range(times)]
     return {name: min(one[name] for one in found) for name in found[0]}

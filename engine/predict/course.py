@@ -70,20 +70,24 @@ def _highest(moments: list[Moment], sums: Any) -> int:
 
 def _in_blocks(moments: list[Moment], settings: Settings) -> list[int]:
     """The changes of the moments, with every storage's size rounded up as the allocator does."""
-    sizes: dict[int, int] = {}
+    living: dict[int, tuple[int, int]] = {}
+    blocks: dict[int, int] = {0: 0}
     changes = []
-    for moment in moments:
-        change = moment.change
+    for _, _, _, storage, change in moments:
         if change:
-            before = sizes.pop(moment.storage, 0)
+            before, held = living.pop(storage, _NOTHING)
             after = before + change
+            block = blocks.get(after)
+            if block is None:
+                block = blocks[after] = rounded(after, settings)
             if after:
-                sizes[moment.storage] = after
-            change = (rounded(after, settings) if after else 0) - (
-                rounded(before, settings) if before else 0
-            )
+                living[storage] = (after, block)
+            change = block - held
         changes.append(change)
     return changes
+
+
+_NOTHING = (0, 0)
 
 
 def thinned(course: Course, first: int, last: int, limit: int) -> list[Row]:

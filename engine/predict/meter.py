@@ -7,6 +7,7 @@ Besides, it notes the origin of each storage: the module, the operator, shape an
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from memwb.engine.predict import shortcuts
 from memwb.engine.predict.libraries import Kernel
 from memwb.engine.predict.operators import IN_PLACE, Operator, operator_of, tensors_in
-from memwb.engine.predict.places import MOST_VALUES, Kept, Place, Places
+from memwb.engine.predict.places import MOST_VALUES, Kept, Place, Places, storage_of
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
@@ -154,17 +155,20 @@ class MetaMeter:
 
     def see(self, tensor: torch.Tensor, place: Place, op: str) -> None:
         """Count a tensor's storage if it is new and the target's, or has grown."""
-        kept = self.places.find(tensor)
+        storage = storage_of(tensor)
+        if storage is None:
+            return
+        kept = self.places.of(storage)
         if kept is None:
-            kept = self.places.put(tensor, place)
-            if kept is None or place is not Place.TARGET:
+            kept = self.places.keep(storage, place)
+            if place is not Place.TARGET:
                 return
             self._names = kept.name = self._names + 1
-            dtype = str(tensor.dtype).removeprefix("torch.")
+            dtype = _name_of(tensor.dtype)
             self._births[kept.name] = (self._at_work(), op, tuple(tensor.shape), dtype)
         elif not kept.name:
             return
-        size = tensor.untyped_storage().nbytes()
+        size = storage.nbytes()
         if size != kept.size:
             self.trace.change(0.0, kept.name, size - kept.size)
             kept.size = size
@@ -237,16 +241,16 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with self, meter.pretence, meter.placing(place), torch.no_grad():
             return kernel(func, *args, **kwargs)
 
-    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _run(self, func: Any, operator: Operator, args: Any, kwargs: dict[str, Any]) -> Any:
         meter = self._meter
-        operator = operator_of(func)
         inputs = tensors_in(args)
         if kwargs:
             inputs += tensors_in(kwargs.values())
         place = Place.NOWHERE
+        place_of = meter.places.place
         meta = real = False
         for tensor in inputs:
-            there = meter.places.place(tensor)
+            there = place_of(tensor)
             if there > place:
                 place = there
             if tensor.is_meta:
@@ -314,10 +318,12 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _dispatch(
     mode: _Mode, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
 ) -> Any:
-    if any(hasattr(kind, "__tensor_flatten__") for kind in types):
-        return NotImplemented
+    for kind in types:
+        if kind is not torch.Tensor and _wraps(kind):
+            return NotImplemented
     kwargs = kwargs or {}
-    if isinstance(func, torch._ops.HigherOrderOperator):
+    # Most are overloads, of which that is asked much faster.
+    if type(func) is not torch._ops.OpOverload and isinstance(func, torch._ops.HigherOrderOperator):
         with mode:
             return func.dispatch(torch._C.DispatchKey.CPU, *args, **kwargs)  # type: ignore[no-untyped-call]
     operator = operator_of(func)
@@ -326,12 +332,23 @@ def _dispatch(
     if kernel is not None:
         return mode._look_into(kernel, func, args, kwargs)
     with torch._C.DisableTorchFunction():
-        return mode._run(func, args, kwargs)
+        return mode._run(func, operator, args, kwargs)
 
 
 # Set afterwards: torch wraps the method of a class body so that no compiler looks into it, which
 # costs as much again as counting does, at every operator.
 _Mode.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignment]
+
+
+@functools.cache
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@functools.lru_cache(256)
+def _wraps(kind: type) -> bool:
+    """Whether tensors of a type are made of others."""
+    return hasattr(kind, "__tensor_flatten__")
 
 
 def _grows(operator: Operator, args: Any, inputs: Sequence[torch.Tensor]) -> bool:

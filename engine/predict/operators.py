@@ -32,7 +32,16 @@ class Operator(NamedTuple):
     """Its second argument are indices, masks among them."""
     own: bool
     """It is one of memwb's own, from ``kernels``."""
+    returns: bool
+    """It gives something back."""
 
+
+_KNOWN = ("aten", "bitsandbytes")
+"""Namespaces whose schemas say truly what an operator changes, and whose results on meta follow
+from sizes, strides and types alone."""
+
+SEQUENCES = (list, tuple)
+"""A tuple of types, since ``list | tuple`` makes a new object each time it is asked for."""
 
 _known: dict[int, tuple[Any, Operator]] = {}
 
@@ -55,12 +64,13 @@ def _learned(func: Any) -> Operator:
         reads=func is torch.ops.aten._local_scalar_dense.default,
         indexes=func.namespace == "aten" and name in _INDEXING,
         own=func.namespace == "memwb",
+        returns=bool(func._schema.returns),
     )
 
 
 def _kind_of(func: Any, name: str) -> int:
     schema = func._schema
-    if func.namespace != "aten" or func is torch.ops.aten.lift_fresh.default:
+    if func.namespace not in _KNOWN or func is torch.ops.aten.lift_fresh.default:
         return RUN
     aliased = [one for one in schema.arguments if one.alias_info is not None]
     if schema.is_mutable:
@@ -75,6 +85,6 @@ def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
     for value in values:
         if isinstance(value, torch.Tensor):
             found.append(value)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, SEQUENCES):
             found += tensors_in(value)
     return found

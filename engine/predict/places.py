@@ -49,12 +49,18 @@ class Places:
 
     def find(self, tensor: torch.Tensor) -> Kept | None:
         """What is known of the tensor's storage."""
-        kept = self._kept.get(identity(tensor))
+        storage = storage_of(tensor)
+        return self.of(storage) if storage is not None else None
+
+    def of(self, storage: torch.UntypedStorage) -> Kept | None:
+        """What is known of a storage."""
+        kept = self._kept.get(storage._cdata)
         return kept if kept is not None and kept() is not None else None
 
     def place(self, tensor: torch.Tensor) -> Place:
         """Where it is."""
-        kept = self._kept.get(identity(tensor))
+        storage = storage_of(tensor)
+        kept = self._kept.get(storage._cdata) if storage is not None else None
         return kept.place if kept is not None else self.unseen(tensor)
 
     def unseen(self, tensor: torch.Tensor) -> Place:
@@ -63,10 +69,12 @@ class Places:
 
     def put(self, tensor: torch.Tensor, place: Place) -> Kept | None:
         """Note where a storage is; None for tensors that have none (sparse ones)."""
-        number = identity(tensor)
-        if not number:
-            return None
-        storage = tensor.untyped_storage()
+        storage = storage_of(tensor)
+        return self.keep(storage, place) if storage is not None else None
+
+    def keep(self, storage: torch.UntypedStorage, place: Place) -> Kept:
+        """Note where a storage is."""
+        number = int(storage._cdata)
         kept = Kept(storage, self._end)
         kept.identity, kept.name, kept.place, kept.size = number, 0, place, 0
         self._kept[number] = kept
@@ -87,9 +95,9 @@ def _nothing(kept: Kept) -> None:
     """Until somebody wants to hear of ends."""
 
 
-def identity(tensor: torch.Tensor) -> int:
-    """The identity of the tensor's storage; 0 for tensors that have none."""
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The tensor's storage; None for tensors that have none (sparse ones)."""
     try:
-        return int(tensor.untyped_storage()._cdata)
+        return tensor.untyped_storage()
     except (NotImplementedError, RuntimeError):
-        return 0
+        return None

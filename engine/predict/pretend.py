@@ -58,7 +58,7 @@ class Pretend(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.autocast.on:
+        if torch._C._is_any_autocast_enabled() and self.autocast.on:
             args, kwargs = self.autocast.cast(func, args, kwargs)
         answer = self._answers.get(func)
         if answer is not None:
@@ -66,10 +66,11 @@ class Pretend(TorchFunctionMode):
         # Looked up each time: whoever watches phases has put a function of its own there.
         if func is torch.autograd.backward:
             return self._run_backward(*args, **kwargs)
-        if "pin_memory" in kwargs:
-            kwargs = {**kwargs, "pin_memory": False}
-        if kwargs.get("device") is not None:
-            return self._made(func, args, kwargs)
+        if kwargs:
+            if "pin_memory" in kwargs:
+                kwargs = {**kwargs, "pin_memory": False}
+            if kwargs.get("device") is not None:
+                return self._made(func, args, kwargs)
         if func in _FACTORIES:
             return self._made(func, args, {**kwargs, "device": "cpu"})
         return func(*args, **kwargs)

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from memwb.engine.predict.operators import FRESH, IN_PLACE, Operator, tensors_in
+from memwb.engine.predict.operators import FRESH, IN_PLACE, SEQUENCES, Operator, tensors_in
 
 _MOST = 50_000
+_META = torch.device("meta")
 
 
 class _Look(NamedTuple):
@@ -33,7 +34,7 @@ def run(func: Any, operator: Operator, args: Any, kwargs: dict[str, Any]) -> Any
     """What ``func(*args, **kwargs)`` gives, all tensors being on meta."""
     if operator.kind == IN_PLACE:
         # It would change values, and there are none.
-        return args[0] if func._schema.returns else None
+        return args[0] if operator.returns else None
     if operator.kind != FRESH:
         return func(*args, **kwargs)
     try:
@@ -73,7 +74,7 @@ def _key(values: tuple[Any, ...]) -> Hashable:
     for value in values:
         if isinstance(value, torch.Tensor):
             found.append((value.size(), value.stride(), value.dtype))
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, SEQUENCES):
             found.append(_key(tuple(value)))
         else:
             # 1, 1.0 and True are equal, and make results of other types.
@@ -106,12 +107,13 @@ def _looks(out: Any, args: Any) -> tuple[type | None, tuple[_Look | None, ...]] 
 
 
 def _made(kind: type | None, looks: tuple[_Look | None, ...]) -> Any:
-    parts = [
-        None
-        if look is None
-        else torch.empty_strided(look.size, look.stride, dtype=look.dtype, device="meta")
-        for look in looks
-    ]
     if kind is None:
-        return parts[0]
+        return _like(looks[0])
+    parts = [_like(look) for look in looks]
     return parts if kind is list else tuple(parts)
+
+
+def _like(look: _Look | None) -> torch.Tensor | None:
+    if look is None:
+        return None
+    return torch.empty_strided(look.size, look.stride, dtype=look.dtype, device=_META)

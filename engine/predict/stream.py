@@ -48,9 +48,13 @@ def with_workspaces(stream: Stream, sizes: Mapping[str, int]) -> Stream:
     ``sizes`` maps a phase to bytes. No tensor has them, so they are temporary.
     """
     wanted = dict(sizes)
-    moments, births = [], dict(stream.births)
+    moments: list[Moment] = []
+    births = dict(stream.births)
     name = max(births, default=0)
-    for moment in stream.moments:
+    for at, moment in enumerate(stream.moments):
+        if not wanted:
+            moments += stream.moments[at:]
+            break
         birth = births.get(moment.storage)
         # The loss has the output head's product: forward, to the library.
         phase = "forward" if moment.phase == "loss" else moment.phase

@@ -23,6 +23,7 @@ from memwb.engine.protocol import (
     Predict,
     Unpredicted,
 )
+from memwb.engine.trainer.warm import warm
 from memwb.engine.trainer.worker import LOG, Worker, surprise, unpredicted
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ class Predictions:
         self._asked = asked
         self._say(asked.known())
         self.turn()
+        if self._workers:
+            # While the first of them are at work, for all that come.
+            warm()
 
     def cancel(self) -> None:
         """End what is going on; no more of it is told."""

@@ -55,6 +55,7 @@ PRELOADED = (
     "transformers.modeling_utils",
     "transformers.optimization",
     "transformers.quantizers.auto",
+    "transformers.integrations.bitsandbytes",
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen2.modeling_qwen2",
     "peft",
