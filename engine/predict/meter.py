@@ -210,7 +210,10 @@ class MetaMeter:
             tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta"
         )
         # Its name stays 0: it stands for what the real one holds, and is no allocation of its own.
-        self.places.put(made, self.places.place(tensor))
+        # Who keeps it (a checkpoint that was computed again) would keep the real one.
+        kept = self.places.put(made, self.places.place(tensor))
+        if kept is not None:
+            kept.real = tensor
         return made
 
 

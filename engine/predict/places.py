@@ -30,12 +30,14 @@ class Place(IntEnum):
 class Kept(weakref.ref[torch.UntypedStorage]):
     """A weak reference to a storage that has been seen."""
 
-    __slots__ = ("identity", "name", "place", "size")
+    __slots__ = ("identity", "name", "place", "real", "size")
     identity: int
     name: int
     """Its name in the trace; 0 while it is not counted."""
     place: Place
     size: int
+    real: torch.Tensor | None
+    """What it stands for, and keeps from being freed; None where it is itself what is counted."""
 
 
 class Places:
@@ -77,6 +79,7 @@ class Places:
         number = int(storage._cdata)
         kept = Kept(storage, self._end)
         kept.identity, kept.name, kept.place, kept.size = number, 0, place, 0
+        kept.real = None
         self._kept[number] = kept
         return kept
 

@@ -170,6 +170,16 @@ def test_so_are_several_at_once_with_accumulation(bench: Bench, changes: tuple[s
     assert found["predicted"] == found["measured"]
 
 
+def test_a_mask_is_kept_by_what_is_computed_again(bench: Bench, tmp_path: Path) -> None:
+    """A window that slides needs a mask: attention keeps it as numbers until its backward pass."""
+    sliding = {**CONFIG, "model_type": "mistral", "sliding_window": 16}
+    (tmp_path / "config.json").write_text(json.dumps(sliding))
+    found = bench.ask(
+        override(bench.plan("activation_checkpointing=on"), f"model={tmp_path}"), "cpu"
+    )
+    assert found["predicted"] == found["measured"]
+
+
 def test_what_is_compiled_operator_by_operator_is_predicted_on_a_cpu(bench: Bench) -> None:
     plan = bench.plan("torch_compile=on", "torch_compile.backend=aot_eager")
     found = bench.ask(plan, "cpu")
