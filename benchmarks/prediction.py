@@ -63,8 +63,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_bigcode": {**_GPT, "multi_query": True},
 }
 """A small config of each family of the catalogue, without its number of layers."""
-DEPTHS = (1, 2, 3, 11, 12, 13)
-"""Of few layers all are traced, of many a few that are folded out; periods of two fold later."""
+DEPTHS = (1, 2, 3, 11, 12)
+"""Of few layers all are traced, of many a few that are folded out."""
 LENGTHS = (2, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100)
 
 
