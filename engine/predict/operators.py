@@ -36,7 +36,7 @@ class Operator(NamedTuple):
     """It gives something back."""
 
 
-_KNOWN = ("aten", "bitsandbytes")
+_SCHEMAS = ("aten", "bitsandbytes")
 """Namespaces whose schemas say truly what an operator changes, and whose results on meta follow
 from sizes, strides and types alone."""
 
@@ -70,7 +70,7 @@ def _learned(func: Any) -> Operator:
 
 def _kind_of(func: Any, name: str) -> int:
     schema = func._schema
-    if func.namespace not in _KNOWN or func is torch.ops.aten.lift_fresh.default:
+    if func.namespace not in _SCHEMAS or func is torch.ops.aten.lift_fresh.default:
         return RUN
     aliased = [one for one in schema.arguments if one.alias_info is not None]
     if schema.is_mutable:
