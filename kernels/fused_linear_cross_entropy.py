@@ -275,8 +275,8 @@ def _flce_cuda(
     width, slices = _flce_width(vocabulary)
     block, count = triton.next_power_of_2(width), triton.next_power_of_2(slices)
     logits = torch.empty(chunk * width, dtype=torch.float32, device=device)
-    # Rows begin at multiples of 16 bytes, whatever the vocabulary: products are slow otherwise.
-    pitch = math.ceil(vocabulary / 8) * 8
+    # Rows begin at multiples of 32 bytes, whatever the vocabulary: products are slow otherwise.
+    pitch = math.ceil(vocabulary / 16) * 16
     powers = hidden.new_empty(chunk if backward else 0, pitch)
     # Of each slice and row the maximum, the sum of exponentials, the sum of logits.
     seen = torch.empty(3, slices, chunk, dtype=torch.float32, device=device)
@@ -324,7 +324,7 @@ def _flce_width(vocabulary: int) -> tuple[int, int]:
     return min(vocabulary, math.ceil(vocabulary / slices / 64) * 64), slices
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["part"])
 def _flce_slice_kernel(
     logits, bias, labels, powers, seen, target, first, width, part, pitch, slices, chunk, softcap,
     logit_scale, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, BACKWARD: tl.constexpr,
