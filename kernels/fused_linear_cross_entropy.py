@@ -470,14 +470,13 @@ _flce.register_autograd(_flce_backward, setup_context=_flce_setup)
     "memwb::fused_linear_cross_entropy_scale", mutates_args=("gradient",), device_types="cpu"
 )
 def _flce_scale(gradient: Tensor, factor: Tensor) -> None:
-    """Multiply a gradient by a factor of one element, in place, at no cost if it is 1."""
-    if factor.is_meta or factor.item() != 1:
-        gradient.mul_(factor)
+    """Multiply a gradient by a factor of one element, in place."""
+    gradient.mul_(factor)
 
 
 @_flce_scale.register_kernel("cuda")
 def _flce_scale_cuda(gradient: Tensor, factor: Tensor) -> None:
-    """On a GPU the kernel looks at the factor, so that the host does not wait for it."""
+    """On a GPU the kernel looks at the factor: the host does not wait for it, and 1 costs nothing."""
     size = gradient.numel()
     _flce_scale_kernel[(triton.cdiv(size, 8192),)](gradient, factor, size, BLOCK=8192, num_warps=8)
 
