@@ -160,7 +160,7 @@ def _cce_logits(
 ) -> Tensor:
     """Products and bias of a slice of the vocabulary, in fp32 or fp64, that may be overwritten."""
     columns = weight[first : first + width]
-    z = memory[: x.shape[0] * columns.shape[0]].view(x.shape[0], -1)
+    z = memory[: x.shape[0] * columns.shape[0]].view(x.shape[0], columns.shape[0])
     torch.mm(x, columns.t(), out=z)
     z = z if z.dtype in (torch.float32, torch.float64) else z.float()
     return z if bias is None else z.add_(bias[first : first + width])

@@ -453,7 +453,8 @@ def _flce_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Any, ...
         )
     made = ctx.made
     asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    if asked is not None and asked():
+    # A compiler's tensors are not of the plain type: it traces values, and has memory of its own.
+    if (asked is not None and asked()) or type(upstream) is not Tensor:
         return (*(one * upstream if one.numel() else None for one in made), *rest)
     # Whoever takes a gradient makes it his own only if nobody else holds it.
     ctx.made = None
