@@ -62,7 +62,7 @@ if hasattr(functional, "linear_cross_entropy"):
 
 
 def run(loss: Loss, hidden: Tensor, weight: Tensor, labels: Tensor) -> float:
-    """Seconds of the processor for one forward and backward pass: others may be at work beside it."""
+    """Processor seconds of a forward and a backward pass: others may be at work beside it."""
     hidden.grad = weight.grad = None
     begun = time.process_time()
     loss(hidden, weight, labels).backward()

@@ -55,7 +55,7 @@ def cut_cross_entropy(
     if shift:
         labels = torch.nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     flat = labels.reshape(-1)
-    losses = _cce(
+    losses: Tensor = _cce(
         hidden.reshape(-1, hidden.shape[-1]), weight, bias, flat, ignore_index, label_smoothing,
         softcap, logit_scale, z_loss,
     )[0]  # fmt: skip
@@ -244,7 +244,9 @@ def _cce_results(
     """Memory for the gradients of weight and bias: each slice of them is written once."""
     d_weight = torch.empty_like(weight) if weight_grad else weight.new_empty(0)
     wanted = bias is not None and bias_grad
-    return d_weight, torch.empty(weight.shape[:1] if wanted else 0, dtype=wide, device=weight.device)
+    return d_weight, torch.empty(
+        weight.shape[:1] if wanted else 0, dtype=wide, device=weight.device
+    )
 
 
 def _cce_spread(hidden: Tensor, total: Tensor, rows: Tensor | None) -> Tensor:
@@ -278,7 +280,9 @@ def _cce_cuda(
     each = math.ceil(tiles / 64)
     shares, blocks = math.ceil(tiles / each), math.ceil(kept / form["BLOCK_N"])
     seen = torch.empty(shares, kept, dtype=torch.float32, device=hidden.device)
-    sums = torch.empty(shares if label_smoothing else 0, kept, dtype=torch.float32, device=hidden.device)
+    sums = torch.empty(
+        shares if label_smoothing else 0, kept, dtype=torch.float32, device=hidden.device
+    )
     target = torch.full((kept,), math.nan, dtype=torch.float32, device=hidden.device)
     _cce_lse_kernel[(blocks * shares,)](
         hidden, weight, bias, rows, labels, seen, sums, target, kept, vocabulary, hidden.shape[1],
@@ -317,8 +321,8 @@ def _cce_form(hidden: Tensor, softcap: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@triton.jit
-def _cce_tile(
+@triton.jit  # type: ignore[untyped-decorator]
+def _cce_tile(  # type: ignore[no-untyped-def]
     hidden, weight, bias, lines, columns, vocabulary, width, hidden_n, hidden_k, weight_v,
     weight_k, softcap, logit_scale, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
@@ -353,7 +357,7 @@ def _cce_tile(
 
 
 @triton.jit
-def _cce_place(program, blocks, shares):
+def _cce_place(program, blocks, shares):  # type: ignore[no-untyped-def]
     """The block of rows and the share of words of a program.
 
     Programs that run at once share 16 blocks of rows, so that these stay in the cache.
@@ -364,8 +368,8 @@ def _cce_place(program, blocks, shares):
     return group * 16 + within % size, within // size
 
 
-@triton.jit
-def _cce_lse_kernel(
+@triton.jit  # type: ignore[untyped-decorator]
+def _cce_lse_kernel(  # type: ignore[no-untyped-def]
     hidden, weight, bias, rows, labels, seen, sums, target, kept, vocabulary, width, hidden_n,
     hidden_k, weight_v, weight_k, softcap, logit_scale, blocks, shares, each,
     HAS_BIAS: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_CAP: tl.constexpr,
@@ -442,7 +446,10 @@ def _cce_backward_cuda(
             stop = min(first + width, end)
             z = d_logits[:, : stop - first]
             columns = weight[first:stop]
-            grid = (triton.cdiv(len(x), form["BLOCK_N"]), triton.cdiv(stop - first, form["BLOCK_V"]))
+            grid = (
+                triton.cdiv(len(x), form["BLOCK_N"]),
+                triton.cdiv(stop - first, form["BLOCK_V"]),
+            )
             _cce_slope_kernel[(grid[0] * grid[1],)](
                 x, weight, bias, y, lse, factor, z, len(x), vocabulary, first, stop, x.shape[1],
                 x.stride(0), x.stride(1), weight.stride(0), weight.stride(1), width, softcap,
@@ -495,8 +502,8 @@ def _cce_add(total: Tensor, z: Tensor, columns: Tensor, fresh: bool) -> None:
         torch.addmm(total, z, columns, out_dtype=torch.float32, out=total)
 
 
-@triton.jit
-def _cce_slope_kernel(
+@triton.jit  # type: ignore[untyped-decorator]
+def _cce_slope_kernel(  # type: ignore[no-untyped-def]
     hidden, weight, bias, labels, lse, factor, out, kept, vocabulary, first, stop, width, hidden_n,
     hidden_k, weight_v, weight_k, pitch, softcap, logit_scale, label_smoothing, z_loss, blocks,
     tiles, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, BLOCK_N: tl.constexpr,

@@ -39,7 +39,8 @@ def fused_linear_cross_entropy(
     ``hidden`` [..., H], ``weight`` [V, H], ``labels`` [...] and ``bias`` [V]; the loss is fp32.
     ``reduction`` is mean, sum or none; ``tokens`` divides the sum in place of the mean's count.
     Logits are ``softcap * tanh(logit_scale * (product + bias) / softcap)``; ``z_loss`` adds that
-    factor times the square of their log-sum-exp. With ``shift`` each position predicts the next label.
+    factor times the square of their log-sum-exp. With ``shift`` each position predicts the next
+    label.
 
     Rows of ``ignore_index`` cost nothing. If all are ignored, the mean is nan as torch's, and the
     gradients are zero. A label outside the vocabulary raises on a CPU and makes nan on a GPU.
@@ -61,7 +62,7 @@ def fused_linear_cross_entropy(
     # In fp16 a gradient that is divided by thousands of tokens underflows before a gradient
     # scaler's factor reaches it: there the sum is made, and its upstream gradient brings both.
     late = hidden.dtype == torch.float16 and divisor != 1
-    loss = _flce(
+    loss: Tensor = _flce(
         hidden.reshape(-1, hidden.shape[-1]), weight, bias, labels, None, ignore_index,
         1.0 if late else divisor, label_smoothing, softcap, logit_scale, z_loss, chunk_size,
         graph and hidden.requires_grad, graph and weight.requires_grad,
@@ -324,8 +325,8 @@ def _flce_width(vocabulary: int) -> tuple[int, int]:
     return min(vocabulary, math.ceil(vocabulary / slices / 64) * 64), slices
 
 
-@triton.jit(do_not_specialize=["part"])
-def _flce_slice_kernel(
+@triton.jit(do_not_specialize=["part"])  # type: ignore[untyped-decorator]
+def _flce_slice_kernel(  # type: ignore[no-untyped-def]
     logits, bias, labels, powers, seen, target, first, width, part, pitch, slices, chunk, softcap,
     logit_scale, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, BACKWARD: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -358,8 +359,8 @@ def _flce_slice_kernel(
         tl.store(powers + row * pitch + first + columns, power, mask=inside)
 
 
-@triton.jit
-def _flce_finish_kernel(
+@triton.jit  # type: ignore[untyped-decorator]
+def _flce_finish_kernel(  # type: ignore[no-untyped-def]
     powers, seen, target, labels, row_weights, losses, vocabulary, width, pitch, slices, chunk,
     factor, label_smoothing, softcap, logit_scale, z_loss, HAS_WEIGHTS: tl.constexpr,
     HAS_CAP: tl.constexpr, BACKWARD: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr,
@@ -477,7 +478,7 @@ def _flce_scale(gradient: Tensor, factor: Tensor) -> None:
 
 @_flce_scale.register_kernel("cuda")
 def _flce_scale_cuda(gradient: Tensor, factor: Tensor) -> None:
-    """On a GPU the kernel looks at the factor: the host does not wait for it, and 1 costs nothing."""
+    """On a GPU the kernel looks at the factor: the host need not, and 1 costs nothing."""
     size = gradient.numel()
     _flce_scale_kernel[(triton.cdiv(size, 8192),)](gradient, factor, size, BLOCK=8192, num_warps=8)
 
@@ -487,8 +488,8 @@ def _flce_scale_fake(gradient: Tensor, factor: Tensor) -> None:
     """Nothing is made."""
 
 
-@triton.jit
-def _flce_scale_kernel(gradient, factor, size, BLOCK: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _flce_scale_kernel(gradient, factor, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Scale a block of a gradient that fills its memory, in whatever order."""
     value = tl.load(factor)
     if value != 1:

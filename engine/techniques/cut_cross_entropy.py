@@ -29,7 +29,7 @@ technique = Technique(
     packages=("triton",),
     # In half precision the plain loss rounds each logit by 2^-8 at most, and a token's loss is
     # the difference of two terms made of logits; this one rounds the gradients of logits and, on
-    # a CPU, the logits of both passes as well: 4 x 2^-8. In fp32 only the order of the sums differs.
+    # a CPU, the logits of both passes: 4 x 2^-8. In fp32 only the order of the sums differs.
     tolerance=2**-6,
 )
 
@@ -46,9 +46,7 @@ def loss(model: Any, batch: dict[str, torch.Tensor], tokens: int) -> torch.Tenso
     hidden, head, bends = head_of(model, batch)
     weight, bias, labels = head.weight.to(hidden.dtype), head.bias, batch["labels"]
     bias = None if bias is None else bias.to(hidden.dtype)
-    return cut_cross_entropy(
-        hidden, weight, labels, bias, tokens=tokens, shift=True, **bends
-    )
+    return cut_cross_entropy(hidden, weight, labels, bias, tokens=tokens, shift=True, **bends)
 
 
 def effects(params: Params, facts: Facts) -> list[Effect]:

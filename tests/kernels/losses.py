@@ -38,7 +38,11 @@ def case(
     draw = torch.Generator().manual_seed(rows + words)
     found = [
         torch.randn(*shape, generator=draw).mul(factor).to(dtype).requires_grad_()
-        for shape, factor in (((rows, width), peak / width**0.5), ((words, width), 1), ((words,), 1))
+        for shape, factor in (
+            ((rows, width), peak / width**0.5),
+            ((words, width), 1),
+            ((words,), 1),
+        )
     ]
     labels = torch.randint(0, words, (rows,), generator=draw)
     if ignored:
@@ -71,10 +75,13 @@ def distances(found: list[Tensor], truth: list[Tensor]) -> list[float]:
     ]
 
 
-def check(loss: Loss, reference: Loss, case: Case, reduction: str, **options: Any) -> None:
+def check(
+    loss: Loss, reference: Loss, case: Case, reduction: str, lse: float = 0.0, **options: Any
+) -> None:
     """Our error against fp64 is that of torch's own operators in the same precision, at most twice.
 
-    The floor is one rounding of a result and of each of the factors of its products.
+    The floor is one rounding of a result and of each of the factors of its products; where a
+    log-sum-exp of that size is kept as one fp32 number, also that of each probability.
     """
     names = {name: value for name, value in options.items() if name in OPTIONS["all"]}
 
@@ -87,6 +94,7 @@ def check(loss: Loss, reference: Loss, case: Case, reduction: str, **options: An
     framework = distances(outcome(theirs, case), truth)
     # In fp64 the truth has rounded as often as we have.
     floor = torch.finfo(case.hidden.dtype).eps * (16 if case.hidden.dtype == torch.float64 else 3)
+    floor += lse * 2**-24
     assert all(a <= max(2 * b, floor) for a, b in zip(ours, framework, strict=True)), (
         ours, framework
     )  # fmt: skip

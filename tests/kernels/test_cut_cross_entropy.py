@@ -45,7 +45,8 @@ def test_flat_peaky_and_extreme_logits(peak: float, dtype: torch.dtype) -> None:
     case = losses.case(37, 123, dtype=dtype, peak=peak)
     found = losses.outcome(cut_cross_entropy, case)
     assert all(one.isfinite().all() for one in found)
-    check(cut_cross_entropy, case=case, reduction="mean")
+    logits = torch.nn.functional.linear(*case[:3]).detach().float()
+    check(cut_cross_entropy, case=case, reduction="mean", lse=logits.logsumexp(1).max().item())
 
 
 def test_words_that_a_bias_masks() -> None:
@@ -74,9 +75,7 @@ def test_labels_are_shifted_and_a_sum_is_divided() -> None:
         hidden[:, :-1].flatten(0, 1), case.weight, labels[:, 1:].flatten()
     )
     torch.testing.assert_close(found, rows.sum() / 5)
-    single = cut_cross_entropy(
-        hidden, case.weight, labels, shift=True, reduction="none"
-    )
+    single = cut_cross_entropy(hidden, case.weight, labels, shift=True, reduction="none")
     torch.testing.assert_close(single[:, :-1].flatten(), rows)
     assert single.shape == labels.shape and single[:, -1].eq(0).all()
 
@@ -86,7 +85,9 @@ def test_other_strides() -> None:
     hidden, weight = (one.detach().t().contiguous().t().requires_grad_() for one in case[:2])
     turned = losses.Case(hidden, weight, *case[2:])
     for one, other in zip(
-        losses.outcome(cut_cross_entropy, turned), losses.outcome(cut_cross_entropy, case), strict=True
+        losses.outcome(cut_cross_entropy, turned),
+        losses.outcome(cut_cross_entropy, case),
+        strict=True,
     ):
         torch.testing.assert_close(one, other)
 
@@ -136,14 +137,13 @@ def test_a_gradient_scaler_s_factor_keeps_fp16_from_underflow() -> None:
     assert losses.distances([found], [expected])[0] < 3 * 2**-10
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_memory_stays_within_a_slice(dtype: torch.dtype) -> None:
-    rows, words, width = 1536, 16000, 16
-    case = losses.case(rows, words, width, dtype)
+def test_memory_stays_within_a_slice() -> None:
+    rows, words, width = 1536, 8000, 16
+    case = losses.case(rows, words, width)
     with losses.Largest((words, width)) as seen:
         cut_cross_entropy(*case[:2], case.labels).backward()
     assert seen.bytes <= 4 * 2**22
-    assert seen.bytes < rows * words * dtype.itemsize / 2
+    assert seen.bytes < rows * words * 4 / 2
 
 
 @pytest.mark.parametrize("ignored", [2, 5])
@@ -151,10 +151,11 @@ def test_ignored_rows_are_left_out_or_nothing(ignored: int) -> None:
     """Many are not multiplied at all, few are with a gradient of nothing."""
     case = losses.case(64, 31, ignored=ignored)
     check(cut_cross_entropy, case=case, reduction="mean", z_loss=0.01)
-    with losses.Largest() as seen:
-        torch.autograd.grad(cut_cross_entropy(*case[:2], case.labels), case.hidden)
     hidden = losses.outcome(cut_cross_entropy, case)[1]
-    assert hidden[::ignored].eq(0).all() and hidden[1].ne(0).any() and seen.bytes
+    assert hidden[::ignored].eq(0).all() and hidden[1].ne(0).any()
+    ones = torch.ones(64)
+    rows = module._cce_counted(ones, case.hidden.detach(), case.labels, ones, -100)
+    assert len(rows[1]) == (32 if ignored == 2 else 64)
 
 
 def test_autocast_changes_nothing_inside() -> None:
@@ -199,12 +200,10 @@ def small(whole: bool = False) -> Any:
 
 
 @pytest.mark.parametrize(("dtype", "reduction", "options"), [
-    (torch.float32, "mean", "plain"), (torch.float32, "none", "all"), (torch.float16, "sum", "capped"),
-    (torch.float16, "mean", "smoothed"),
+    (torch.float32, "mean", "plain"), (torch.float32, "none", "all"),
+    (torch.float16, "sum", "capped"), (torch.float16, "mean", "smoothed"),
 ])  # fmt: skip
-def test_the_kernels(
-    interpreted: Any, dtype: torch.dtype, reduction: str, options: str
-) -> None:
+def test_the_kernels(interpreted: Any, dtype: torch.dtype, reduction: str, options: str) -> None:
     # fp16: 2 x 17 of 123 words lend their gradient's memory; fp32 has no use for it.
     with interpreted(module) as launched, losses.mixed_products(), small(reduction == "mean"):
         case = losses.case(17, 123, 16, dtype, ignored=7)
