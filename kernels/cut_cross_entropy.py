@@ -317,7 +317,7 @@ def _cce_form(hidden: Tensor, softcap: float) -> dict[str, Any]:
     names = dict(zip(("BLOCK_N", "BLOCK_V", "BLOCK_K"), sizes, strict=True))
     return {
         **names, "WHOLE": hidden.shape[1] % sizes[2] == 0, "PRECISION": "tf32" if tf32 else "ieee",
-        "num_warps": 8 if large else 4, "num_stages": 4 if large and hopper else 3,
+        "num_warps": 8, "num_stages": 4 if large and hopper else 3,
     }  # fmt: skip
 
 
