@@ -54,7 +54,8 @@ def cut_cross_entropy(
         raise ValueError(f"hidden is {hidden.dtype} and weight is {weight.dtype}: cast one of them")
     if shift:
         labels = torch.nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-    flat = labels.reshape(-1)
+    flat = labels.reshape(-1).contiguous()
+    bias = None if bias is None else bias.contiguous()
     losses: Tensor = _cce(
         hidden.reshape(-1, hidden.shape[-1]), weight, bias, flat, ignore_index, label_smoothing,
         softcap, logit_scale, z_loss,

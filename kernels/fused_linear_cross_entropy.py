@@ -55,7 +55,8 @@ def fused_linear_cross_entropy(
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
     if shift:
         labels = torch.nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-    shape, labels = labels.shape, labels.reshape(-1)
+    shape, labels = labels.shape, labels.reshape(-1).contiguous()
+    bias = None if bias is None else bias.contiguous()
     graph = torch.is_grad_enabled()
     divisor = 1.0 if reduction != "mean" else 0.0
     divisor = divisor if tokens is None else float(tokens)
