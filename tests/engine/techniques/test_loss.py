@@ -16,13 +16,22 @@ from memwb.engine.plan import Plan, override, plan_data, plan_from, problems
 from memwb.engine.protocol import Start, Timeline
 from memwb.engine.script import script
 from memwb.engine.technique import techniques, unavailable
-from memwb.engine.techniques import amp_bf16, chunked_cross_entropy, linear_cross_entropy
+from memwb.engine.techniques import (
+    amp_bf16,
+    chunked_cross_entropy,
+    cut_cross_entropy,
+    fused_linear_cross_entropy,
+    linear_cross_entropy,
+)
 
 STILL = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
 Loss = Callable[[Any, dict[str, torch.Tensor], int], torch.Tensor]
 CHUNKED = functools.partial(chunked_cross_entropy.loss, chunk_size=16)
 LINEAR = functools.partial(linear_cross_entropy.loss, chunk_size=0)
 SEVENS = functools.partial(linear_cross_entropy.loss, chunk_size=7)
+FUSED = functools.partial(fused_linear_cross_entropy.loss, chunk_size=16)
+CUT = cut_cross_entropy.loss
+OURS = ("fused_linear_cross_entropy", "cut_cross_entropy")
 NINE = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi3", "gpt2", "gpt_bigcode"]
 
 
@@ -77,7 +86,7 @@ def test_value_and_gradients_are_the_plain_loss_s(
     capped = families[family].get("final_logit_softcapping")
     # fp32 sums over 320 words and 96 tokens, in another order.
     bound = (320 + 96) * 2**-24
-    for loss in (CHUNKED,) if capped else (CHUNKED, LINEAR, SEVENS):
+    for loss in (CHUNKED, FUSED, CUT, *(() if capped else (LINEAR, SEVENS))):
         found, others = backward(model, loss, padded)
         assert abs(found - value) <= bound * value
         assert apart(others, gradients) <= bound
@@ -88,7 +97,12 @@ def test_half_precision_stays_within_the_tolerance(how: str, families: dict[str,
     model = model_of(families["llama"], torch.bfloat16 if how == "bf16" else torch.float32)
     model = amp_bf16.patch_model(model) if how == "amp" else model
     value, gradients = backward(model, recipe.loss)
-    for name, loss in (("chunked_cross_entropy", CHUNKED), ("linear_cross_entropy", SEVENS)):
+    for name, loss in (
+        ("chunked_cross_entropy", CHUNKED),
+        ("linear_cross_entropy", SEVENS),
+        ("fused_linear_cross_entropy", FUSED),
+        ("cut_cross_entropy", CUT),
+    ):
         tolerance = techniques()[name].tolerance
         assert tolerance is not None
         found, others = backward(model, loss)
@@ -114,7 +128,7 @@ def test_an_adapter_s_head_is_frozen_and_keeps_no_gradient(families: dict[str, A
     from memwb.engine.techniques import lora
 
     values = []
-    for loss in (recipe.loss, CHUNKED, LINEAR):
+    for loss in (recipe.loss, CHUNKED, LINEAR, FUSED, CUT):
         model = model_of(families["llama"])
         model = lora.adapt_model(model, **lora_parameters())
         values.append(backward(model, loss)[0])
@@ -137,8 +151,33 @@ def lora_parameters() -> dict[str, Any]:
 def test_a_head_that_is_not_plain_is_said_so(families: dict[str, Any]) -> None:
     model = model_of(families["llama"])
     model.set_output_embeddings(torch.nn.Sequential(model.get_output_embeddings()))
-    with pytest.raises(TypeError, match="Sequential, not a plain linear layer"):
-        backward(model, LINEAR)
+    for loss in (LINEAR, FUSED, CUT):
+        with pytest.raises(TypeError, match="Sequential, not a plain linear layer"):
+            backward(model, loss)
+
+
+SCALED = {
+    "granite": {"logits_scaling": 8.0},
+    "cohere": {"logit_scale": 0.0625},
+    "cohere2": {"logit_scale": 0.25},
+}
+
+
+@pytest.mark.parametrize("family", SCALED)
+def test_ours_scale_logits_as_the_model_does(family: str) -> None:
+    config = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 320}
+    config |= {"model_type": family, "pad_token_id": 0, **SCALED[family]}
+    model = model_of(config)
+    value, gradients = backward(model, recipe.loss)
+    for loss in (FUSED, CUT):
+        found, others = backward(model, loss)
+        assert abs(found - value) <= 416 * 2**-24 * value
+        assert apart(others, gradients) <= 416 * 2**-24
+    for name in OURS:
+        assert not problems(plan_of(f"{name}=on"), config)
+        [problem] = problems(plan_of(f"{name}=on"), {**config, "model_type": "mpt"})
+        assert "scales its logits" in problem.reason
 
 
 def plan_of(*overrides: str) -> Plan:
@@ -158,9 +197,11 @@ def test_capped_logits_and_an_adapted_head_are_for_the_chunks(families: dict[str
     [problem] = problems(plan, families["gemma2"])
     assert "caps" in problem.reason
     assert not problems(override(plan, problem.override), families["gemma2"])
+    assert not any(problems(plan_of(f"{name}=on"), families["gemma2"]) for name in OURS)
     for adapter in ('lora.targets=["lm_head"]', "lora.output_layer=true"):
-        reasons = [found.reason for found in problems(plan_of("linear_cross_entropy=on", adapter))]
-        assert any("adapter on the output head" in reason for reason in reasons)
+        for name in ("linear_cross_entropy", *OURS):
+            reasons = [found.reason for found in problems(plan_of(f"{name}=on", adapter))]
+            assert any("adapter on the output head" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("version,here", [("2.11.0+cpu", False), ("2.13.0", True), ("3.0", True)])

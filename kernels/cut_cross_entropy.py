@@ -1,0 +1,583 @@
+"""Output head and cross-entropy without logits: what backward needs of them is computed again.
+
+Forward keeps one number of each row, the log-sum-exp of its logits, which a kernel finds block by
+block without writing one logit. Backward goes through the vocabulary in slices: it makes the
+gradient of a slice's logits, from that the slice of the weight's gradient, written once, and the
+slice's part of the hidden states' gradient. All sums have a fixed order.
+
+The idea is that of Cut Cross-Entropy (arXiv:2411.09009), which adds up its gradients in an order
+that chance decides. docs/kernels/losses.md says what is done otherwise and why.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def cut_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    tokens: int | None = None,
+    label_smoothing: float = 0.0,
+    softcap: float = 0.0,
+    logit_scale: float = 1.0,
+    z_loss: float = 0.0,
+    shift: bool = False,
+) -> Tensor:
+    """Cross-entropy of ``hidden @ weight.T + bias``, in the least memory.
+
+    ``hidden`` [..., H], ``weight`` [V, H], ``labels`` [...] and ``bias`` [V]; the loss is fp32.
+    ``reduction`` is mean, sum or none; ``tokens`` divides the sum in place of the mean's count.
+    Logits are ``softcap * tanh(logit_scale * (product + bias) / softcap)``; ``z_loss`` adds that
+    factor times the square of their log-sum-exp. With ``shift`` each position predicts the next
+    label.
+
+    If all rows are of ``ignore_index``, the mean is nan as torch's, and the gradients are zero. A
+    label outside the vocabulary makes nan.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be mean, sum or none, not {reduction!r}")
+    if tokens is not None and reduction == "none":
+        raise ValueError("tokens divides a sum, and reduction 'none' has none")
+    if hidden.dtype != weight.dtype:
+        raise ValueError(f"hidden is {hidden.dtype} and weight is {weight.dtype}: cast one of them")
+    if shift:
+        labels = torch.nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
+    flat = labels.reshape(-1).contiguous()
+    bias = None if bias is None else bias.contiguous()
+    losses: Tensor = _cce(
+        hidden.reshape(-1, hidden.shape[-1]), weight, bias, flat, ignore_index, label_smoothing,
+        softcap, logit_scale, z_loss,
+    )[0]  # fmt: skip
+    if reduction == "none":
+        return losses.reshape(labels.shape)
+    if tokens is None and reduction == "mean":
+        return losses.sum() / (flat != ignore_index).sum()
+    return losses.sum() / (1 if tokens is None else tokens)
+
+
+def cut_cross_entropy_reference(
+    hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None, *,
+    ignore_index: int = -100, label_smoothing: float = 0.0, softcap: float = 0.0,
+    logit_scale: float = 1.0, z_loss: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """The loss of each row by torch's own operators, with all logits: what the others must give."""
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = logits * logit_scale
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    losses = torch.nn.functional.cross_entropy(
+        logits, labels, ignore_index=ignore_index, reduction="none", label_smoothing=label_smoothing
+    )
+    return losses + z_loss * logits.logsumexp(1).square() * (labels != ignore_index)
+
+
+@torch.library.custom_op("memwb::cut_cross_entropy", mutates_args=(), device_types="cpu")
+def _cce(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, ignore_index: int,
+    label_smoothing: float, softcap: float, logit_scale: float, z_loss: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The loss of each row and the log-sum-exp of its logits; both 0 where it is ignored."""
+    rows, kept = _cce_rows(labels, ignore_index)
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    losses = torch.zeros(hidden.shape[0], dtype=wide, device=hidden.device)
+    lses = torch.zeros_like(losses)
+    # 1024 x 1024 logits at most: 4 MiB, and half as much again in half precision.
+    width, height = min(1024, weight.shape[0]), max(1, min(1024, kept))
+    product = hidden.new_empty(height * width)
+    for start in range(0, kept, height):
+        x, y = _cce_part(hidden, labels, rows, start, min(start + height, kept))
+        y = y.unsqueeze(1)
+        top = torch.full(y.shape, -math.inf, dtype=wide, device=x.device)
+        total, mean = torch.zeros_like(top), torch.zeros_like(top)
+        target = torch.full_like(top, math.nan)
+        for first in range(0, weight.shape[0], width):
+            z = _cce_logits(x, weight, bias, first, width, product)
+            _cce_bend(z, softcap, logit_scale, False)
+            inside = (y >= first) & (y < first + z.shape[1])
+            found = z.gather(1, (y - first).clamp_(0, z.shape[1] - 1))
+            target = torch.where(inside, found, target)
+            if label_smoothing:
+                mean += z.sum(1, keepdim=True)
+            higher = torch.maximum(top, z.amax(1, keepdim=True))
+            # A slice that a bias masks whole has no maximum to subtract.
+            base = higher.clamp(min=torch.finfo(wide).min)
+            total.mul_((top - base).exp_()).add_(z.sub_(base).exp_().sum(1, keepdim=True))
+            top = higher
+        lse = top + total.log()
+        loss = lse - (1 - label_smoothing) * target + z_loss * lse.square()
+        if label_smoothing:
+            loss -= label_smoothing / weight.shape[0] * mean
+        _cce_put(losses, rows, start, loss.squeeze(1))
+        _cce_put(lses, rows, start, lse.squeeze(1))
+    return losses, lses
+
+
+def _cce_rows(labels: Tensor, ignore_index: int) -> tuple[Tensor | None, int]:
+    """The rows that count, None if all do, and their number: the one value that the host reads.
+
+    The host waits for the GPU here, for the number of programs to start. On meta all rows count.
+    """
+    if labels.is_meta:
+        return None, labels.shape[0]
+    rows = (labels != ignore_index).nonzero().squeeze(1)
+    kept = rows.shape[0]
+    return (None if kept == labels.shape[0] else rows), kept
+
+
+def _cce_part(
+    hidden: Tensor, labels: Tensor, rows: Tensor | None, start: int, stop: int
+) -> tuple[Tensor, Tensor]:
+    """Hidden states and labels of some of the rows that count."""
+    if rows is None:
+        return hidden[start:stop], labels[start:stop]
+    index = rows[start:stop]
+    return hidden.index_select(0, index), labels.index_select(0, index)
+
+
+def _cce_put(whole: Tensor, rows: Tensor | None, start: int, part: Tensor) -> None:
+    """Write some rows where they belong."""
+    stop = start + part.shape[0]
+    if rows is None:
+        whole[start:stop].copy_(part)
+    else:
+        whole.index_copy_(0, rows[start:stop], part)
+
+
+def _cce_logits(
+    x: Tensor, weight: Tensor, bias: Tensor | None, first: int, width: int, memory: Tensor
+) -> Tensor:
+    """Products and bias of a slice of the vocabulary, in fp32 or fp64, that may be overwritten."""
+    columns = weight[first : first + width]
+    z = memory[: x.shape[0] * columns.shape[0]].view(x.shape[0], columns.shape[0])
+    torch.mm(x, columns.t(), out=z)
+    z = z if z.dtype in (torch.float32, torch.float64) else z.float()
+    return z if bias is None else z.add_(bias[first : first + width])
+
+
+def _cce_bend(z: Tensor, softcap: float, logit_scale: float, backward: bool) -> Tensor | None:
+    """Scale and cap logits in place; what their gradient is to be multiplied by, if not by 1."""
+    if logit_scale != 1:
+        z.mul_(logit_scale)
+    if not softcap:
+        return None
+    z.div_(softcap).tanh_()
+    slope = torch.addcmul(z.new_ones(()), z, z, value=-1) if backward else None
+    z.mul_(softcap)
+    return slope
+
+
+@torch.library.custom_op("memwb::cut_cross_entropy_backward", mutates_args=(), device_types="cpu")
+def _cce_backward(
+    upstream: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+    lse: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
+    z_loss: float, hidden_grad: bool, weight_grad: bool, bias_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of hidden states, weight and bias; of no elements if not wanted."""
+    rows, x, y, factor, lse = _cce_counted(upstream, hidden, labels, lse, ignore_index)
+    counted, along = y.unsqueeze(1), (factor * (1 + 2 * z_loss * lse)).unsqueeze(1)
+    lse, factor = lse.unsqueeze(1), factor.unsqueeze(1)
+    d_weight, d_bias = _cce_results(weight, bias, lse.dtype, weight_grad, bias_grad)
+    total = torch.zeros(x.shape if hidden_grad else 0, dtype=lse.dtype, device=x.device)
+    # 4 Mi values at most: 16 MiB, and half as much again in half precision.
+    width = max(1, min(weight.shape[0], 2**22 // max(1, len(x))))
+    product = x.new_empty(len(x) * width)
+    part = torch.empty_like(x) if hidden_grad and x.dtype != total.dtype else total
+    for first in range(0, weight.shape[0], width):
+        z = _cce_logits(x, weight, bias, first, width, product)
+        slope = _cce_bend(z, softcap, logit_scale, True)
+        z.sub_(lse).exp_().mul_(along)
+        if label_smoothing:
+            z.sub_(factor * (label_smoothing / weight.shape[0]))
+        inside = (counted >= first) & (counted < first + z.shape[1])
+        place = (counted - first).clamp_(0, z.shape[1] - 1)
+        z.scatter_add_(1, place, torch.where(inside, factor * (label_smoothing - 1), 0))
+        z = z if slope is None else z.mul_(slope)
+        z = z if logit_scale == 1 else z.mul_(logit_scale)
+        if d_bias.numel():
+            torch.sum(z, 0, out=d_bias[first : first + width])
+        if z.dtype != x.dtype:
+            z = product[: z.numel()].view(z.shape).copy_(z)
+        if weight_grad:
+            torch.mm(z.t(), x, out=d_weight[first : first + width])
+        if hidden_grad and part is total:
+            total.addmm_(z, weight[first : first + width])
+        elif hidden_grad:
+            total.add_(torch.mm(z, weight[first : first + width], out=part))
+    d_hidden = _cce_spread(hidden, total, rows) if hidden_grad else hidden.new_empty(0)
+    return d_hidden, d_weight, d_bias if bias is None else d_bias.to(bias.dtype)
+
+
+def _cce_counted(
+    upstream: Tensor, hidden: Tensor, labels: Tensor, lse: Tensor, ignore_index: int
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
+    """The rows that go into the products: which, hidden states, labels, upstream gradient, lse.
+
+    Rows that count are copied out only if they are few: the copy is of the size of the gradient,
+    and with one ignored label in each sequence, as usual, it would not be worth a quarter more.
+    """
+    rows, kept = _cce_rows(labels, ignore_index)
+    if rows is None:
+        return None, hidden, labels, upstream.contiguous(), lse
+    if 4 * kept <= 3 * len(labels):
+        found = [one.index_select(0, rows) for one in (hidden, labels, upstream, lse)]
+        return rows, found[0], found[1], found[2], found[3]
+    ignored = labels == ignore_index
+    # exp(z - 1e30) is nothing, whatever the logits.
+    return None, hidden, labels, upstream.masked_fill(ignored, 0), lse.masked_fill(ignored, 1e30)
+
+
+def _cce_results(
+    weight: Tensor, bias: Tensor | None, wide: torch.dtype, weight_grad: bool, bias_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """Memory for the gradients of weight and bias: each slice of them is written once."""
+    d_weight = torch.empty_like(weight) if weight_grad else weight.new_empty(0)
+    wanted = bias is not None and bias_grad
+    return d_weight, torch.empty(
+        weight.shape[:1] if wanted else 0, dtype=wide, device=weight.device
+    )
+
+
+def _cce_spread(hidden: Tensor, total: Tensor, rows: Tensor | None) -> Tensor:
+    """The gradient of the hidden states from that of the rows that were counted."""
+    if rows is None:
+        return total if total.dtype == hidden.dtype else total.to(hidden.dtype)
+    return torch.zeros_like(hidden).index_copy_(0, rows, total.to(hidden.dtype))
+
+
+@_cce.register_kernel("cuda")
+def _cce_cuda(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, ignore_index: int,
+    label_smoothing: float, softcap: float, logit_scale: float, z_loss: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The same on a GPU: each program goes through a share of the vocabulary for a block of rows.
+
+    It keeps the running log-sum-exp of each row in registers; the shares are put together after.
+    """
+    if hidden.dtype == torch.float64:
+        raise TypeError("cut_cross_entropy computes in fp32 on a GPU, and this is fp64")
+    rows, kept = _cce_rows(labels, ignore_index)
+    losses = torch.zeros(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+    lses = torch.zeros_like(losses)
+    if not kept:
+        return losses, lses
+    vocabulary = weight.shape[0]
+    form = _cce_form(hidden, softcap)
+    # As many shares as give each row block's tiles to about 64 programs: partial results of 64
+    # numbers a row, and thousands of programs with a thousand rows already.
+    tiles = math.ceil(vocabulary / form["BLOCK_V"])
+    each = math.ceil(tiles / 64)
+    shares, blocks = math.ceil(tiles / each), math.ceil(kept / form["BLOCK_N"])
+    seen = torch.empty(shares, kept, dtype=torch.float32, device=hidden.device)
+    sums = torch.empty(
+        shares if label_smoothing else 0, kept, dtype=torch.float32, device=hidden.device
+    )
+    target = torch.full((kept,), math.nan, dtype=torch.float32, device=hidden.device)
+    _cce_lse_kernel[(blocks * shares,)](
+        hidden, weight, bias, rows, labels, seen, sums, target, kept, vocabulary, hidden.shape[1],
+        hidden.stride(0), hidden.stride(1), weight.stride(0), weight.stride(1), softcap,
+        logit_scale, blocks, shares, each, HAS_BIAS=bias is not None, HAS_ROWS=rows is not None,
+        HAS_CAP=softcap != 0, HAS_SMOOTHING=label_smoothing != 0, **form,
+    )  # fmt: skip
+    lse = seen.logsumexp(0)
+    loss = lse - (1 - label_smoothing) * target + z_loss * lse.square()
+    if label_smoothing:
+        loss -= label_smoothing / vocabulary * sums.sum(0)
+    _cce_put(losses, rows, 0, loss)
+    _cce_put(lses, rows, 0, lse)
+    return losses, lses
+
+
+def _cce_form(hidden: Tensor, softcap: float) -> dict[str, Any]:
+    """Sizes of a tile, warps and stages of its pipeline, by dtype, width and compute capability.
+
+    Half precision: the largest tile whose sums stay in registers, 64 of each thread and on Hopper,
+    whose products read from shared memory, 128; as many stages as the shared memory of a block
+    holds: 3 x 32 KiB of 99 on 8.9, 4 x 48 of 227 on 9.0. The cap takes registers of its own. Rows
+    that do not come in whole pieces are loaded through registers, and fp32 that may not be rounded
+    to tf32 is multiplied there: small tiles.
+    """
+    half = hidden.dtype != torch.float32
+    tf32 = not half and torch.backends.cuda.matmul.allow_tf32
+    hopper = torch.cuda.get_device_capability(hidden.device)[0] == 9
+    large = half and hidden.shape[1] % 64 == 0
+    sizes = (128, 128, 64) if large else (64, 64, 32)
+    sizes = (128, 256, 64) if large and hopper and not softcap else sizes
+    names = dict(zip(("BLOCK_N", "BLOCK_V", "BLOCK_K"), sizes, strict=True))
+    return {
+        **names, "WHOLE": hidden.shape[1] % sizes[2] == 0, "PRECISION": "tf32" if tf32 else "ieee",
+        "num_warps": 8, "num_stages": 4 if large and hopper else 3,
+    }  # fmt: skip
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _cce_tile(  # type: ignore[no-untyped-def]
+    hidden, weight, bias, lines, columns, vocabulary, width, hidden_n, hidden_k, weight_v,
+    weight_k, softcap, logit_scale, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The logits [BLOCK_N, BLOCK_V] of some rows and words, in fp32.
+
+    Rows and words past the end are read as the last ones: a mask would slow down every load.
+    """
+    words = tl.minimum(columns, vocabulary - 1).to(tl.int64)
+    k = tl.arange(0, BLOCK_K)
+    x_at = hidden + lines[:, None] * hidden_n + k[None, :] * hidden_k
+    w_at = weight + words[None, :] * weight_v + k[:, None] * weight_k
+    z = tl.zeros((BLOCK_N, BLOCK_V), dtype=tl.float32)
+    for start in range(0, width, BLOCK_K):
+        if WHOLE:
+            x = tl.load(x_at)
+            w = tl.load(w_at)
+        else:
+            x = tl.load(x_at, mask=k[None, :] < width - start, other=0.0)
+            w = tl.load(w_at, mask=k[:, None] < width - start, other=0.0)
+        z = tl.dot(x, w, z, input_precision=PRECISION)
+        x_at += BLOCK_K * hidden_k
+        w_at += BLOCK_K * weight_k
+    if HAS_BIAS:
+        z += tl.load(bias + words).to(tl.float32)[None, :]
+    z *= logit_scale
+    if HAS_CAP:
+        # tanh by exp, which ends in 1 and -1 where that overflows.
+        z = softcap * (1 - 2 / (tl.exp(2 * z / softcap) + 1))
+    return z
+
+
+@triton.jit
+def _cce_place(program, blocks, shares):  # type: ignore[no-untyped-def]
+    """The block of rows and the share of words of a program.
+
+    Programs that run at once share 16 blocks of rows, so that these stay in the cache.
+    """
+    group = program // (16 * shares)
+    size = tl.minimum(blocks - group * 16, 16)
+    within = program % (16 * shares)
+    return group * 16 + within % size, within // size
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _cce_lse_kernel(  # type: ignore[no-untyped-def]
+    hidden, weight, bias, rows, labels, seen, sums, target, kept, vocabulary, width, hidden_n,
+    hidden_k, weight_v, weight_k, softcap, logit_scale, blocks, shares, each,
+    HAS_BIAS: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_CAP: tl.constexpr,
+    HAS_SMOOTHING: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr,
+    BLOCK_K: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Log-sum-exp of ``each`` tiles for a block of rows, and their target logits if met there."""
+    block, share = _cce_place(tl.program_id(0), blocks, shares)
+    line = block * BLOCK_N + tl.arange(0, BLOCK_N)
+    within = line < kept
+    lines = tl.minimum(line, kept - 1).to(tl.int64)
+    at = lines
+    if HAS_ROWS:
+        lines = tl.load(rows + lines)
+    label = tl.load(labels + lines)
+    top = tl.full((BLOCK_N,), float("-inf"), dtype=tl.float32)
+    total = tl.zeros((BLOCK_N,), dtype=tl.float32)
+    added = tl.zeros((BLOCK_N,), dtype=tl.float32)
+    for tile in range(share * each, share * each + each):
+        columns = tile * BLOCK_V + tl.arange(0, BLOCK_V)
+        z = _cce_tile(
+            hidden, weight, bias, lines, columns, vocabulary, width, hidden_n, hidden_k, weight_v,
+            weight_k, softcap, logit_scale, HAS_BIAS, HAS_CAP, BLOCK_N, BLOCK_V, BLOCK_K, WHOLE,
+            PRECISION,
+        )  # fmt: skip
+        inside = columns < vocabulary
+        chosen = (columns[None, :] == label[:, None]) & inside[None, :]
+        met = (label >= tile * BLOCK_V) & (label < tile * BLOCK_V + BLOCK_V) & (label < vocabulary)
+        tl.store(target + at, tl.sum(tl.where(chosen, z, 0.0), 1), mask=within & met)
+        if HAS_SMOOTHING:
+            added += tl.sum(tl.where(inside[None, :], z, 0.0), 1)
+        z = tl.where(inside[None, :], z, float("-inf"))
+        higher = tl.maximum(top, tl.max(z, 1))
+        # Where all is masked there is no maximum to subtract.
+        base = tl.where(higher == float("-inf"), 0.0, higher)
+        total = total * tl.exp(top - base) + tl.sum(tl.exp(z - base[:, None]), 1)
+        top = higher
+    tl.store(seen + share * kept + at, top + tl.log(total), mask=within)
+    if HAS_SMOOTHING:
+        tl.store(sums + share * kept + at, added, mask=within)
+
+
+@_cce_backward.register_kernel("cuda")
+def _cce_backward_cuda(
+    upstream: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+    lse: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
+    z_loss: float, hidden_grad: bool, weight_grad: bool, bias_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The same on a GPU: a kernel makes the gradient of a slice's logits, torch multiplies it.
+
+    In half precision the gradient of the hidden states is added up in fp32, in the end of the
+    weight's gradient as long as that is not written: memory that is there in any case. The words
+    that belong there are gone through twice.
+    """
+    rows, x, y, factor, lse = _cce_counted(upstream, hidden, labels, lse, ignore_index)
+    d_weight, d_bias = _cce_results(weight, bias, torch.float32, weight_grad, bias_grad)
+    vocabulary, half = weight.shape[0], x.dtype != torch.float32
+    total, borrowed = _cce_borrowed(d_weight, x) if half and hidden_grad else (None, 0)
+    if hidden_grad and total is None:
+        total = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    d_hidden = hidden.new_empty(0)
+    width = _cce_width(x, vocabulary)
+    d_logits = x.new_empty(len(x), width)
+    form = _cce_form(x, softcap)
+    passes = [(0, vocabulary - borrowed, weight_grad, hidden_grad)]
+    if borrowed:
+        passes += [(vocabulary - borrowed, vocabulary, False, True)]
+        passes += [(vocabulary - borrowed, vocabulary, True, False)]
+    for begin, end, of_weight, of_hidden in passes:
+        if total is not None and not of_hidden:
+            # Done, and out of the way of what is written now.
+            d_hidden, total = _cce_spread(hidden, total, rows), None
+        for first in range(begin, end, width):
+            stop = min(first + width, end)
+            z = d_logits[:, : stop - first]
+            columns = weight[first:stop]
+            grid = (
+                triton.cdiv(len(x), form["BLOCK_N"]),
+                triton.cdiv(stop - first, form["BLOCK_V"]),
+            )
+            _cce_slope_kernel[(grid[0] * grid[1],)](
+                x, weight, bias, y, lse, factor, z, len(x), vocabulary, first, stop, x.shape[1],
+                x.stride(0), x.stride(1), weight.stride(0), weight.stride(1), width, softcap,
+                logit_scale, label_smoothing, z_loss, grid[0], grid[1],
+                HAS_BIAS=bias is not None, HAS_CAP=softcap != 0, **form,
+            )  # fmt: skip
+            if d_bias.numel() and (of_weight or not borrowed):
+                d_bias[first:stop] = z.sum(0, dtype=torch.float32)
+            if of_weight:
+                torch.mm(z.t(), x, out=d_weight[first:stop])
+            if of_hidden and total is not None:
+                _cce_add(total, z, columns, first == 0)
+    if total is not None:
+        d_hidden = _cce_spread(hidden, total, rows)
+    return d_hidden, d_weight, d_bias if bias is None else d_bias.to(bias.dtype)
+
+
+def _cce_borrowed(d_weight: Tensor, x: Tensor) -> tuple[Tensor | None, int]:
+    """fp32 memory like ``x`` in the last words of the weight's gradient, and how many these are.
+
+    None where that is not there or not aligned, or would have half the words gone through twice,
+    which is an eighth more work.
+    """
+    count, width = x.shape
+    borrowed = 2 * count
+    if not d_weight.is_contiguous() or 2 * borrowed > d_weight.shape[0] or width % 8:
+        return None, 0
+    return d_weight[-borrowed:].view(-1).view(torch.float32).view(count, width), borrowed
+
+
+def _cce_width(x: Tensor, vocabulary: int) -> int:
+    """Words of a slice: 16 MiB of gradients of logits, and 256 words at least.
+
+    At 8192 tokens in half precision 1024 words: reading and writing the fp32 sum of the hidden
+    states' gradient still takes less time than the product that is added to it.
+    """
+    words = 2**24 // (max(1, x.shape[0]) * x.element_size()) // 256 * 256
+    return min(max(256, words), math.ceil(vocabulary / 16) * 16)
+
+
+def _cce_add(total: Tensor, z: Tensor, columns: Tensor, fresh: bool) -> None:
+    """Add the product of two matrices to an fp32 one, or write it there."""
+    if z.dtype == torch.float32 and fresh:
+        torch.mm(z, columns, out=total)
+    elif z.dtype == torch.float32:
+        total.addmm_(z, columns)
+    elif fresh:
+        torch.mm(z, columns, out_dtype=torch.float32, out=total)
+    else:
+        torch.addmm(total, z, columns, out_dtype=torch.float32, out=total)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _cce_slope_kernel(  # type: ignore[no-untyped-def]
+    hidden, weight, bias, labels, lse, factor, out, kept, vocabulary, first, stop, width, hidden_n,
+    hidden_k, weight_v, weight_k, pitch, softcap, logit_scale, label_smoothing, z_loss, blocks,
+    tiles, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_V: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the logits of one tile, from logits that are computed here."""
+    block, tile = _cce_place(tl.program_id(0), blocks, tiles)
+    line = block * BLOCK_N + tl.arange(0, BLOCK_N)
+    lines = tl.minimum(line, kept - 1).to(tl.int64)
+    columns = first + tile * BLOCK_V + tl.arange(0, BLOCK_V)
+    z = _cce_tile(
+        hidden, weight, bias, lines, columns, vocabulary, width, hidden_n, hidden_k, weight_v,
+        weight_k, softcap, logit_scale, HAS_BIAS, HAS_CAP, BLOCK_N, BLOCK_V, BLOCK_K, WHOLE,
+        PRECISION,
+    )  # fmt: skip
+    label = tl.load(labels + lines)
+    norm = tl.load(lse + lines)
+    scale = tl.load(factor + lines) * logit_scale
+    slope = tl.exp(z - norm[:, None]) * (1 + 2 * z_loss * norm)[:, None]
+    slope -= label_smoothing / vocabulary
+    slope = tl.where(columns[None, :] == label[:, None], slope - (1 - label_smoothing), slope)
+    if HAS_CAP:
+        z /= softcap
+        slope *= 1 - z * z
+    slope *= scale[:, None]
+    at = out + lines[:, None] * pitch + (columns - first)[None, :]
+    inside = (line < kept)[:, None] & (columns < stop)[None, :]
+    tl.store(at, slope.to(out.dtype.element_ty), mask=inside)
+
+
+@_cce.register_fake
+def _cce_fake(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, ignore_index: int,
+    label_smoothing: float, softcap: float, logit_scale: float, z_loss: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What comes out, by shape alone."""
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    return hidden.new_empty(labels.shape, dtype=wide), hidden.new_empty(labels.shape, dtype=wide)
+
+
+@_cce_backward.register_fake
+def _cce_backward_fake(
+    upstream: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
+    lse: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
+    z_loss: float, hidden_grad: bool, weight_grad: bool, bias_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What comes out, by shape alone."""
+    return (
+        hidden.new_empty(hidden.shape if hidden_grad else 0),
+        torch.empty_like(weight) if weight_grad else weight.new_empty(0),
+        torch.empty_like(bias) if bias is not None and bias_grad else hidden.new_empty(0),
+    )
+
+
+def _cce_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep the inputs and the log-sum-exp."""
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs[:4], output[1])
+    ctx.options = inputs[4:]
+
+
+def _cce_derivative(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    """The gradients, made anew in each backward pass."""
+    rest = (None,) * (len(ctx.options) + 1)
+    if upstream is None:
+        return (None, None, None, *rest)
+    if torch.is_grad_enabled():
+        raise RuntimeError("cut_cross_entropy has no second derivative")
+    needed = ctx.needs_input_grad[:3]
+    made = _cce_backward(upstream, *ctx.saved_tensors, *ctx.options, *needed)
+    found = [one if need else None for one, need in zip(made, needed, strict=True)]
+    return (*found, *rest)
+
+
+_cce.register_autograd(_cce_derivative, setup_context=_cce_setup)
