@@ -43,7 +43,8 @@ def lora_linear(
     in x's precision, or in autocast's where it is on; so is the result. Gradients have the
     precision of what they are of.
     """
-    return _lora_linear(x, weight, bias, a, b, scale, _lora_dtype(x))
+    y: torch.Tensor = _lora_linear(x, weight, bias, a, b, scale, _lora_dtype(x))
+    return y
 
 
 def lora_add(
@@ -53,7 +54,8 @@ def lora_add(
 
     For a quantized layer, whose own operator keeps no more than its packed weight.
     """
-    return _lora_add(base, x, a, b, scale, _lora_dtype(x))
+    y: torch.Tensor = _lora_add(base, x, a, b, scale, _lora_dtype(x))
+    return y
 
 
 def _lora_dtype(x: torch.Tensor) -> torch.dtype:
