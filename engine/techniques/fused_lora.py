@@ -107,12 +107,14 @@ def adapt_model(model: Any, *, mlp: bool) -> Any:
     if not count:
         raise ValueError("there is no adapted linear layer to fuse")
     text = model.config.get_text_config()
-    name = getattr(text, "hidden_activation", None) or getattr(text, "hidden_act", None)
+    name = getattr(text, "hidden_activation", None) or getattr(text, "hidden_act", "")
     for module in model.modules() if mlp else ():
         down = getattr(module, "down_proj", None)
         fused = hasattr(module, "gate_up_proj")
         if isinstance(down, LoraLayer) and (fused or hasattr(module, "gate_proj")):
-            kind = ACTIVATIONS[str(name)]
+            if name not in ACTIVATIONS:
+                raise ValueError(f"{name!r} is no activation that fused LoRA knows in a gated MLP")
+            kind = ACTIVATIONS[name]
             module.forward = partial(fused_mlp_forward, module, module.forward, kind, last)
     return model
 
