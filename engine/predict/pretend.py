@@ -244,7 +244,8 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
     """What runs inside of an operator, where the mode is off, and is to see the pretended device.
 
     Hooks of saved tensors (offloading) are given the mode back; checkpointing compares what it
-    recomputes by shape and type alone, since it asks for the device once inside and once outside;
+    recomputes by shape and type alone, since it asks for the device once inside and once outside,
+    and is told whose autocast it restores where it is given no tensor to ask for its device;
     torch's fused loss is told the device that it chooses its chunks and its precision by.
     """
     hooks: Any = torch.autograd.graph.saved_tensors_hooks
@@ -277,6 +278,7 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
         (hooks, "__init__", init),
         (storages, "data_ptr", address),
         (checkpoint, "_allowed_determinism_checks_to_fns", checks),
+        (checkpoint.DefaultDeviceType, "_default_device_type", mode.kind),
     ]
     options: Any = getattr(torch.nn, "LinearCrossEntropyOptions", None)
     if options is not None:

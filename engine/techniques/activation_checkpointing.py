@@ -60,6 +60,7 @@ KEPT_OPERATORS = (
     "aten._scaled_dot_product_cudnn_attention.default",
     "aten._scaled_dot_product_flash_attention_for_cpu.default",
     "flash_attn._flash_attn_forward.default",
+    "memwb.lora_linear.default",
 )
 
 

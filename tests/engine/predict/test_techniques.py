@@ -180,6 +180,13 @@ def test_a_mask_is_kept_by_what_is_computed_again(bench: Bench, tmp_path: Path) 
     assert found["predicted"] == found["measured"]
 
 
+def test_what_is_computed_again_for_a_gpu_is_under_autocast_again(bench: Bench) -> None:
+    """Attention is given no tensor by its place, so that checkpointing has no device to ask."""
+    mode = "activation_checkpointing.mode=submodule"
+    plan = bench.plan("amp_bf16=on", "lora=on", "activation_checkpointing=on", mode)
+    assert isinstance(bench.ask(plan, GPU)["predicted"], dict)
+
+
 def test_what_is_compiled_operator_by_operator_is_predicted_on_a_cpu(bench: Bench) -> None:
     plan = bench.plan("torch_compile=on", "torch_compile.backend=aot_eager")
     found = bench.ask(plan, "cpu")
