@@ -70,7 +70,7 @@ def copied(problem: Problem) -> dict[str, torch.Tensor]:
 def restore(problem: Problem, values: dict[str, torch.Tensor]) -> None:
     """Give the inputs their values back."""
     for name, value in values.items():
-        problem.inputs[name].detach().copy_(value)
+        problem.inputs[name].data.copy_(value)
 
 
 def raised(problem: Problem, dtype: torch.dtype = torch.float64) -> Problem:
