@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.gpu.problems import Forward, Problem
+from benchmarks.gpu.problems import Forward, Problem, Tensors
 
 OURS = "memwb"
 PLAIN = "plain"
@@ -69,38 +69,63 @@ def _not_there(problem: Problem) -> str:
 
 
 def _ours(problem: Problem) -> Forward:
-    call = getattr(importlib.import_module(f"memwb.kernels.{problem.kernel}"), problem.kernel)
-    return lambda: _OURS[problem.kernel](call, problem.inputs, problem.options)
+    call = _function(problem, problem.kernel)
+    return lambda: _OURS[problem.kernel](call, problem)
 
 
-def _our_loss(call: Any, inputs: dict[str, torch.Tensor], options: dict[str, Any]) -> Any:
+def _function(problem: Problem, name: str) -> Any:
+    return getattr(importlib.import_module(f"memwb.kernels.{problem.kernel}"), name)
+
+
+def _our_loss(call: Any, problem: Problem) -> Tensors:
+    inputs, options = problem.inputs, problem.options
+    # The mean of no rows is not a number; a sum over a count that is given is zero.
+    given = {} if options["count"] else {"tokens": 1}
     return (
         call(
-            inputs["hidden"], inputs["weight"], inputs["labels"], bias=inputs.get("bias"),
-            label_smoothing=options["label_smoothing"], softcap=options["softcap"],
-            z_loss=options["z_loss"], reduction="mean",
+            inputs["hidden"], inputs["weight"], inputs["labels"], inputs.get("bias"),
+            label_smoothing=options["label_smoothing"], softcap=options["softcap"] or 0.0,
+            z_loss=options["z_loss"], reduction="mean", **given,
         ),
     )  # fmt: skip
 
 
-def _our_norm(call: Any, inputs: dict[str, torch.Tensor], options: dict[str, Any]) -> Any:
-    given = {"residual": inputs["residual"]} if "residual" in inputs else {}
-    bias = (inputs["bias"],) if "bias" in inputs else ()
-    found = call(inputs["x"], inputs["weight"], *bias, options["eps"], **given)
-    return found if isinstance(found, tuple) else (found,)
+def _our_norm(call: Any, problem: Problem) -> Tensors:
+    inputs, eps = problem.inputs, problem.options["eps"]
+    scales = [inputs[name] for name in ("weight", "bias") if name in inputs]
+    if "residual" in inputs:
+        both = _function(problem, f"add_{problem.kernel}")
+        found: Tensors = both(inputs["x"], inputs["residual"], *scales, eps)
+        return found
+    return (call(inputs["x"], *scales, eps),)
 
 
-_OURS: dict[str, Callable[[Any, dict[str, torch.Tensor], dict[str, Any]], Any]] = {
+def _our_gate(call: Any, problem: Problem) -> Tensors:
+    more = {"tanh": True} if problem.kernel == "geglu" else {}
+    return (call(problem.inputs["gate"], problem.inputs["up"], **more),)
+
+
+def _our_rope(call: Any, problem: Problem) -> Tensors:
+    inputs = problem.inputs
+    found: Tensors = call(inputs["query"], inputs["key"], inputs["cos"], inputs["sin"])
+    return found
+
+
+def _our_adapter(call: Any, problem: Problem) -> Tensors:
+    inputs = problem.inputs
+    scale = problem.options["scale"]
+    return (call(inputs["x"], inputs["weight"], None, inputs["down"], inputs["up"], scale),)
+
+
+_OURS: dict[str, Callable[[Any, Problem], Tensors]] = {
     "fused_linear_cross_entropy": _our_loss,
     "cut_cross_entropy": _our_loss,
     "rms_norm": _our_norm,
     "layer_norm": _our_norm,
-    "rope": lambda call, i, o: call(i["query"], i["key"], i["cos"], i["sin"]),
-    "swiglu": lambda call, i, o: (call(i["gate"], i["up"]),),
-    "geglu": lambda call, i, o: (call(i["gate"], i["up"]),),
-    "lora_linear": lambda call, i, o: (
-        call(i["x"], i["weight"], i["down"], i["up"], scale=o["scale"]),
-    ),
+    "rope": _our_rope,
+    "swiglu": _our_gate,
+    "geglu": _our_gate,
+    "lora_linear": _our_adapter,
 }
 
 
