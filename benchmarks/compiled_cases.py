@@ -19,7 +19,7 @@ WORDS = {BF16: "bf16", FP16: "fp16", FP32: "fp32"}
 
 def cases() -> list[Case]:
     """Every case; a kernel that none of them launches fails the gate."""
-    return [*_losses(), *_norms(), *_gates(), *_ropes()]
+    return [*_losses(), *_norms(), *_gates(), *_ropes(), *_adapters()]
 
 
 def _meta(*shape: int, dtype: torch.dtype = BF16, grad: bool = True) -> torch.Tensor:
@@ -133,3 +133,26 @@ def _ropes() -> list[Case]:
         return Case("rope", f"{batch}×{length} {heads}+{shared}×{width}, {rotary} turned", call)
 
     return [made(1, 8192, 32, 8, 128, 128), made(2, 31, 3, 1, 80, 32), made(1, 512, 4, 1, 256, 256)]
+
+
+def _adapters() -> list[Case]:
+    shapes = [
+        (8192, 14336, 4096, 16, BF16, "silu"),
+        (31, 123, 77, 3, FP32, "gelu"),
+        (512, 9216, 2304, 16, FP16, "tanh"),
+    ]
+
+    def made(
+        rows: int, columns: int, width: int, rank: int, dtype: torch.dtype, activation: str
+    ) -> Case:
+        def call() -> None:
+            gate, values = (_meta(rows, columns, dtype=dtype) for _ in range(2))
+            weight = _meta(width, columns, dtype=dtype, grad=False)
+            down, up = _meta(rank, columns, dtype=dtype), _meta(width, rank, dtype=dtype)
+            mlp = _function("lora_mlp")
+            _backward(mlp(gate, values, weight, None, down, up, 2.0, activation))
+
+        label = f"{rows} {columns}→{width} r{rank} {WORDS[dtype]} {activation}"
+        return Case("lora_mlp", label, call)
+
+    return [made(*shape) for shape in shapes]

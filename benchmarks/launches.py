@@ -95,6 +95,8 @@ def recorded(chip: Chip) -> Iterator[list[Launch]]:
         mock.patch("torch.cuda.get_device_capability", lambda *_: chip.capability),
         mock.patch("torch.cuda.get_device_properties", lambda *_: properties),
         mock.patch("torch.cuda.current_device", lambda: 0),
+        # Of a device named meta it refuses to say.
+        mock.patch("torch.is_autocast_enabled", lambda *_: False),
         _Sent(),
     ):
         yield found

@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=9, help="for all of them [%(default)s]")
     parser.add_argument("--device", default="cuda", help="cpu tries the suite out [%(default)s]")
     parser.add_argument("--only", default="", help="kernel cases with this in their labels")
+    parser.add_argument("--arms", default="", help="of the race, with commas between; all without")
     args = parser.parse_args()
     names = [name for name in args.sections.split(",") if name]
     if wrong := [name for name in names if name not in SECTIONS]:
@@ -61,6 +62,7 @@ def main() -> int:
         until = now + share(names, place, end - now)
         measure: Callable[..., Any] = SECTIONS[name].measure
         more = {"only": args.only} if name in FILTERED else {}
+        more |= {"arms": args.arms} if name == "kernels-race" else {}
         more |= {"out": args.out} if name == "traces" else {}
         rows, left = measure(args.device, until, **more)
         found = {**surroundings(), "section": name, "rows": rows, "left_out": left}

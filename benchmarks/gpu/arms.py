@@ -52,6 +52,7 @@ def arms_of(kernel: str) -> list[Arm]:
         "swiglu": [_LIGER_SWIGLU],
         "geglu": [_LIGER_GEGLU],
         "lora_linear": [],
+        "lora_mlp": [],
     }
     ours = Arm(OURS, _ours, cannot=_not_there)
     return [ours, Arm(PLAIN, _plain), Arm("torch.compile", _compiled), *others[kernel]]
@@ -117,6 +118,13 @@ def _our_adapter(call: Any, problem: Problem) -> Tensors:
     return (call(inputs["x"], inputs["weight"], None, inputs["down"], inputs["up"], scale),)
 
 
+def _our_adapted_gate(call: Any, problem: Problem) -> Tensors:
+    inputs = problem.inputs
+    factors = [inputs[name] for name in ("down", "up")]
+    weight, scale = inputs["weight"], problem.options["scale"]
+    return (call(inputs["gate"], inputs["values"], weight, None, *factors, scale, "silu"),)
+
+
 _OURS: dict[str, Callable[[Any, Problem], Tensors]] = {
     "fused_linear_cross_entropy": _our_loss,
     "cut_cross_entropy": _our_loss,
@@ -126,6 +134,7 @@ _OURS: dict[str, Callable[[Any, Problem], Tensors]] = {
     "swiglu": _our_gate,
     "geglu": _our_gate,
     "lora_linear": _our_adapter,
+    "lora_mlp": _our_adapted_gate,
 }
 
 

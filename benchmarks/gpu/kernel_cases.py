@@ -13,7 +13,7 @@ from benchmarks.gpu import problems
 from benchmarks.gpu.problems import Problem
 
 LOSSES = ("fused_linear_cross_entropy", "cut_cross_entropy")
-KERNELS = (*LOSSES, "rms_norm", "layer_norm", "swiglu", "geglu", "rope", "lora_linear")
+KERNELS = (*LOSSES, "rms_norm", "layer_norm", "swiglu", "geglu", "rope", "lora_linear", "lora_mlp")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 HEADS = {
@@ -113,6 +113,12 @@ def _adapter_shapes(tiny: bool) -> list[tuple[Callable[..., Problem], dict[str, 
     return [(problems.adapters, dict(zip(keys, shape, strict=True))) for shape in shapes]
 
 
+def _adapted_gate_shapes(tiny: bool) -> list[tuple[Callable[..., Problem], dict[str, Any]]]:
+    keys = ("rows", "columns", "width", "rank")
+    shapes = [(32, 96, 64, 4)] if tiny else [(8192, 14336, 4096, 16), (2048, 18944, 3584, 16)]
+    return [(problems.adapted_gates, dict(zip(keys, shape, strict=True))) for shape in shapes]
+
+
 _ROWS = {
     "rms_norm": _norm_shapes,
     "layer_norm": _plain_norm_shapes,
@@ -120,6 +126,7 @@ _ROWS = {
     "geglu": _gate_shapes,
     "rope": _rope_shapes,
     "lora_linear": _adapter_shapes,
+    "lora_mlp": _adapted_gate_shapes,
 }
 
 _SMALL_LOSSES = (
@@ -181,4 +188,5 @@ def _correct_shapes(kernel: str, tiny: bool) -> list[tuple[Callable[..., Problem
     keys = ("rows", "columns", "width", "rank")
     sizes = [(1, 64, 64, 4), (31, 123, 77, 3)]
     sizes += [] if tiny else [(123, 512, 256, 16), (513, 1024, 2048, 64)]
-    return [(problems.adapters, dict(zip(keys, size, strict=True))) for size in sizes]
+    make = problems.adapters if kernel == "lora_linear" else problems.adapted_gates
+    return [(make, dict(zip(keys, size, strict=True))) for size in sizes]

@@ -9,6 +9,7 @@ of the time, and what it had told by then stays. Within a process all arms of a 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
 import queue
@@ -26,9 +27,11 @@ GRACE = 45.0
 
 
 def rows_of(
-    task: str, device: str, end: float, only: str = ""
+    task: str, device: str, end: float, only: str = "", arms: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of every kernel, and the labels of what there was no time for.
+
+    ``only`` chooses the cases with this in their labels, ``arms`` the arms named (commas between).
 
     Kernels come in the order of kernel_cases.py; the losses get three shares of the time, as their
     cases take longer and matter more.
@@ -37,25 +40,25 @@ def rows_of(
 
     rows: list[dict[str, Any]] = []
     left: list[str] = []
-    waiting = list(KERNELS)
+    waiting = [kernel for kernel in KERNELS if _cases(task, kernel, device, only)]
     while waiting:
         now = time.monotonic()
         shares = [3 if kernel in LOSSES else 1 for kernel in waiting]
         kernel = waiting.pop(0)
         seconds = max(0.0, end - now) * shares[0] / sum(shares)
-        found, over = _child(task, kernel, device, seconds, only)
+        found, over = _child(task, kernel, device, seconds, only, arms)
         rows += found
         left += over
     return rows, left
 
 
 def _child(
-    task: str, kernel: str, device: str, seconds: float, only: str
+    task: str, kernel: str, device: str, seconds: float, only: str, arms: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
     if seconds <= 0:
         return [], [case.label for case in _cases(task, kernel, device, only)]
     command = [sys.executable, "-m", __spec__.name, task, kernel, "--device", device]
-    command += ["--seconds", str(seconds), "--only", only]
+    command += ["--seconds", str(seconds), "--only", only, "--arms", arms]
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     rows, left, began = [], [], ""
@@ -119,7 +122,9 @@ def correct_rows(case: Any, device: str, end: float) -> list[dict[str, Any]]:
     return [{**row, **found, "outcome": outcome, "reason": "; ".join(faults)}]
 
 
-def race_rows(case: Any, device: str, end: float, samples: int = 0) -> list[dict[str, Any]]:
+def race_rows(
+    case: Any, device: str, end: float, samples: int = 0, arms: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """One row for each arm of a case: its figures if it is right, or why it has none."""
     import torch
 
@@ -133,6 +138,8 @@ def race_rows(case: Any, device: str, end: float, samples: int = 0) -> list[dict
     rows: dict[str, dict[str, Any]] = {}
     running: dict[str, timing.Pass] = {}
     for arm in arms_of(case.kernel):
+        if arms and arm.name not in arms:
+            continue
         row = {"kernel": case.kernel, "case": case.label, "arm": arm.name, **dict(problem.facts)}
         rows[arm.name] = row
         if reason := why_not(arm, problem, device):
@@ -225,11 +232,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--only", default="", help="cases with this in their labels")
+    parser.add_argument("--arms", default="", help="of a race, with commas between; all without")
     args = parser.parse_args(argv)
     end = time.monotonic() + args.seconds
     # Full precision in fp32: what is compared are kernels, not settings.
     torch.set_float32_matmul_precision("highest")
-    rows = correct_rows if args.task == "correct" else race_rows
+    rows: Callable[..., list[dict[str, Any]]] = correct_rows
+    if args.task == "race":
+        rows = functools.partial(race_rows, arms=[one for one in args.arms.split(",") if one])
     cases = _cases(args.task, args.kernel, args.device, args.only)
     while cases and time.monotonic() < end:
         case = cases.pop(0)

@@ -12,9 +12,11 @@ from benchmarks.gpu.kernels import rows_of
 _MIB = 2**20
 
 
-def measure(device: str, end: float, only: str = "") -> tuple[list[dict[str, Any]], list[str]]:
+def measure(
+    device: str, end: float, only: str = "", arms: str = ""
+) -> tuple[list[dict[str, Any]], list[str]]:
     """A row for each arm of each case, and the cases that there was no time for."""
-    return rows_of("race", device, end, only)
+    return rows_of("race", device, end, only, arms)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

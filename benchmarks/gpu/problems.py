@@ -366,6 +366,24 @@ def lora_linear(inputs: dict[str, torch.Tensor], options: dict[str, Any]) -> Ten
     return (base + options["scale"] * functional.linear(low, inputs["up"]),)
 
 
+def adapted_gates(
+    kernel: str, rows: int, columns: int, width: int, rank: int, *, device: str,
+    dtype: torch.dtype = torch.bfloat16, seed: int = 0,
+) -> Problem:  # fmt: skip
+    """The last product of a SwiGLU MLP, ``columns`` → ``width``, frozen, with its adapter."""
+    base = adapters(kernel, rows, columns, width, rank, device=device, dtype=dtype, seed=seed)
+    gate = gates("swiglu", rows, columns, device=device, dtype=dtype, seed=seed + 1)
+    inputs = {name: value for name, value in base.inputs.items() if name != "x"}
+    inputs = {**inputs, "gate": gate.inputs["gate"], "values": gate.inputs["up"]}
+    return base._replace(inputs=inputs, plain=lora_mlp)
+
+
+def lora_mlp(inputs: dict[str, torch.Tensor], options: dict[str, Any]) -> Tensors:
+    """The gate's activation times the values, then as peft writes it."""
+    product = functional.silu(inputs["gate"]) * inputs["values"]
+    return lora_linear({**inputs, "x": product}, options)
+
+
 def kept_only(problem: Problem) -> int:
     """Bytes of the gradients that a pass must return: no arm can have less extra memory."""
     return sum(problem.inputs[name].nbytes for name in problem.wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import math
 import sys
@@ -189,6 +190,8 @@ def test_a_race_gives_no_figure_to_what_is_wrong_absent_or_breaks(
     assert "| memwb | wrong: output 0 is 5.0e-01 off" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
+    (alone,) = gpu.kernels.race_rows(case, "cpu", math.inf, samples=1, arms=["plain"])
+    assert alone["arm"] == "plain"
 
 
 def test_inputs_that_an_arm_writes_over_are_restored_before_each_sample(gpu: Any) -> None:
@@ -296,3 +299,19 @@ def test_readme_shows_the_latest_and_nothing_of_a_wrong_kernel(gpu: Any, tmp_pat
     assert "swiglu 1×2" not in text and "swiglu: not shown, it failed its check" in text
     with pytest.raises(SystemExit, match="no kernels-race"):
         gpu.readme.main([str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        "fused_linear_cross_entropy", "cut_cross_entropy", "rms_norm", "layer_norm", "swiglu",
+        "geglu", "rope", "lora_linear", "lora_mlp",
+    ],
+)  # fmt: skip
+def test_ours_is_called_as_it_wants_and_is_right_on_a_cpu(gpu: Any, kernel: str) -> None:
+    assert kernel in gpu.kernel_cases.KERNELS
+    cases = gpu.kernel_cases.correct(kernel, True)
+    for case in [one for one in cases if " bf16 " in one.label or " fp32 " in one.label]:
+        (row,) = gpu.kernels.correct_rows(case, "cpu", math.inf)
+        there = importlib.util.find_spec(f"memwb.kernels.{kernel}") is not None
+        assert row["outcome"] == ("right" if there else "left out"), (case.label, row)
