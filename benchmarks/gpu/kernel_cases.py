@@ -175,7 +175,7 @@ def _correct_shapes(kernel: str, tiny: bool) -> list[tuple[Callable[..., Problem
     if kernel in ("rms_norm", "layer_norm", "swiglu", "geglu"):
         make = problems.norms if kernel.endswith("norm") else problems.gates
         sizes = [(1, 64), (3, 1), (31, 123)]
-        sizes += [] if tiny else [(7, 4097), (123, 2304), (4097, 4096), (512, 16384)]
+        sizes += [] if tiny else [(7, 4097), (123, 2304), (4097, 4096), (512, 8192)]
         found = [(make, {"rows": rows, "columns": columns}) for rows, columns in sizes]
         if kernel == "rms_norm":
             found.append((make, {"rows": 31, "columns": 1024, "residual": True}))
