@@ -36,6 +36,8 @@ class Case(NamedTuple):
     kernel: str
     label: str
     call: Callable[[], object]
+    telling: bool = False
+    """Hard on registers: its launches are compiled by the tests, beside each kernel's first."""
 
 
 class Resources(NamedTuple):
