@@ -72,24 +72,24 @@ _ROWS = ((8192, 4096, BF16), (31, 123, FP32), (123, 4097, FP16), (2048, WIDEST, 
 
 
 def _norms() -> list[Case]:
-    found = []
-    for rows, size, dtype in _ROWS:
-        for file, first in (("rms_norm", 1), ("layer_norm", 2)):
+    def made(file: str, residual: int, rows: int, size: int, dtype: torch.dtype) -> Case:
+        name = f"add_{file}" if residual else file
+
+        def call() -> None:
             columns = size or _function(file, f"{file.upper()}_WIDEST")
-            for residual in (0, 1):
-                name = f"add_{file}" if residual else file
+            inputs = [_meta(rows, columns, dtype=dtype) for _ in range(1 + residual)]
+            inputs += [_meta(columns, dtype=dtype) for _ in range(1 + (file == "layer_norm"))]
+            _backward(_function(file, name)(*inputs))
 
-                def call(
-                    file: str = file, name: str = name, first: int = first,
-                    residual: int = residual,
-                    rows: int = rows, columns: int = columns, dtype: torch.dtype = dtype,
-                ) -> None:  # fmt: skip
-                    inputs = [_meta(rows, columns, dtype=dtype) for _ in range(1 + residual)]
-                    inputs += [_meta(columns, dtype=dtype) for _ in range(first)]
-                    _backward(_function(file, name)(*inputs))
+        label = f"{name} {rows}×{size or 'widest'} {WORDS[dtype]}"
+        return Case(file, label, call, telling=bool(residual))
 
-                label = f"{name} {rows}×{columns} {WORDS[dtype]}"
-                found.append(Case(file, label, call, telling=bool(residual)))
+    found = [
+        made(file, residual, *row)
+        for file in ("rms_norm", "layer_norm")
+        for row in _ROWS
+        for residual in (0, 1)
+    ]
 
     def gemma() -> None:
         _backward(_function("rms_norm")(_meta(8192, 2304), _meta(2304), offset=1.0))
