@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from memwb.engine.gpus import local_gpus
+
 PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes")
+RIVALS = ("liger-kernel", "cut-cross-entropy", "quack-kernels")
+"""Named only where they are installed."""
 
 
 def surroundings() -> dict[str, str]:
@@ -20,5 +25,15 @@ def surroundings() -> dict[str, str]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
+    for name in RIVALS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    versions["device"] = device()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return {"date": today, "commit": commit or "unknown", **versions}
+
+
+def device() -> str:
+    """The first GPU's name, as the driver's library tells it; ``no GPU`` where there is none."""
+    gpus = local_gpus()
+    return gpus[0].name if gpus else "no GPU"

@@ -85,6 +85,8 @@ GROUPS = (
     Group("attention", "Attention"),
     Group("quantization", "Quantized base", exclusive=True),
     Group("adapters", "Adapters", exclusive=True),
+    # Before what wraps whole layers or parts of them: it wraps what stands here.
+    Group("kernels", "Kernels", instead=OTHER_NUMBERS),
     Group("activations", "Activations"),
     Group("compile", "Compile"),
     Group("sequence", "Sequences", True, "concatenation", OTHER_ROWS),

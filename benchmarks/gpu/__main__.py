@@ -1,8 +1,8 @@
-"""``python -m benchmarks.gpu --out DIR [--sections truth,predict] [--minutes M]``.
+"""``python -m benchmarks.gpu --out DIR [--sections truth,kernels-race] [--minutes M]``.
 
-Runs the sections one after another and writes for each a JSON file with every figure, the
-versions, the device, the date and the commit, and a table to read. A section that has used up its
-share of the time stops before its next burst, and says what it left out.
+Runs the sections one after another, what tells most first, and writes for each a JSON file with
+every figure, the versions, the device, the date and the commit, and a table to read. A section that
+has used up its share of the time stops before its next burst or case, and says what it left out.
 """
 
 from __future__ import annotations
@@ -11,22 +11,45 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from benchmarks import techniques
-from benchmarks.gpu import predict, qwen, truth
+from benchmarks.gpu import kernels_correct, kernels_race, predict, qwen, roofline, traces, truth
 from benchmarks.surroundings import surroundings
 
-SECTIONS = {"truth": truth, "qwen": qwen, "predict": predict, "techniques": techniques}
+SECTIONS: dict[str, ModuleType] = {
+    "truth": truth,
+    "kernels-correct": kernels_correct,
+    "roofline": roofline,
+    "kernels-race": kernels_race,
+    "traces": traces,
+    "qwen": qwen,
+    "predict": predict,
+    "techniques": techniques,
+}
+SHARES = {"kernels-race": 4, "truth": 2, "kernels-correct": 2}
+"""Of the time; one for every other section. What a section leaves over goes to the next ones."""
+FILTERED = ("kernels-correct", "kernels-race")
+
+
+def share(names: list[str], place: int, left: float) -> float:
+    """The seconds that a section gets of those left."""
+    weights = [SHARES.get(name, 1) for name in names[place:]]
+    return left * weights[0] / sum(weights)
 
 
 def main() -> int:
-    """Run the sections; 0 when every burst that ran is done and every section was whole."""
+    """Run the sections; 0 when all that ran went as it should and every section was whole."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for what was measured")
     parser.add_argument("--sections", default=",".join(SECTIONS), help="[%(default)s]")
     parser.add_argument("--minutes", type=float, default=9, help="for all of them [%(default)s]")
     parser.add_argument("--device", default="cuda", help="cpu tries the suite out [%(default)s]")
+    parser.add_argument("--only", default="", help="kernel cases with this in their labels")
+    parser.add_argument("--arms", default="", help="of the race, with commas between; all without")
     args = parser.parse_args()
     names = [name for name in args.sections.split(",") if name]
     if wrong := [name for name in names if name not in SECTIONS]:
@@ -35,8 +58,13 @@ def main() -> int:
     end = time.monotonic() + args.minutes * 60
     whole = True
     for place, name in enumerate(names):
-        share = (end - time.monotonic()) / (len(names) - place)
-        rows, left = SECTIONS[name].measure(args.device, time.monotonic() + share)
+        now = time.monotonic()
+        until = now + share(names, place, end - now)
+        measure: Callable[..., Any] = SECTIONS[name].measure
+        more = {"only": args.only} if name in FILTERED else {}
+        more |= {"arms": args.arms} if name == "kernels-race" else {}
+        more |= {"out": args.out} if name == "traces" else {}
+        rows, left = measure(args.device, until, **more)
         found = {**surroundings(), "section": name, "rows": rows, "left_out": left}
         (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
         table = SECTIONS[name].table(rows)

@@ -13,7 +13,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from memwb.engine.catalog import resolve
 from memwb.engine.plan import override, plan_from
@@ -63,6 +65,43 @@ def text_of(overrides: list[str]) -> str:
     return script(plan, resolve(plan.model, plan.weights))
 
 
+def recorded(name: str, folder: Path) -> bool:
+    """Record one case into the folder, as ``NAME.json.gz``; whether its script ran to its end."""
+    settings, overrides = CASES[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "train.py"
+        path.write_text(text_of(overrides), encoding="utf-8")
+        out = folder / f"{name}.json.gz"
+        command = [sys.executable, "-P", "-c", CHILD, str(path), str(out), str(ENTRIES)]
+        environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": settings}
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
+    return done.returncode == 0 and out.exists()
+
+
+def measure(device: str, end: float, out: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The suite's section: a row for each recording, and what there was no time for."""
+    waiting = list(CASES)
+    rows = []
+    folder = out / "traces"
+    while waiting and device == "cuda" and time.monotonic() < end:
+        name = waiting.pop(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        done = recorded(name, folder)
+        size = (folder / f"{name}.json.gz").stat().st_size if done else 0
+        row = {"case": name, "outcome": "recorded" if done else "failed", "bytes": size}
+        rows.append({**row, "expected": ["recorded"]})
+    return rows, waiting
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: each recording and its size."""
+    if not rows:
+        return "Nothing was recorded."
+    lines = ["| recording | outcome | size |", "|---|---|---:|"]
+    lines += [f"| {r['case']} | {r['outcome']} | {r['bytes'] / 1024:,.0f} KiB |" for r in rows]
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Record the cases one after another; 0 when every one was recorded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.traces", description=__doc__)
@@ -70,17 +109,7 @@ def main() -> int:
     parser.add_argument("--cases", default=",".join(CASES), help="[%(default)s]")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for name in args.cases.split(","):
-        settings, overrides = CASES[name]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "train.py"
-            path.write_text(text_of(overrides), encoding="utf-8")
-            out = args.out / f"{name}.json.gz"
-            command = [sys.executable, "-P", "-c", CHILD, str(path), str(out), str(ENTRIES)]
-            environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": settings}
-            if subprocess.run(command, env=environment).returncode:
-                failed.append(name)
+    failed = [name for name in args.cases.split(",") if not recorded(name, args.out)]
     if failed:
         print(f"not recorded: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -7,6 +7,7 @@ out of memory on purpose, and the one after it must not mind.
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from benchmarks.gpu.bursts import gib, run
@@ -87,4 +88,26 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['tokens_per_second']:,.0f}" if row["tokens_per_second"] else "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", summary(rows)])
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """How many peaks are equal to the byte, what recording costs, whether an OOM was survived."""
+    done = [row for row in rows if row["outcome"] == "done" and row["peak"]]
+    equal = sum(row["peak"]["allocated"] == row["traced_maximum"] for row in done)
+    costs = [
+        row["traced_step_seconds"] / row["timed_step_seconds"]
+        for row in done
+        if row["traced_step_seconds"] and row["timed_step_seconds"]
+    ]
+    parts = [f"Traced maximum equal to the allocator's peak: {equal} of {len(done)}."]
+    if costs:
+        parts.append(
+            f"A traced step takes {statistics.median(costs):.2f} times as long as another, at "
+            f"most {max(costs):.2f}."
+        )
+    outcomes = {row["plan"]: row["outcome"] for row in rows}
+    if "out of memory" in outcomes:
+        after = outcomes.get("after it", "not run")
+        parts.append(f"Out of memory on purpose: {outcomes['out of memory']}; after it: {after}.")
+    return " ".join(parts)

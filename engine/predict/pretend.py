@@ -51,6 +51,7 @@ class Pretend(TorchFunctionMode):
             tensor.backward: self._backward,
             tensor.pin_memory: lambda one, *_: one,
             tensor.is_pinned: lambda one, *_: False,
+            torch.equal: self._equal,
             **instead,
         }
 
@@ -87,6 +88,12 @@ class Pretend(TorchFunctionMode):
         if place is Place.TARGET:
             return self.device
         return torch.device("cpu" if place is Place.HOST else "meta")
+
+    def _equal(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """Of values that are not known it is taken that they differ."""
+        if one.is_meta or other.is_meta:
+            return False
+        return torch.equal(one, other)
 
     def _true_meta(self, tensor: torch.Tensor) -> bool:
         return self._meter.places.place(tensor) is Place.NOWHERE
@@ -312,6 +319,7 @@ def _cuda_runtime(target: Target) -> dict[str, Any]:
         "cuda.Event": _Nothing,
         "cuda.current_stream": _Nothing,
         "cuda.stream": _Nothing,
+        "cuda.device": _Nothing,
         "cuda.amp.common.amp_definitely_not_available": lambda: False,
     }
 
