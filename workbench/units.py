@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from memwb.workbench.charts.scale import delta, gib
 
-__all__ = ["count", "delta", "gib", "loss", "name", "parameters", "rate"]
+__all__ = [
+    "count",
+    "delta",
+    "gib",
+    "loss",
+    "name",
+    "padding",
+    "parameters",
+    "printable",
+    "rate",
+    "seconds",
+]
 
 
 def parameters(count: int | None) -> str:
@@ -46,3 +57,20 @@ def loss(value: float) -> str:
 def name(model: str, room: int = 32) -> str:
     """A model's name in so many columns: of a long folder the end tells it from others."""
     return model if len(model) <= room else "…" + model[1 - room :]
+
+
+def seconds(value: float | None) -> str:
+    """A duration: ``0.8 s``, ``12.4 s``, ``3 min 20 s``, ``2 h 5 min``; a dash for none."""
+    if value is None:
+        return "–"
+    if value < 99.95:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def printable(text: str) -> str:
+    """A text on one line: what would move a terminal's cursor, or worse, becomes a space."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " for char in text)

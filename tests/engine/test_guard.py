@@ -188,12 +188,12 @@ def test_runs_that_are_outside_are_found_and_judged_once(monkeypatch: pytest.Mon
     a_run("steps=2", losses=[])
     judged: list[int] = []
 
-    def count(run: Summary, *among: Any) -> guard.Verdict | None:
+    def count(run: Summary, *among: Any) -> bool:
         judged.append(run.run)
         return found(run, *among)
 
-    found = guard.verdict_on
-    monkeypatch.setattr(guard, "verdict_on", count)
+    found = guard._beyond
+    monkeypatch.setattr(guard, "_beyond", count)
     assert guard.outside(runs.list_runs()) == {wrong.folder, late.folder}
     assert judged == [5, 4, 3, 2, 1]
     assert guard.outside(runs.list_runs()) == {wrong.folder, late.folder}
