@@ -35,7 +35,7 @@ class Remarks(msgspec.Struct, frozen=True):
 
 
 def read_remarks(folder: Path | str) -> Remarks:
-    """The remarks in a run's folder. What cannot be read says nothing: the run itself still does."""
+    """The remarks in a run's folder. One that cannot be read says nothing."""
     try:
         return msgspec.json.decode((Path(folder) / REMARKS).read_bytes(), type=Remarks)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
@@ -62,7 +62,7 @@ def annotate(folder: Path | str, note: str) -> None:
 
 
 def pin(folder: Path | str) -> str:
-    """Make a run the baseline, and return from when on. Raises MemwbError when it cannot be kept."""
+    """Make a run the baseline and return from when on. Raises MemwbError when it cannot be kept."""
     moment = datetime.now(UTC).isoformat(timespec="microseconds")
     _change(folder, pinned=moment)
     return moment

@@ -56,7 +56,56 @@ COMMANDS = (
         "app.compare",
         "Compare runs",
         "Mark the run at the cursor of the history, or take its mark away; "
-        "two marked runs are laid over each other.",
+        "two to four marked runs are laid over each other.",
+    ),
+    Command(
+        "pin",
+        "b",
+        "app.pin_run",
+        "Pin the baseline",
+        "Hold all runs against the one at the cursor of the history, or no longer.",
+    ),
+    Command(
+        "replay",
+        "R",
+        "app.replay",
+        "Replay a run",
+        "Tell a run again as it happened; once more: four times as fast, then at once.",
+    ),
+    Command(
+        "name_run",
+        "n",
+        "app.name_run",
+        "Name a run",
+        "Give the run at the cursor of the history a name.",
+    ),
+    Command(
+        "note_run",
+        "N",
+        "app.note_run",
+        "Note something of a run",
+        "Write a note that is kept with the run at the cursor of the history.",
+    ),
+    Command(
+        "delete_run",
+        "d",
+        "app.delete_run",
+        "Delete a run",
+        "Delete the run at the cursor of the history with its folder; it is asked first.",
+    ),
+    Command(
+        "sort_runs",
+        "S",
+        "app.sort_runs",
+        "Sort the runs",
+        "By the next of time, peak, speed, final loss, name, model and outcome.",
+    ),
+    Command(
+        "turn_runs",
+        "I",
+        "app.turn_runs",
+        "Invert the order of the runs",
+        "Sort the history the other way round.",
     ),
     Command(
         "fix",
@@ -91,7 +140,11 @@ COMMANDS = (
     Command("undo", "u", "app.undo", "Undo", "Take back the last edit of the plan."),
     Command("redo", "U", "app.redo", "Redo", "Make the edit again that was taken back."),
     Command(
-        "filter", "slash", "filter", "Filter techniques", "Show only the rows that contain a text."
+        "filter",
+        "slash",
+        "filter",
+        "Filter the list",
+        "Show only the techniques, or in the history the runs, that contain what is typed.",
     ),
     Command(
         "freeze", "p", "freeze", "Freeze the chart", "Hold the chart still while the burst goes on."

@@ -16,8 +16,8 @@ from memwb.workbench.waste import waste
 
 if TYPE_CHECKING:
     from memwb.engine.runs import Summary
+    from memwb.workbench.trace import Trace
 
-MOST = 4
 LETTERS = "ABCD"
 """What the compared runs are called, in the order in which they were marked."""
 
@@ -68,13 +68,25 @@ def side(run: Summary, plan: Plan | None) -> Side:
     )
 
 
+def side_of(run: Summary, plan: Plan | None, trace: Trace) -> Side:
+    """A run to compare as its events tell it: one that still goes on, or was interrupted, too."""
+    ended = trace.ended
+    return side(run, plan)._replace(
+        peak=trace.peak,
+        losses=trace.losses,
+        tokens_per_second=trace.tokens_per_second,
+        padding=ended.padding if ended is not None else None,
+        seconds=ended.seconds if ended is not None else None,
+    )
+
+
 def values_of(plan: Plan) -> dict[str, Any]:
     """A plan's values by dotted path; a technique without parameters is ``on``."""
     return dict(_flat(plan_data(plan)))
 
 
 def plan_differences(sides: Sequence[Side]) -> dict[str, list[Any]]:
-    """The values that are not the same in all plans, by path; None where a plan has no such value."""
+    """The values that are not the same in all plans, by path; None where a plan has none."""
     if not all(each.plan for each in sides):
         return {}
     paths = dict.fromkeys(path for each in sides for path in each.plan)

@@ -89,7 +89,7 @@ def test_a_beat_changes_nothing_that_is_drawn(play: Play) -> None:
 
 def test_the_peak_while_running_is_the_highest_so_far(play: Play) -> None:
     trace = trace_of(event for event in play("full") if not isinstance(event, Ended))
-    peak = texts.peak_of(trace)
+    peak = trace.peak
     assert peak is not None and trace.highest is not None
     assert peak.allocated == trace.highest.allocated
 

@@ -266,7 +266,7 @@ def _delete(words: list[str], arguments: argparse.Namespace) -> int:
 ACTIONS = {
     "list": Action(_list, "no run", 0, 0),
     "show": Action(_show, "one run", 1, 1),
-    "compare": Action(_compare, "two to four runs", 2, comparing.MOST),
+    "compare": Action(_compare, "two to four runs", 2, len(comparing.LETTERS)),
     "rename": Action(_rename, "a run and a name (an empty one takes it away)", 2, 2),
     "note": Action(_note, "a run and a note (empty: none; -: from standard input)", 1, 2),
     "pin": Action(_pin, "one run", 1, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
@@ -20,7 +21,7 @@ AROUND = 6
 
 
 class LossPanel(Vertical):
-    """The loss curve of one burst, over that of its baseline where it has one, or of two."""
+    """The loss curve of one burst, over that of its baseline where it has one, or of several."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -32,24 +33,24 @@ class LossPanel(Vertical):
         self.border_title = "3 Loss"
         yield LineChart(id="loss-chart")
 
-    def show(self, trace: Trace | None, over: Trace | None = None) -> None:
-        """The losses so far; the axis has room for every planned step."""
+    def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
+        """The losses so far, with those of other runs; the axis has room for every planned step."""
         if trace is None:
             return
-        single = over is None
+        single = not over
         behind = trace.baseline if single else None
         self._trace, self._verdict = trace, library.verdict(trace) if single else None
         self._tell()
         self.border_title = loss_title(trace) if single else "3 Loss"
         chart = self.query_one(LineChart)
         chart.clear()
-        chart.steps = max(trace.planned, over.planned if over is not None else 0)
-        if over is not None:
-            chart.set_series(over.label, enumerate(over.losses, 1), overlay=True)
-        elif behind is not None:
+        chart.steps = max(each.planned for each in (trace, *over))
+        for each in over:
+            chart.set_series(each.label, enumerate(each.losses, 1), overlay=True)
+        if behind is not None:
             chart.set_series(f"#{behind.run}", enumerate(behind.losses, 1), overlay=True)
         # With one run its number is already in the title of the memory chart.
-        alone = over is None and behind is None
+        alone = single and behind is None
         chart.set_series("" if alone else trace.label, enumerate(trace.losses, 1))
 
     def on_resize(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -89,21 +91,22 @@ class MemoryPanel(Vertical):
             self.query_one("#first-steps").display = True
         self._entitle()
 
-    def show(self, trace: Trace | None, over: Trace | None = None) -> None:
-        """A whole burst, with another one's outline over it."""
+    def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
+        """A whole burst, with the outlines of others over it."""
         if trace is None:
             return
         self._reveal()
-        self._turn_to(trace.label, over.label if over is not None else "")
+        labels = " ".join(each.label for each in over)
+        self._turn_to(trace.label, labels)
         self._label = trace.label
         device = trace.device
         self.chart.capacity = device.capacity if device is not None else None
         steps = () if trace.ended or not trace.started else trace.started.traced
         self.chart.set_samples(trace.samples, steps)
-        self.chart.overlay = over.samples if over is not None else ()
+        self.chart.overlay = over[0].samples if over else ()
         self.chart.resting = "peak" if trace.ended else "latest"
-        if over is not None:
-            self._label = f"{trace.label}, outline {over.label}"
+        if over:
+            self._label = f"{trace.label}, outline{'s' * (len(over) > 1)} {labels}"
         self._entitle()
 
     def take(self, event: Event, label: str) -> None:

@@ -57,7 +57,10 @@ ABOUT = {
         "The runs",
         "Every burst that has started, newest first, each a folder with its plan, script, "
         "events and summary. Enter shows one again. c marks the run at the cursor or takes its "
-        "mark away; as soon as two are marked they lie over each other.",
+        "mark away; as soon as two are marked they lie over each other, up to four, and what "
+        "differs is told beside them, the plan's values first. ◆ is the pinned baseline: the "
+        "peaks of all runs are held against it, and losses where they can be. ✎ has a note. Name, "
+        "note and pin are kept in the run's folder; `memwb runs` reads and sets them too.",
     ),
 }
 OWN_KEYS = {
@@ -79,7 +82,17 @@ OWN_KEYS = {
         ("m", "maximise: the fit list, the largest tensors, what was assumed"),
         ("t", "predict for another GPU"),
     ),
-    "runs": (("↑ ↓", "move"), ("↵", "show"), ("c", "mark for comparison")),
+    "runs": (
+        ("↑ ↓", "move"),
+        ("↵", "show"),
+        ("c", "mark for comparison, two to four"),
+        ("/", "filter: every word must be in it"),
+        ("S I", "sort by the next, invert; or press the name of a column"),
+        ("n N", "name it, note something of it"),
+        ("b", "pin it as the baseline, or no longer"),
+        ("R", "replay it: 1×, 4×, at once; s leaves off"),
+        ("d", "delete it; that is asked first"),
+    ),
 }
 
 

@@ -10,10 +10,12 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input
 
 from memwb.engine.protocol import Device, Event, Samples, Started, Step, Timeline
+from memwb.engine.runs import pinned
 from memwb.workbench.commands import COMMANDS
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.line import Line
@@ -29,8 +31,8 @@ from memwb.workbench.state import Session
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
-    from memwb.engine.guard import Verdict
     from memwb.engine.runs import Summary
+    from memwb.workbench.panels.compared import Compared
     from memwb.workbench.trace import Trace
 
 PANELS = ("plan", "memory", "loss", "peak", "runs")
@@ -88,7 +90,7 @@ class MainScreen(Screen[None]):
                 yield MemoryPanel(id="memory")
                 yield LossPanel(id="loss")
                 yield PeakPanel(id="peak")
-                yield RunsPanel(self._owner, id="runs")
+                yield RunsPanel(self._owner, self._session, id="runs")
         yield Notice(id="notice")
         yield Line(id="footer")
 
@@ -176,12 +178,16 @@ class MainScreen(Screen[None]):
         self.query_one("#footer", Line).show(keys)
 
     def show_trace(
-        self, trace: Trace | None, over: Trace | None = None, verdict: Verdict | None = None
+        self, trace: Trace | None, over: Sequence[Trace] = (), compared: Compared | None = None
     ) -> None:
-        """One burst in the charts, or two laid over each other."""
+        """One burst in the charts, or up to four laid over each other."""
         self.memory.show(trace, over)
         self.loss.show(trace, over)
-        self.peak.show(trace, over, verdict)
+        self.peak.show(trace, compared)
+
+    def nothing(self, text: Content) -> None:
+        """No burst at all, and what to do first; nothing changes where one was shown before."""
+        self.memory.empty(text)
 
     def foresee(self, outlook: Outlook, device: Device | None) -> None:
         """What is predicted of the plan: beside its techniques, in the chart, in the peak."""
@@ -197,9 +203,10 @@ class MainScreen(Screen[None]):
         if isinstance(event, Started | Samples | Timeline):
             self.peak.show(trace)
 
-    def show_runs(self, runs: Sequence[Summary], shown: str, marks: tuple[str, ...]) -> None:
-        """The history."""
-        self.runs.show(runs, shown, marks)
+    def show_runs(self, runs: Sequence[Summary], session: Session) -> None:
+        """The history, and the baseline in it."""
+        self.runs.show(runs, session)
+        self.peak.hold_against(pinned(runs))
 
     def lay_out(self, session: Session) -> None:
         """One panel or all of them, and which."""
@@ -270,8 +277,11 @@ class MainScreen(Screen[None]):
         self._owner.fold_all()
 
     async def action_filter(self) -> None:
-        """Narrow the plan's rows."""
-        await self._in_plan().filter()
+        """Narrow the runs, or else the plan's rows."""
+        if self.panel == "runs":
+            await self.runs.filter()
+        else:
+            await self._in_plan().filter()
 
     def action_freeze(self) -> None:
         """Hold the charts, or let them go on."""
@@ -293,7 +303,11 @@ class MainScreen(Screen[None]):
 
     def action_back(self) -> None:
         """Put away what is in the way, the nearest first."""
-        if self.memory.release() or self.notice.clear() or self.plan_panel.clear_filter():
+        # The filter of the panel in front before that of the other.
+        filters = [self.plan_panel.clear_filter, self.runs.clear_filter]
+        if self.panel == "runs":
+            filters.reverse()
+        if self.memory.release() or self.notice.clear() or any(clear() for clear in filters):
             return
         if self._session.maximised:
             self.action_maximise()
