@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from memwb.engine.plan import Plan, plan_data
 from memwb.engine.protocol import CATEGORIES, Peak
+from memwb.engine.technique import techniques
 from memwb.workbench.deviation import share
 from memwb.workbench.units import delta, gib, loss, padding, rate, seconds
 from memwb.workbench.waste import waste
@@ -94,6 +97,38 @@ def plan_differences(sides: Sequence[Side]) -> dict[str, list[Any]]:
     return {path: values for path, values in found.items() if any(v != values[0] for v in values)}
 
 
+def plan_lines(sides: Sequence[Side]) -> list[Line]:
+    """What the plans differ by, as a person would say it: a line a value of the workload, and one
+    a technique, with those of its parameters that are not usual, or not the same."""
+    differing = plan_differences(sides)
+    found: dict[str, tuple[str, ...]] = {}
+    for path, values in differing.items():
+        head, _, rest = path.partition(".")
+        if head != "techniques":
+            found[path] = tuple(map(value_text, values))
+            continue
+        name = rest.partition(".")[0]
+        found[f"{head}.{name}"] = tuple(_technique(name, each, differing) for each in sides)
+    return [Line(path, values, _none(sides), plan=True) for path, values in found.items()]
+
+
+def _technique(name: str, side: Side, differing: dict[str, list[Any]]) -> str:
+    """A technique as a plan has it: a dash where it is off."""
+    whole = f"techniques.{name}"
+    mine = {path: value for path, value in side.plan.items() if path.startswith(f"{whole}.")}
+    if whole not in side.plan and not mine:
+        return "–"
+    known = techniques().get(name)
+    usual = msgspec.to_builtins(known.params()) if known is not None else {}
+    told = []
+    for path, value in mine.items():
+        field = path.removeprefix(f"{whole}.")
+        having = {repr(value) for value in differing.get(path, ()) if value is not None}
+        if value != usual.get(field) or len(having) > 1:
+            told.append(f"{field} {value_text(value)}")
+    return ", ".join(told) or "on"
+
+
 def figures(sides: Sequence[Side]) -> dict[str, list[int | None]]:
     """The bytes of each run's peak: by category, then the totals; None where there is no peak."""
     names = (*CATEGORIES, "allocated", "reserved", "device")
@@ -110,10 +145,7 @@ def apart(sides: Sequence[Side]) -> list[tuple[float, int] | None]:
 
 def lines(sides: Sequence[Side], brief: bool = False) -> list[Line]:
     """The whole table; a brief one leaves out what is rarely asked for."""
-    found = [
-        Line(path, tuple(map(value_text, values)), _none(sides), plan=True)
-        for path, values in plan_differences(sides).items()
-    ]
+    found = plan_lines(sides)
     if not brief or len({each.outcome for each in sides}) > 1:
         found.append(Line("outcome", tuple(each.outcome for each in sides), _none(sides)))
     if not brief or len({each.device for each in sides}) > 1:

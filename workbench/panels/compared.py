@@ -37,9 +37,12 @@ def comparison(compared: Compared, width: int) -> Content:
     sides = compared.sides
     found = lines(sides, brief=True)
     heads = [f"{letter} #{side.run}" for letter, side in zip(LETTERS, sides, strict=False)]
-    gaps = [f"{letter} − A" for letter in LETTERS[1 : len(sides)]]
+    gaps = [f"{letter} \N{MINUS SIGN} A" for letter in LETTERS[1 : len(sides)]]
     whole = [["", heads[0], *_paired(heads[1:], gaps)], *map(_whole, found)]
-    short = [["", heads[0], *(gaps if len(sides) > 2 else heads[1:])], *map(_short, found)]
+    short = [
+        ["", heads[0], *(f"{head} \N{MINUS SIGN} A" for head in heads[1:])],
+        *map(_short, found),
+    ]
     rows = whole if not width or sum(_widths(whole)) <= width else short
     widths = _widths(rows)
     widths[0] = max(FEWEST, min(widths[0], (width or 999) - sum(widths[1:])))

@@ -56,7 +56,8 @@ class RemarksScreen(ModalScreen[bool]):
             box.border_title = f"#{run.run}"
             box.border_subtitle = "ctrl+s keeps · esc leaves"
             unnamed = f"a name, in the place of: {printable(plain_name(run.techniques))}"
-            yield Input(printable(given_name(run)), placeholder=unnamed, id="name")
+            name = printable(given_name(run))
+            yield Input(name, placeholder=unnamed, select_on_focus=False, id="name")
             # Lines of a note are wrapped, and tab goes on to the name.
             yield TextArea(run.note, id="note", placeholder="a note: what was tried, what was seen")
             yield Static(_keys(), classes="keys")
