@@ -9,6 +9,7 @@ __all__ = [
     "delta",
     "gib",
     "loss",
+    "moment",
     "name",
     "padding",
     "parameters",
@@ -67,6 +68,16 @@ def seconds(value: float | None) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(created: str) -> str:
+    """When a run started, where its reader is: ``11-21 23:54``; empty where that is not known."""
+    from datetime import datetime
+
+    try:
+        return f"{datetime.fromisoformat(created).astimezone():%m-%d %H:%M}"
+    except ValueError:
+        return ""
 
 
 def printable(text: str) -> str:

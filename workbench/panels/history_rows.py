@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from textual.content import Content
@@ -13,7 +12,7 @@ from memwb.engine.technique import techniques
 from memwb.workbench.comparing import LETTERS
 from memwb.workbench.ordering import ORDERS
 from memwb.workbench.panels.rows import Row, Spans
-from memwb.workbench.units import delta, gib, loss, name, rate
+from memwb.workbench.units import delta, gib, loss, moment, name, rate
 
 if TYPE_CHECKING:
     from memwb.engine.runs import Summary
@@ -28,6 +27,8 @@ OUTCOME = {
     "damaged": ("!", "error"),
 }
 PINNED, NOTED = "◆", "✎"
+BEFORE, NUMBER = 4, 6
+"""Columns of the marks and the outcome, then of the number and the pin."""
 MUTED = "$foreground 60%"
 
 
@@ -58,10 +59,7 @@ class Column(NamedTuple):
 
 
 def _moment(run: Summary, view: View) -> str:
-    try:
-        return f"{datetime.fromisoformat(run.created).astimezone():%m-%d %H:%M}"
-    except ValueError:
-        return ""
+    return moment(run.created)
 
 
 def _peak(run: Summary, view: View) -> str:
@@ -112,12 +110,13 @@ def head(view: View, width: int) -> tuple[Content, Content]:
     left = [("", "run"), ("model", "model"), ("name", "name")]
     if "time" not in titles:
         left[0] = ("time", "run")
-    parts = [_title(sort, title, view, arrow) for sort, title in left]
+    first, *others = (_title(sort, title, view, arrow) for sort, title in left)
+    start = Content(" " * BEFORE) + first.pad_right(max(0, NUMBER - first.cell_length))
     right = []
     for one in columns:
         title = _title(one.sort, one.title, view, arrow)
         right.append(Content(" " * max(1, one.width - title.cell_length)) + title)
-    return Content("     ") + Content("  ").join(parts), Content("").join(right) + "  "
+    return start + Content("  ").join(others), Content("").join(right) + "  "
 
 
 def _title(sort: str, title: str, view: View, arrow: str) -> Content:
@@ -139,7 +138,7 @@ def _row(run: Summary, view: View, columns: Sequence[Column]) -> Row:
         (f"{here}", "accent"),
         (mark, "accent"),
         (f"{sign} ", style),
-        (f"{label(run.run):<4}", "plain"),
+        (f"{label(run.run):<{NUMBER - 2}}", "plain"),
         (f"{PINNED if pinned else ' '} ", "accent"),
         (f"{name(run.model, 24)}  ", "accent" if run.folder == view.shown else "plain"),
         *_called(run),

@@ -53,8 +53,7 @@ class RemarksScreen(ModalScreen[bool]):
         """A line for the name, an area for the note."""
         run = self._run
         with Vertical(classes="dialog") as box:
-            box.border_title = f"#{run.run}"
-            box.border_subtitle = "ctrl+s keeps · esc leaves"
+            box.border_title = f"Name and note of #{run.run}"
             unnamed = f"a name, in the place of: {printable(plain_name(run.techniques))}"
             name = printable(given_name(run))
             yield Input(name, placeholder=unnamed, select_on_focus=False, id="name")
