@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,6 +58,8 @@ def delete_run(run: Summary) -> None:
         raise MemwbError(
             f"Run {run.run} is still running", str(folder), "Stop it first, or let it end."
         )
+    import shutil  # it brings compression along, which no start of the workbench needs
+
     # Out of the history in one move: a reader sees the whole run or none of it.
     bin_ = root / f".deleted-{folder.name}-{os.getpid()}"
     try:

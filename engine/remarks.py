@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +74,8 @@ def unpin(folder: Path | str) -> None:
 
 def _checked(what: str, text: str, but: str = "") -> str:
     """The text, if a terminal and a file can bear it. Raises MemwbError."""
+    import unicodedata
+
     # Cc moves cursors and rings bells, Cs is no text at all; what joins letters and emoji is Cf.
     wrong = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in but), "")
     if wrong:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from datetime import datetime
+
 from memwb.workbench.charts.scale import delta, gib
 
 __all__ = [
@@ -70,10 +73,9 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+@functools.lru_cache(maxsize=4096)
 def moment(created: str) -> str:
     """When a run started, where its reader is: ``11-21 23:54``; empty where that is not known."""
-    from datetime import datetime
-
     try:
         return f"{datetime.fromisoformat(created).astimezone():%m-%d %H:%M}"
     except ValueError:

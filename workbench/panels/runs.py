@@ -51,6 +51,7 @@ class RunsPanel(Vertical):
         self._view = View(sort=session.sort, turned=session.turned)
         self.wanted = ""
         """What is filtered by."""
+        self._drawn: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
         """The names of the columns, the list, what is noted of the run at the cursor."""
@@ -125,6 +126,11 @@ class RunsPanel(Vertical):
 
     def _fill(self) -> None:
         width = self.rows.scrollable_content_region.width
+        # The session changes with every key; of the history there may be a thousand rows.
+        drawn = (self._runs, self._view, self.wanted, width, self.content_size.height)
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
         found = sorted_runs(matching(self._runs, self.wanted), self._view.sort, self._view.turned)
         rows = history_rows(found, self._view, width)
         self.rows.fill(rows or [NOTHING if self._runs else EMPTY])
