@@ -223,6 +223,20 @@ async def test_d_deletes_what_is_meant(opened: Any, waiting: Any, home: Path) ->
         assert order(app) == [4, 2, 1]
 
 
+async def test_the_mouse_does_what_the_border_says(opened: Any) -> None:
+    app = opened
+    async with app.run_test(size=SIZE) as pilot:
+        await app.ready(app, pilot)
+        region = panel(app).region
+        for word in ("name", "note", "delete"):
+            edge = panel(app).render_lines(region.reset_offset)[region.height - 1].text
+            await pilot.click(offset=(region.x + edge.index(f" {word}") + 1, region.bottom - 1))
+            await pilot.pause()
+            assert app.screen is not main(app), word
+            await pilot.press("escape")
+            await pilot.pause()
+
+
 async def test_c_compares_up_to_four(opened: Any, waiting: Any) -> None:
     app = opened
     async with app.run_test(size=SIZE) as pilot:

@@ -11,10 +11,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.markup import escape
 from textual.widgets import Input, Static
 
 from memwb.engine.runs import pinned
 from memwb.workbench import library
+from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.comparing import LETTERS
 from memwb.workbench.ordering import ORDERS, matching, sorted_runs
 from memwb.workbench.panels.field import Field
 from memwb.workbench.panels.history_rows import NOTED, View, head, history_rows
@@ -32,6 +35,13 @@ EMPTY = Row(
 NOTHING = Row(
     "", ((" nothing matches: ", "muted"), ("esc", "accent"), (" shows all", "muted")), (), False
 )
+DOING = (
+    ("name_run", "name"),
+    ("note_run", "note"),
+    ("replay", "replay"),
+    ("delete_run", "delete"),
+)
+"""What can be done with a run beside what the footer says."""
 HEAD = 6
 """From so many lines on the names of the columns are shown; and what is noted of a run."""
 
@@ -44,9 +54,12 @@ class RunsPanel(Vertical):
         Binding("escape", "leave_filter(False)", "No filter", show=False, priority=True),
     ]
 
-    def __init__(self, owner: Owner, session: Session, *, id: str) -> None:
+    def __init__(
+        self, owner: Owner, session: Session, keymap: dict[str, str] | None = None, *, id: str
+    ) -> None:
         super().__init__(id=id)
         self._owner = owner
+        self._doing = [_link(name, word, keymap or {}) for name, word in DOING]
         self._runs: Sequence[Summary] = ()
         self._view = View(sort=session.sort, turned=session.turned)
         self.wanted = ""
@@ -150,16 +163,19 @@ class RunsPanel(Vertical):
             note.update(f"{NOTED} {text}")
 
     def _say(self) -> None:
-        """The marks, the filter or the order, in the border."""
-        letters = "ABCD"[1 : len(self._view.marks)]
+        """The order where it is not the usual one, then the marks, or what can be done."""
+        marks = len(self._view.marks)
+        letters = LETTERS[1:marks]
         order = ORDERS[self._view.sort]
         said = order.turned if self._view.turned else order.says
         parts = ["" if self._view.sort == "time" and not self._view.turned else said]
-        if len(self._view.marks) == 1:
+        if marks == 1:
             parts.append("A marked · c on another compares")
         elif letters:
-            more = "" if len(self._view.marks) == MARKS else " · c adds one"
+            more = "" if marks == MARKS else " · c adds one"
             parts.append(f"A filled · {' '.join(letters)} outlined{more}")
+        elif self._runs:
+            parts += self._doing
         self.border_subtitle = " · ".join(part for part in parts if part)
 
     # The filter
@@ -219,3 +235,9 @@ class RunsPanel(Vertical):
         self._fill()
         self.screen.set_focus(self.rows)
         return True
+
+
+def _link(name: str, word: str, keymap: dict[str, str]) -> str:
+    """A key and its word, to be pressed with the mouse too."""
+    command = next(command for command in COMMANDS if command.id == name)
+    return f"[@click={command.action}]{escape(shown_key(command, keymap))} {word}[/]"

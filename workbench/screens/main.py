@@ -90,7 +90,7 @@ class MainScreen(Screen[None]):
                 yield MemoryPanel(id="memory")
                 yield LossPanel(id="loss")
                 yield PeakPanel(id="peak")
-                yield RunsPanel(self._owner, self._session, id="runs")
+                yield RunsPanel(self._owner, self._session, self._keymap, id="runs")
         yield Notice(id="notice")
         yield Line(id="footer")
 
