@@ -218,6 +218,11 @@ class Workbench(App[None]):
             # Another workbench or the command line may have made runs meanwhile.
             self.run_worker(history.look_again(self), group="history")
 
+    def on_app_focus(self) -> None:
+        """Whoever comes back to this terminal may have made or named runs in another."""
+        if self.bursts.engine_state != "starting":
+            self.run_worker(history.look_again(self), group="history")
+
     def show_runs(self) -> None:
         """The chosen run, or the marked ones, in the charts."""
         self.run_worker(history.show(self), group="show", exclusive=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from textual import events
 from textual.widgets import Input, TextArea
 
 from memwb.engine import keeping, remarks, runs
@@ -203,6 +204,9 @@ async def test_b_pins_the_baseline_and_all_are_held_against_it(
         keeping.pin_run(runs.find_run("2"))
         await pilot.press("1", "5")
         await waiting(pilot, lambda: "◆" in line(app, 2))
+        remarks.rename(home / "runs/0002", "from elsewhere")
+        app.post_message(events.AppFocus())
+        await waiting(pilot, lambda: "from elsewhere" in line(app, 2))
 
 
 async def test_d_deletes_what_is_meant(opened: Any, waiting: Any, home: Path) -> None:
