@@ -33,7 +33,7 @@ async def show(app: Workbench) -> None:
     """The chosen run, or the marked ones, in the charts."""
     app.replay.leave()
     known = {run.folder: run for run in app.recorded}
-    folders = [folder for folder in app.session.marks if folder in known]
+    folders = [folder for folder in app.session.marks if folder in known][: state.MARKS]
     if len(folders) < 2:
         folders = [folder for folder in (app.session.shown,) if folder in known]
     if not folders:
@@ -66,9 +66,13 @@ async def pin(app: Workbench, run: Summary) -> None:
         await asyncio.to_thread(library.pin, run)
     except MemwbError as error:
         app.tell_error(error)
+    folder, live = app.bursts.folder, app.live
+    if live is not None and folder:
+        # A recorded run is read anew when it is shown; the live one is not.
+        live.baseline = app.bursts.baseline = await asyncio.to_thread(library.baseline, folder)
+        if app.bursts.followed:
+            app.main.loss.show(live)
     await load(app)
-    if app.bursts.folder:
-        await find_baseline(app, app.bursts.folder)
 
 
 async def delete(app: Workbench, run: Summary) -> None:

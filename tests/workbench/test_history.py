@@ -119,6 +119,7 @@ async def test_slash_narrows_the_runs_and_escape_gives_all_back(opened: Any) -> 
         await pilot.press("slash")
         await pilot.pause()
         assert isinstance(app.focused, Input)
+        assert "esc show all" in app.query_one("#footer", Line).render().plain
         await pilot.press(*"bf16")
         await pilot.pause()
         assert order(app) == [3]
@@ -346,3 +347,21 @@ async def test_a_name_is_text_wherever_it_stands(opened: Any, waiting: Any, home
             panel(app).rows.select(app.recorded[1].folder)
             await pilot.press(key)
             await pilot.pause()
+
+
+async def test_a_live_run_is_held_against_the_pin_as_soon_as_it_is_there(
+    bench: Any, history: list[runs.Summary], waiting: Any
+) -> None:
+    keeping.pin_run(runs.find_run("2"))
+    app = bench("full", plan=Plan(model="tiny"))
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: len(app.recorded) == 5 and app.recorded[0].outcome == "done")
+        await waiting(pilot, lambda: "dotted #2" in main(app).loss.border_title)
+        await pilot.press("5")
+        panel(app).rows.select(app.recorded[3].folder)
+        await pilot.press("b")
+        await waiting(pilot, lambda: "◆" not in line(app, 2))
+        await waiting(pilot, lambda: "dotted #2" not in main(app).loss.border_title)
+        assert "◆ to" not in main(app).peak.text

@@ -96,7 +96,7 @@ class RunsPanel(Vertical):
         self._runs = runs
         self._view = self._view._replace(
             shown=session.shown,
-            marks=session.marks,
+            marks=session.marks[:MARKS],
             pinned=pinned(runs),
             sort=session.sort if session.sort in ORDERS else "time",
             turned=session.turned,

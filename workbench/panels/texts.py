@@ -271,11 +271,19 @@ def tabs(current: str, maximised: bool) -> Content:
 
 
 def footer(
-    panel: str, running: bool, typing: bool, keymap: dict[str, str], broken: bool = False
+    panel: str,
+    running: bool,
+    typing: bool,
+    keymap: dict[str, str],
+    broken: bool = False,
+    filtering: bool = False,
 ) -> Content:
     """At most six keys: those that matter in the focused panel and in this state."""
     if typing:
+        keys: tuple[tuple[str, str], ...]
         keys = (("↵", "take it"), ("tab", "take it, next value"), ("esc", "leave"))
+        if filtering:
+            keys = (("↵", "keep"), ("esc", "show all"))
         return Content.assemble(
             *(part for key, word in keys for part in ((f" {key}", "bold"), f" {word}  "))
         )

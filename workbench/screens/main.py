@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from memwb.workbench.trace import Trace
 
 PANELS = ("plan", "memory", "loss", "peak", "runs")
+FILTERS = ("filter", "runs-filter")
 NARROW = 100
 """Below this width, or below SHORT lines, one panel is shown at a time."""
 SHORT = 30
@@ -174,7 +175,8 @@ class MainScreen(Screen[None]):
         running = engine in ("running", "stopping")
         typing = self.focused is not None and "field" in self.focused.classes
         broken = bool(self.plan_panel.found)
-        keys = footer(self._session.tab, running, typing, self._keymap, broken)
+        filtering = typing and self.focused is not None and self.focused.id in FILTERS
+        keys = footer(self._session.tab, running, typing, self._keymap, broken, filtering)
         self.query_one("#footer", Line).show(keys)
 
     def show_trace(
