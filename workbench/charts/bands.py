@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import accumulate
 
 from memwb.engine.protocol import Sample
 from memwb.workbench.charts.palette import LETTER, Code
+from memwb.workbench.charts.timeline import ALLOCATED, Measure
+
+Hidden = frozenset[int]
+"""Bands that are not drawn: what stands on them comes down."""
+NONE: Hidden = frozenset()
 
 EMPTY: Code = (0, -1, -1)
 _FULL: tuple[Code, ...] = tuple((8, band, band) for band in range(8))
@@ -26,6 +32,23 @@ def values(sample: Sample) -> tuple[int, int, int, int, int, int]:
         parts.temporary,
         rest if rest > 0 else 0,
     )
+
+
+def drawn(sample: Sample, hidden: Hidden) -> Sequence[int]:
+    """Bytes by band, none of those that are hidden."""
+    parts = values(sample)
+    if not hidden:
+        return parts
+    return [0 if band in hidden else size for band, size in enumerate(parts)]
+
+
+@functools.cache
+def measure(hidden: Hidden) -> Measure:
+    """How high a sample is drawn: what is allocated, or the bands of it that are not hidden.
+
+    One object for one set of bands, so that it can be compared.
+    """
+    return (lambda sample: sum(drawn(sample, hidden))) if hidden else ALLOCATED
 
 
 def bounds(parts: Sequence[int], top: int, rows: int) -> list[int]:
