@@ -136,10 +136,11 @@ class Canvas:
 
     def point(self, moment: Moment | None) -> list[Region]:
         """Move the cursor's line and box to a moment, or take them away."""
-        if moment == self._moment and self.column(moment and moment.sample) == self._here:
+        column = self.column(moment.sample) if moment is not None else None
+        if moment == self._moment and column == self._here:
             return []
         before, box = self._here, self._box
-        self._moment, self._here = moment, self.column(moment and moment.sample)
+        self._moment, self._here = moment, column
         self._box = None
         if moment is not None and self._here is not None:
             self._box = overlays.box(self, moment, self._here)

@@ -420,7 +420,8 @@ class StackedChart(Widget, can_focus=True):
             places, here = filled(canvas.columns), canvas.column(key)
             if here is None or not places:
                 return
-            near = min(range(len(places)), key=lambda index: abs(places[index] - here))
+            gaps = [abs(place - here) for place in places]
+            near = gaps.index(min(gaps))
             if 0 <= near + columns < len(places) or last:
                 break
             # Beyond the end of what is seen there may be more.
