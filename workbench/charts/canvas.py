@@ -12,7 +12,7 @@ from rich.style import Style
 from textual.geometry import Region, Size
 
 from memwb.engine.protocol import Sample
-from memwb.workbench.charts import axis, legend, overlays
+from memwb.workbench.charts import axis, legend, overlays, window
 from memwb.workbench.charts.bands import EMPTY, bounds, drawn, lettered, stack
 from memwb.workbench.charts.inset import Moment
 from memwb.workbench.charts.palette import HATCHES, Cell, Code, Palette
@@ -20,12 +20,13 @@ from memwb.workbench.charts.scale import gib
 from memwb.workbench.charts.strips import ranges
 from memwb.workbench.charts.timeline import Column, column_of, merge, seen, slots
 from memwb.workbench.charts.view import View
-from memwb.workbench.charts.window import extent
+from memwb.workbench.charts.window import Window, extent
 
 ROOM_FOR_LABELS = 24
 """Columns from which on the byte axis has labels."""
 CROSSED = " ╌┈" + "".join(HATCHES)
 """What the cursor's line may take the place of; letters and edges stay."""
+SHORT = {"predicted": "pred", "capacity": "cap"}
 STYLES = (
     "axis",
     "label",
@@ -66,7 +67,11 @@ class Canvas:
         self.columns = merge(self.layout, self._parts, plot, view.measure)
         """The sample that each column stands for."""
         self._codes = [self._stacked(index) for index in range(plot)]
-        self._cells = [looks.cells(codes) for codes in self._codes]
+        # Lines are asked for more often than columns change.
+        columns = [looks.cells(codes) for codes in self._codes]
+        self._grid = [list(row) for row in zip(*columns, strict=True)] or [
+            [] for _ in range(self.rows)
+        ]
         self.lines = [
             merge(self.layout, [view.over(line, part) for part in self._seen], plot, view.measure)
             for line in view.behind
@@ -111,7 +116,9 @@ class Canvas:
             codes = self._stacked(index)
             if codes != self._codes[index]:
                 differing.append((index, self._codes[index], codes))
-                self._codes[index], self._cells[index] = codes, self.looks.cells(codes)
+                self._codes[index] = codes
+                for row, cell in zip(self._grid, self.looks.cells(codes), strict=True):
+                    row[index] = cell
         found = [
             Region(self.left + x, y, width, height)
             for x, y, width, height in ranges(differing, self.rows)
@@ -150,7 +157,15 @@ class Canvas:
             for x in {before, self._here}
             if x is not None and before != self._here
         ]
-        found += [each.region for each in {id(b): b for b in (box, self._box) if b}.values()]
+        for each in (box, self._box):
+            if each is not None:
+                found.append(each.region)
+                # The labels of lines keep out of its way.
+                rows = (self.rows - 1 - self._row_of(value) for _, _, value in self.view.heights)
+                width = len(self.columns)
+                found += [
+                    Region(self.left, max(0, y), width, 1) for y in rows if y < each.region.bottom
+                ]
         return self._again(found)
 
     def say(self, sample: Sample | None, kind: str) -> list[Region]:
@@ -172,16 +187,29 @@ class Canvas:
         """The column that shows the sample or the nearest of its step; None if it is not seen."""
         if sample is None:
             return None
-        if not self.view.window.whole:
-            # The nearest that is seen may be far from a moment that is not.
-            place = self.place(sample)
-            if place is None or not self.first <= place < self.first + len(self.columns):
-                return None
-        return column_of(self.columns, sample)
+        found = column_of(self.columns, sample)
+        if found is None or self.columns[found] is sample or self.view.window.whole:
+            return found
+        # The nearest that is seen may be far from a moment that is not.
+        place = self.place(sample)
+        inside = place is not None and 0 <= place - self.first < len(self.columns)
+        return found if inside else None
 
     def place(self, sample: Sample) -> int | None:
         """The column of the whole axis in whose time the sample is."""
         return self.view.shown.place(sample, self.whole)
+
+    def zoomed(self, factor: float, column: int) -> Window:
+        """Nearer or further away around a column; what happens in it stays in sight."""
+        width, sample = len(self.columns), self.columns[column]
+        near = window.zoomed(self.view.window, factor, width, column)
+        if sample is None or self.place(sample) != self.first + column:
+            return near
+        total, _ = extent(near, width)
+        place = self.view.shown.place(sample, slots(self.view.steps(), width, total))
+        if place is None or near.whole:
+            return near
+        return Window(near.zoom, window.at(place - column, total, width).middle)
 
     # What the mouse is on.
 
@@ -257,18 +285,15 @@ class Canvas:
             return cells
         if self._moment is not None:
             return self.written(legend.moment(self._moment.sample, width, "", self.view.timed))
-        mark = self.view.marks()
-        if mark and len(mark) < len(self.columns):
+        if mark := self.view.marks(len(self.columns) - 1):
             cells[-len(mark) - 1 :] = self.text(f" {mark}", "value")
         return cells
 
     def _moment_line(self) -> list[Cell]:
         """What the legend speaks of, and at the right what of the chart is not seen."""
         (sample, kind), width = self._said, self.size.width
-        mark = self.view.marks()
+        mark = self.view.marks(width // 2)
         room = width - len(mark) - 2 if mark else width
-        if room < len(mark):
-            mark, room = "", width
         timed = self.view.timed and self._moment is not None
         cells = self.written(legend.moment(sample, room, kind, timed))
         gap = " " * (width - len(cells) - len(mark))
@@ -280,19 +305,15 @@ class Canvas:
 
     def _plot_line(self, y: int) -> list[Cell]:
         row = self.rows - 1 - y
-        codes = [column[row] for column in self._codes]
-        cells = [column[row] for column in self._cells]
-        outline = self._outlines.get(row, {})
-        self._draw_heights(cells, codes, row)
-        for column, (character, look) in outline.items():
-            # This run's own edge may be here too: within one cell the two agree.
-            if not (0 < codes[column][0] < 8 and codes[column][2] < 0):
-                cells[column] = self.looks.over(codes[column], character, self.styles[look])
-        for column, (character, look) in self._tags.get(row, {}).items():
-            cells[column] = self.looks.over(codes[column], character, self.styles[look])
+        cells = self._grid[row].copy()
+        outline, tags = self._outlines.get(row), self._tags.get(row)
+        if outline or tags or self._crossed(row):
+            self._draw_over(cells, row, outline or {}, tags or {})
         here = self._here
-        if here is not None and not 0 < codes[here][0] < 8 and cells[here][0] in CROSSED:
-            cells[here] = self.looks.over(codes[here], "│", self.styles["cursor"])
+        if here is not None and cells[here][0] in CROSSED:
+            code = self._codes[here][row]
+            if not 0 < code[0] < 8:
+                cells[here] = self.looks.over(code, "│", self.styles["cursor"])
         if self._box is not None and y in range(self._box.region.y, self._box.region.bottom):
             start = self._box.region.x - self.left
             part = self._box.lines[y - self._box.region.y]
@@ -306,33 +327,63 @@ class Canvas:
         """The row in which so many bytes end, from the bottom; beyond the top there is none."""
         return (value * self.rows * 8 // self.top - 1) // 8 if value <= self.top else self.rows
 
-    def _draw_heights(self, cells: list[Cell], codes: Sequence[Code], row: int) -> None:
+    def _crossed(self, row: int) -> list[tuple[str, str, int]]:
+        """The lines that run through a row, and in the top row those that are beyond it."""
+        top = row == self.rows - 1
+        heights = self.view.heights
+        return [h for h in heights if self._row_of(h[2]) == row or (top and h[2] > self.top)]
+
+    def _draw_over(
+        self, cells: list[Cell], row: int, outline: overlays.Line, tags: overlays.Line
+    ) -> None:
+        """What stands on the bands of a row."""
+        codes = [column[row] for column in self._codes]
+        self._draw_heights(cells, codes, row, outline)
+        for column, (character, look) in outline.items():
+            # This run's own edge may be here too: within one cell the two agree.
+            if not (0 < codes[column][0] < 8 and codes[column][2] < 0):
+                cells[column] = self.looks.over(codes[column], character, self.styles[look])
+        for column, (character, look) in tags.items():
+            cells[column] = self.looks.over(codes[column], character, self.styles[look])
+
+    def _draw_heights(
+        self, cells: list[Cell], codes: Sequence[Code], row: int, outline: overlays.Line
+    ) -> None:
         """The lines that run through a row with their labels, over everything but edges."""
-        here = [each for each in self.view.heights if self._row_of(each[2]) == row]
-        beyond = [each for each in self.view.heights if each[2] > self.top]
-        taken = self._outlines.get(row, {})
-        if not here and not (beyond and row == self.rows - 1):
+        crossed = self._crossed(row)
+        if not crossed:
             return
+        here = [each for each in crossed if each[2] <= self.top]
+        beyond = [each for each in crossed if each[2] > self.top]
+        taken = set(outline)
+        if self._box is not None and self.rows - 1 - row < self._box.region.bottom:
+            taken |= {x - self.left for x in self._box.region.column_range}
         free = [code == EMPTY and column not in taken for column, code in enumerate(codes)]
-        if here:
-            # Two lines in one row are one line with two names.
-            name, dash, _ = here[-1]
-            labels = [f"{each} {gib(value)}" for each, _, value in here]
-            short = [each for each, _, _ in here]
-            told = (" · ".join(labels), " · ".join(short), labels[-1], short[-1], short[-1][:3])
-            edges = [0 < code[0] < 8 for code in codes]
-            found, label = axis.line_text(free, dash, told, edges)
-            for column, character in found.items():
-                if column in label or not edges[column]:
-                    cells[column] = self.looks.over(codes[column], character, self.styles[name])
+        # What is in one row is one line with two names.
+        names = [f"{name} {gib(value)}" for name, _, value in here]
+        names += [f"{name} {gib(value)} ↑" for name, _, value in beyond]
+        if not here:
+            short = [f"{gib(value)} ↑" for _, _, value in beyond]
+            found, label = axis.line_text(free, " ", [*names, *short])
+            for column in label:
+                cells[column] = (found[column], self.styles["label"])
             return
-        notes = [f"{name} {gib(value)} ↑" for name, _, value in beyond]
-        notes += [f"{gib(value)} ↑" for _, _, value in beyond]
-        found, label = axis.line_text(free, " ", notes)
-        for column in label:
-            cells[column] = (found[column], self.styles["label"])
+        name, dash, _ = here[-1]
+        brief = [each for each, _, _ in here]
+        labels = (" · ".join(names), names[0], " · ".join(brief), brief[-1], SHORT[name])
+        edges = [0 < code[0] < 8 or column in taken for column, code in enumerate(codes)]
+        found, label = axis.line_text(free, dash, labels, edges)
+        for column, character in found.items():
+            if column in label or not 0 < codes[column][0] < 8:
+                cells[column] = self.looks.over(codes[column], character, self.styles[name])
 
 
-def filled(columns: Sequence[Column]) -> list[int]:
-    """The columns that stand for a sample."""
-    return [index for index, sample in enumerate(columns) if sample is not None]
+def moments(columns: Sequence[Column]) -> list[int]:
+    """The columns in which another sample begins: memory holds its level until the next one."""
+    found: list[int] = []
+    before: Column = None
+    for index, sample in enumerate(columns):
+        if sample is not None and sample is not before:
+            found.append(index)
+        before = sample
+    return found

@@ -12,8 +12,10 @@ from memwb.workbench.charts.legend import Part, bands_of, length, place, seconds
 from memwb.workbench.charts.palette import LETTERS, NAMES
 from memwb.workbench.charts.scale import delta, gib
 
-NARROW, WIDE = 32, 43
+NARROW, WIDE = 31, 45
 """Columns of the box with its frame: figures to the byte, and beside them those that are read."""
+AIRY = 34
+"""Columns from which on there is a space within the frame."""
 LEAST = 7
 """Rows below which there is no box."""
 
@@ -42,8 +44,10 @@ def box(
     room = width // 2 - 1
     if room < NARROW or rows < LEAST:
         return None
-    wide = room >= WIDE
-    inner = (WIDE if wide else NARROW) - 4
+    width = min(room, WIDE)
+    wide = width == WIDE
+    pad = int(width >= AIRY)
+    inner = width - 2 - 2 * pad
     sample, sizes = moment.sample, values(moment.sample)
     shown = [
         _band(band, sizes[band], inner, wide, hatched, band in hidden) for band in bands_of(sample)
@@ -58,11 +62,9 @@ def box(
     extra += [[(text[:inner], "label", -1)] for text in moment.words]
     body = [*shown, totals[0]]
     free = rows - 2 - len(body)
-    if free < 0:
-        # The total, and what is most of it.
-        body = body[-1:] if len(body) > rows - 2 and rows < LEAST else body[: rows - 2]
+    body = body[-max(1, rows - 2) :]
     body += [*totals[1:], *extra][: max(0, free)]
-    return _framed(body, _title(moment, inner), inner)
+    return _framed(body, _title(moment, width - 6), width, pad)
 
 
 def changed(moment: Moment) -> list[str]:
@@ -84,8 +86,10 @@ def changed(moment: Moment) -> list[str]:
 def _title(moment: Moment, inner: int) -> str:
     """Where and when, as long as there is room."""
     where = place(moment.sample)
-    whole = f"{where} · {seconds(moment.sample.time)}" if moment.timed else where
-    return whole if len(whole) <= inner else where[:inner]
+    if not moment.timed:
+        return where[:inner]
+    whole = f"{where} · {seconds(moment.sample.time)}"
+    return next((text for text in (whole, whole.replace(" ·", "")) if len(text) <= inner), where)
 
 
 def _band(band: int, size: int, inner: int, wide: bool, hatched: bool, away: bool) -> list[Part]:
@@ -114,10 +118,9 @@ def _figure(name: str, size: int, inner: int, wide: bool, look: str = "value") -
     ]
 
 
-def _framed(body: Sequence[list[Part]], title: str, inner: int) -> list[list[Part]]:
-    head = f"╭ {title} " if title else "╭"
-    lines: list[list[Part]] = [[(head.ljust(inner + 3, "─") + "╮", "axis", -1)]]
+def _framed(body: Sequence[list[Part]], title: str, width: int, pad: int) -> list[list[Part]]:
+    lines: list[list[Part]] = [[(f"╭─ {title} ".ljust(width - 1, "─") + "╮", "axis", -1)]]
     for parts in body:
-        space = " " * max(0, inner - length(parts))
-        lines.append([("│ ", "axis", -1), *parts, (f"{space} │", "axis", -1)])
-    return [*lines, [("╰" + "─" * (inner + 2) + "╯", "axis", -1)]]
+        space = " " * (width - 2 - pad - length(parts))
+        lines.append([("│" + " " * pad, "axis", -1), *parts, (f"{space}│", "axis", -1)])
+    return [*lines, [("╰" + "─" * (width - 2) + "╯", "axis", -1)]]

@@ -20,8 +20,10 @@ ROLES = ("overlay", "overlay-2", "overlay-3", "overlay-4")
 """Styles of runs laid over each other, in their order; each has a pattern of its own as well."""
 MOST = len(ROLES)
 
-Marks = dict[int, dict[int, tuple[str, str]]]
-"""Characters with their style, by row (from the bottom) and column."""
+Line = dict[int, tuple[str, str]]
+"""Characters with their style by column."""
+Marks = dict[int, Line]
+"""Those of every row, from the bottom."""
 
 
 class Box(NamedTuple):

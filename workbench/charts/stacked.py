@@ -16,7 +16,7 @@ from textual.widget import Widget
 from memwb.engine.protocol import CATEGORIES, Sample
 from memwb.workbench.charts import overlays, travel, window
 from memwb.workbench.charts.bands import NONE, Hidden
-from memwb.workbench.charts.canvas import STYLES, Canvas, filled
+from memwb.workbench.charts.canvas import STYLES, Canvas
 from memwb.workbench.charts.inset import Moment
 from memwb.workbench.charts.palette import Palette, palette
 from memwb.workbench.charts.slices import COUNT, Slice
@@ -373,11 +373,12 @@ class StackedChart(Widget, can_focus=True):
 
     def zoom(self, factor: float, column: int | None = None) -> None:
         """Nearer or further away: around a column, else the moment that the legend speaks of."""
-        canvas, width = self.canvas, len(self.columns)
+        canvas = self.canvas
         if column is None:
             column = canvas.column(self._moment()[0])
-        middle = width / 2 if column is None else column
-        self.window = window.zoomed(self.window, factor, width, middle)
+        if canvas.columns:
+            middle = len(canvas.columns) // 2
+            self.window = canvas.zoomed(factor, middle if column is None else column)
 
     def pan(self, way: int) -> None:
         """Earlier or later by a quarter of what is seen."""
@@ -403,31 +404,17 @@ class StackedChart(Widget, can_focus=True):
 
     # The keyboard's cursor.
 
-    def action_move(self, columns: int) -> None:
-        """Move the cursor by columns; the first press puts it on the peak, if that is seen."""
-        canvas, key = self.canvas, self._key
-        if key is None:
-            places = filled(canvas.columns)
-            here = canvas.column(self._shown.peak)
-            here = len(canvas.columns) // 2 if here is None else here
-            if places:
-                near = min(places, key=lambda place: abs(place - here))
-                self._point(key=canvas.columns[near])
+    def action_move(self, way: int) -> None:
+        """Move the cursor to the moment before (−1) or after (1) that the chart shows."""
+        if self._key is None:
+            self._point(key=travel.first_press(self.canvas, self._shown))
             return
-        if canvas.column(key) is None:
-            canvas = self._reveal(key)
-        for last in (False, True):
-            places, here = filled(canvas.columns), canvas.column(key)
-            if here is None or not places:
-                return
-            gaps = [abs(place - here) for place in places]
-            near = gaps.index(min(gaps))
-            if 0 <= near + columns < len(places) or last:
-                break
-            # Beyond the end of what is seen there may be more.
-            self.pan(1 if columns > 0 else -1)
-            canvas = self.canvas
-        self._point(key=canvas.columns[places[max(0, min(len(places) - 1, near + columns))]])
+        canvas = self._reveal(self._key)
+        there = travel.beside(canvas, self._shown, self._key, way)
+        if there is not None:
+            canvas = self._reveal(there)
+            column = canvas.column(there)
+            self._point(key=there if column is None else canvas.columns[column])
 
     def action_jump(self, way: int, phases: bool) -> None:
         """Move the cursor to where the phase (or the step) before or after this one begins."""

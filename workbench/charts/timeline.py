@@ -248,8 +248,10 @@ class Timeline:
         if slot is None or not samples:
             return None
         span = self.span(sample.step)
-        share = (sample.time - samples[0].time) / span if span > 0 else 0.0
-        return slot.first + max(0, min(slot.columns - 1, int(share * slot.columns * (1 - 1e-9))))
+        # As ``peaks`` does it, to the last bit.
+        scale = slot.columns * (1 - 1e-9) / span if span > 0 else 0.0
+        column = int((sample.time - samples[0].time) * scale)
+        return slot.first + max(0, min(slot.columns - 1, column))
 
     def before(self, sample: Sample) -> Sample | None:
         """The sample before one of its step, or the last of the step before; None at the start."""

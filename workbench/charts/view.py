@@ -85,11 +85,12 @@ class View(msgspec.Struct, frozen=True):
             peak = max(peak, capacity)
         return byte_top(peak or (0 if self.hidden else capacity) or 2**30, rows)
 
-    def marks(self) -> str:
-        """What has to be said of a view that does not show everything."""
+    def marks(self, room: int) -> str:
+        """What has to be said of a view that does not show everything, as far as there is room."""
         missing = " ".join(LETTERS[band] for band in sorted(self.hidden))
-        told = (self.window.mark(), f"without {missing}" if missing else "")
-        return " · ".join(part for part in told if part)
+        parts = [self.window.mark(), f"without {missing}" if missing else ""]
+        forms = (" · ".join(part for part in parts if part), *parts)
+        return next((form for form in forms if form and len(form) <= room), "")
 
     def columns(self, part: Seen) -> list[Column]:
         """The run's samples for the columns of a slot that are seen."""
