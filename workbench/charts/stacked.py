@@ -27,6 +27,9 @@ from memwb.workbench.charts.window import WHOLE, Window
 WHEEL = 1.5
 """By how much a turn of the wheel brings the chart nearer; a key doubles it."""
 
+GROWTH = 1.25
+"""By how much more than it needs the axis of a burst grows: each time all of it is drawn again."""
+
 
 class StackedChart(Widget, can_focus=True):
     """A stacked area of memory by category over the samples of a burst.
@@ -120,6 +123,8 @@ class StackedChart(Widget, can_focus=True):
         self._hover: Sample | None = None
         self._told: Sample | None = None
         self._canvas: Canvas | None = None
+        self._room = 0
+        """Bytes for which the axis of a burst that goes on has room."""
         self._grip: tuple[int, Window] | None = None
         """Where the mouse was pressed and what was seen then."""
         self._dragged = False
@@ -140,6 +145,7 @@ class StackedChart(Widget, can_focus=True):
         if before.steps() != self._live.steps():
             # Of other steps a part says nothing; of the same ones it can be compared.
             self.set_reactive(StackedChart.window, WHOLE)
+        self._room = 0
         known = set(map(id, samples))
         self._key, self._hover = (
             one if id(one) in known else None for one in (self._key, self._hover)
@@ -211,6 +217,7 @@ class StackedChart(Widget, can_focus=True):
                 stale=self.stale,
                 hidden=self.hidden,
                 window=self.window,
+                room=self._room,
                 timed=not self.foretold,
             )
             styles = {
@@ -475,8 +482,11 @@ class StackedChart(Widget, can_focus=True):
 
     def _advance(self, changed: set[int]) -> None:
         """Draw what new samples changed, or everything where they change the scale."""
-        regions = self.canvas.advance(changed)
+        canvas, peak = self.canvas, self._shown.peak
+        regions = canvas.advance(changed)
         if regions is None:
+            if peak is not None and canvas.view.top(canvas.rows) > canvas.top:
+                self._room = int(peak.allocated * GROWTH)
             self._rebuild()
         else:
             self._again(regions)

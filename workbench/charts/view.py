@@ -38,6 +38,8 @@ class View(msgspec.Struct, frozen=True):
     """Whether it is predicted of an earlier plan."""
     hidden: Hidden = NONE
     window: Window = WHOLE
+    room: int = 0
+    """Bytes that the axis reaches at least, so that a burst that grows seldom rescales it."""
     timed: bool = True
     """Whether the samples' times are those of a clock."""
 
@@ -81,6 +83,7 @@ class View(msgspec.Struct, frozen=True):
         foretold = next((value for name, _, value in self.heights if name == "predicted"), 0)
         peak = max([foretold, *(size(sample) for sample in highest if sample)])
         capacity = self.capacity or 0
+        peak = max(peak, 0 if self.hidden else self.room)
         if not self.hidden and peak and capacity <= peak * NEAR:
             peak = max(peak, capacity)
         return byte_top(peak or (0 if self.hidden else capacity) or 2**30, rows)

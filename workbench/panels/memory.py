@@ -33,6 +33,7 @@ class MemoryPanel(Vertical):
         self._device: Device | None = None
         self._measured = False
         self._told: Sample | str | None = None
+        self._titles = ("", "")
 
     def compose(self) -> ComposeResult:
         """The chart, hidden until there is something in it."""
@@ -171,6 +172,12 @@ class MemoryPanel(Vertical):
             parts.append(f"dotted: the plan, {told}" if self._measured else told)
         parts.append(self.chart.window.mark())
         parts.append("frozen" if self.frozen else "")
-        self.border_title = " · ".join(part for part in parts if part)
         alone = not self._measured and self._outlook.result is not None
-        self.border_subtitle = "nothing has run yet · r runs and measures" if alone else ""
+        titles = (
+            " · ".join(part for part in parts if part),
+            "nothing has run yet · r runs and measures" if alone else "",
+        )
+        # A title that is set has all of the panel drawn again, the chart in it too.
+        if titles != self._titles:
+            self._titles = titles
+            self.border_title, self.border_subtitle = titles

@@ -24,7 +24,7 @@ class PeakPanel(VerticalScroll):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self.border_title = "4 Peak"
+        self._title = self.border_title = "4 Peak"
         self._text = Content()
         self._traces: tuple[Trace | None, Trace | None, Verdict | None] = (None, None, None)
         self._outlook = Outlook()
@@ -55,24 +55,32 @@ class PeakPanel(VerticalScroll):
         trace, over, verdict = self._traces
         width = self.scrollable_content_region.width
         if trace is not None and over is not None:
-            self.border_title = "4 Difference"
+            self._entitle("4 Difference")
             self._update(comparison(trace, over, verdict))
             return
         peak = peak_of(trace) if trace is not None else None
         meant = forecast.meant(self._outlook)
         # Where both are shown, a place in the title would be that of either.
         parts = ["4 Peak", f"in {peak.phase}" if peak is not None and not meant else "", meant]
-        self.border_title = " · ".join(part for part in parts if part)
+        self._entitle(" · ".join(part for part in parts if part))
         if self.screen.has_class("-single"):
             told = forecast_whole.whole(self._outlook, peak, trace, width, self._device)
         else:
             told = forecast.lines(self._outlook, peak, width, trace, self._device)
         self._update(told)
 
+    def _entitle(self, title: str) -> None:
+        # A title that is set has all of the panel drawn again; a burst tells of it all the time.
+        if title != self._title:
+            self._title = title
+            self.border_title = title
+
     def _update(self, text: Content) -> None:
         if text != self._text:
+            # The screen is laid out anew only where the panel gets another height.
+            taller = text.plain.count("\n") != self._text.plain.count("\n")
             self._text = text
-            self.query_one("#peak-text", Static).update(text)
+            self.query_one("#peak-text", Static).update(text, layout=taller)
 
     def on_resize(self) -> None:
         """More room shows more."""
