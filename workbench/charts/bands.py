@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import attrgetter
 
-from memwb.engine.protocol import Sample
+from memwb.engine.protocol import CATEGORIES, Sample
 from memwb.workbench.charts.palette import LETTER, Code
 from memwb.workbench.charts.timeline import ALLOCATED, Measure
 
@@ -23,15 +24,10 @@ def values(sample: Sample) -> tuple[int, int, int, int, int, int]:
     parts = sample.categories
     if parts is None:
         return (0, 0, 0, 0, 0, sample.allocated)
-    rest = sample.allocated - parts.total
-    return (
-        parts.weights,
-        parts.gradients,
-        parts.optimizer,
-        parts.activations,
-        parts.temporary,
-        rest if rest > 0 else 0,
-    )
+    weights, gradients, optimizer = parts.weights, parts.gradients, parts.optimizer
+    activations, temporary = parts.activations, parts.temporary
+    rest = sample.allocated - weights - gradients - optimizer - activations - temporary
+    return (weights, gradients, optimizer, activations, temporary, rest if rest > 0 else 0)
 
 
 def drawn(sample: Sample, hidden: Hidden) -> Sequence[int]:
@@ -48,7 +44,24 @@ def measure(hidden: Hidden) -> Measure:
 
     One object for one set of bands, so that it can be compared.
     """
-    return (lambda sample: sum(drawn(sample, hidden))) if hidden else ALLOCATED
+    away = [name for band, name in enumerate(CATEGORIES) if band in hidden]
+    if not away:
+        return ALLOCATED
+    # Asked of every sample for a frame: a look at few fields, and no tuple of all of them.
+    if len(away) == 1:
+        one = attrgetter(away[0])
+        return lambda s: s.allocated if s.categories is None else _rest(s) - one(s.categories)
+    some = attrgetter(*away)
+    return lambda s: s.allocated if s.categories is None else _rest(s) - sum(some(s.categories))
+
+
+def _rest(sample: Sample) -> int:
+    """What is allocated, or the categories' sum where that is more."""
+    parts = sample.categories
+    if parts is None:
+        return sample.allocated
+    total = parts.weights + parts.gradients + parts.optimizer + parts.activations + parts.temporary
+    return total if total > sample.allocated else sample.allocated
 
 
 def bounds(parts: Sequence[int], top: int, rows: int) -> list[int]:

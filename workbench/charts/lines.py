@@ -14,14 +14,13 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from memwb.workbench.charts import window
+from memwb.workbench.charts.hand import Hand
 from memwb.workbench.charts.palette import Cell
 from memwb.workbench.charts.plot import FEWEST, OVERLAYS, Line, Picture, Point, picture
 from memwb.workbench.charts.strips import joined
 from memwb.workbench.charts.window import WHOLE, Window
 
 ROLES = ("axis", "label", "value", "line", "cursor", *OVERLAYS)
-WHEEL = 1.5
-"""By how much a turn of the wheel brings the chart nearer; a key doubles it."""
 
 
 class LineChart(Widget, can_focus=True):
@@ -72,8 +71,7 @@ class LineChart(Widget, can_focus=True):
         """One object for each character in each role: what is the same is joined fast."""
         self._key: int | None = None
         self._hover: int | None = None
-        self._grip: tuple[int, Window] | None = None
-        self._dragged = False
+        self._hand = Hand(self)
 
     def set_series(self, name: str, points: Iterable[Point], overlay: bool = False) -> None:
         """Show a whole series, in the place of the one of that name if there is one.
@@ -230,8 +228,7 @@ class LineChart(Widget, can_focus=True):
     def _under(self, event: events.MouseEvent) -> int | None:
         """The step nearest to the column that the mouse is on."""
         drawn, known = self.drawn, self._known()
-        offset = event.get_content_offset_capture(self)
-        column = offset.x - drawn.left
+        offset, column = event.get_content_offset_capture(self), self._column(event)
         if drawn.axis is None or not known or not 0 <= column < drawn.axis.wide // 2:
             return None
         if not 0 <= offset.y < self.size.height:
@@ -242,31 +239,21 @@ class LineChart(Widget, can_focus=True):
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """The cursor follows the mouse; a part of the chart follows the hand that holds it."""
         axis = self.drawn.axis
-        if self._grip is None or axis is None:
+        if axis is None or not self._hand.drag(event, axis.wide, 2):
             self._point(hover=self._under(event))
-            return
-        start, held = self._grip
-        if event.screen_x != start or self._dragged:
-            self._dragged = True
-            self.window = window.panned(held, (start - event.screen_x) * 2, axis.wide)
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Take hold of a part; of the whole there is nothing to move."""
-        self._dragged = False
-        if event.button == 1 and not self.window.whole and self._under(event) is not None:
-            self._grip = (event.screen_x, self.window)
-            self.capture_mouse()
+        """Take hold of a part."""
+        self._hand.press(event, self._under(event) is not None)
 
     def on_mouse_up(self) -> None:
         """Let go."""
-        if self._grip is not None:
-            self._grip = None
-            self.release_mouse()
+        self._hand.release()
 
     def on_click(self, event: events.Click) -> None:
         """The cursor stays where the mouse was pressed."""
         step = self._under(event)
-        if step is not None and not self._dragged:
+        if step is not None and not self._hand.dragged:
             self._point(key=step)
 
     def on_leave(self) -> None:
@@ -275,16 +262,12 @@ class LineChart(Widget, can_focus=True):
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """Nearer, or with shift earlier."""
-        self._scroll(event, 1)
+        self._hand.turn(event, 1, self._column(event))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Further away, or with shift later."""
-        self._scroll(event, -1)
+        self._hand.turn(event, -1, self._column(event))
 
-    def _scroll(self, event: events.MouseEvent, way: int) -> None:
-        event.stop()
-        if event.shift or event.ctrl:
-            self.pan(-way)
-        else:
-            offset = event.get_content_offset_capture(self)
-            self.zoom(WHEEL**way, max(0, offset.x - self.drawn.left))
+    def _column(self, event: events.MouseEvent) -> int:
+        """The column of the plot that the mouse is on."""
+        return int(event.get_content_offset_capture(self).x) - self.drawn.left

@@ -17,15 +17,13 @@ from memwb.engine.protocol import CATEGORIES, Sample
 from memwb.workbench.charts import overlays, travel, window
 from memwb.workbench.charts.bands import NONE, Hidden
 from memwb.workbench.charts.canvas import STYLES, Canvas
+from memwb.workbench.charts.hand import Hand
 from memwb.workbench.charts.inset import Moment
 from memwb.workbench.charts.palette import Palette, palette
 from memwb.workbench.charts.slices import COUNT, Slice
 from memwb.workbench.charts.timeline import Column, Timeline
 from memwb.workbench.charts.view import Overlay, View
 from memwb.workbench.charts.window import WHOLE, Window
-
-WHEEL = 1.5
-"""By how much a turn of the wheel brings the chart nearer; a key doubles it."""
 
 GROWTH = 1.25
 """By how much more than it needs the axis of a burst grows: each time all of it is drawn again."""
@@ -74,21 +72,23 @@ class StackedChart(Widget, can_focus=True):
         Binding("p", "freeze", "Freeze", show=False),
     ]
 
-    capacity: reactive[int | None] = reactive(None, init=False)
+    # The slices draw: to draw the chart itself again would be work for nothing.
+
+    capacity: reactive[int | None] = reactive(None, init=False, repaint=False)
     """Bytes that the device has: a dashed line when it is within reach of the peak."""
-    predicted: reactive[int | None] = reactive(None, init=False)
+    predicted: reactive[int | None] = reactive(None, init=False, repaint=False)
     """Bytes of the predicted peak: a dotted line."""
-    foretold: reactive[bool] = reactive(False, init=False)
+    foretold: reactive[bool] = reactive(False, init=False, repaint=False)
     """Whether the samples are predicted ones: they are drawn hatched, and the legend says so."""
-    stale: reactive[bool] = reactive(False, init=False)
+    stale: reactive[bool] = reactive(False, init=False, repaint=False)
     """Whether what is predicted is that of an earlier plan."""
-    frozen: reactive[bool] = reactive(False, init=False)
+    frozen: reactive[bool] = reactive(False, init=False, repaint=False)
     """While true new samples are kept but not shown."""
-    hidden: reactive[Hidden] = reactive(NONE, init=False)
+    hidden: reactive[Hidden] = reactive(NONE, init=False, repaint=False)
     """The bands that are not drawn."""
-    window: reactive[Window] = reactive(WHOLE, init=False)
+    window: reactive[Window] = reactive(WHOLE, init=False, repaint=False)
     """What of the burst is seen."""
-    resting: reactive[str] = reactive("peak", init=False)
+    resting: reactive[str] = reactive("peak", init=False, repaint=False)
     """The moment of the legend while there is no cursor: ``peak`` or ``latest``."""
 
     class Cursor(Message):
@@ -125,9 +125,7 @@ class StackedChart(Widget, can_focus=True):
         self._canvas: Canvas | None = None
         self._room = 0
         """Bytes for which the axis of a burst that goes on has room."""
-        self._grip: tuple[int, Window] | None = None
-        """Where the mouse was pressed and what was seen then."""
-        self._dragged = False
+        self._hand = Hand(self)
 
     def compose(self) -> ComposeResult:
         """The slices that show it."""
@@ -261,32 +259,15 @@ class StackedChart(Widget, can_focus=True):
     # Reactions.
 
     def watch_capacity(self) -> None:
-        """The scale may change."""
+        """Other looks, another scale, or other columns: another chart."""
         self._rebuild()
 
-    def watch_predicted(self) -> None:
-        """The scale may change."""
-        self._rebuild()
-
-    def watch_foretold(self) -> None:
-        """Other looks."""
-        self._rebuild()
-
-    def watch_stale(self) -> None:
-        """Other looks."""
-        self._rebuild()
+    watch_predicted = watch_foretold = watch_stale = watch_capacity
+    watch_hidden = watch_window = watch_capacity
 
     def watch_frozen(self, frozen: bool) -> None:
         """Hold what is shown, or catch up."""
         self._shown = self._live.copy() if frozen else self._live
-        self._rebuild()
-
-    def watch_hidden(self) -> None:
-        """Other heights, another scale."""
-        self._rebuild()
-
-    def watch_window(self) -> None:
-        """Other columns."""
         self._rebuild()
 
     def watch_resting(self) -> None:
@@ -307,13 +288,8 @@ class StackedChart(Widget, can_focus=True):
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """The cursor follows the mouse; a part of the chart follows the hand that holds it."""
-        if self._grip is None:
+        if not self._hand.drag(event, len(self.columns)):
             self._point(hover=self.canvas.under(*self._offset(event)))
-            return
-        start, held = self._grip
-        if event.screen_x != start or self._dragged:
-            self._dragged = True
-            self.window = window.panned(held, start - event.screen_x, len(self.columns))
 
     def _offset(self, event: events.MouseEvent) -> tuple[int, int]:
         """Where in the chart the mouse is."""
@@ -322,18 +298,12 @@ class StackedChart(Widget, can_focus=True):
         return place.x, place.y
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Take hold of a part; of the whole there is nothing to move."""
-        self._dragged = False
-        plot = self.canvas.under(*self._offset(event)) is not None
-        if event.button == 1 and plot and not self.window.whole:
-            self._grip = (event.screen_x, self.window)
-            self.capture_mouse()
+        """Take hold of a part."""
+        self._hand.press(event, self.canvas.under(*self._offset(event)) is not None)
 
     def on_mouse_up(self) -> None:
         """Let go."""
-        if self._grip is not None:
-            self._grip = None
-            self.release_mouse()
+        self._hand.release()
 
     def on_leave(self) -> None:
         """The mouse is gone; the keyboard's cursor shows again."""
@@ -347,34 +317,16 @@ class StackedChart(Widget, can_focus=True):
         if band is not None:
             self.toggle_band(band)
         sample = self.canvas.under(*self._offset(event))
-        if sample is not None and not self._dragged:
+        if sample is not None and not self._hand.dragged:
             self._point(key=sample)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """Nearer, or with shift earlier."""
-        self._scroll(event, 1)
+        self._hand.turn(event, 1, self._offset(event)[0] - self.canvas.left)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Further away, or with shift later."""
-        self._scroll(event, -1)
-
-    def on_mouse_scroll_left(self, event: events.MouseScrollLeft) -> None:
-        """Earlier."""
-        event.stop()
-        self.pan(-1)
-
-    def on_mouse_scroll_right(self, event: events.MouseScrollRight) -> None:
-        """Later."""
-        event.stop()
-        self.pan(1)
-
-    def _scroll(self, event: events.MouseEvent, way: int) -> None:
-        event.stop()
-        if event.shift or event.ctrl:
-            self.pan(-way)
-        else:
-            column = self._offset(event)[0] - self.canvas.left
-            self.zoom(WHEEL**way, max(0, min(len(self.columns) - 1, column)))
+        self._hand.turn(event, -1, self._offset(event)[0] - self.canvas.left)
 
     # What of it is seen.
 
@@ -383,9 +335,12 @@ class StackedChart(Widget, can_focus=True):
         canvas = self.canvas
         if column is None:
             column = canvas.column(self._moment()[0])
-        if canvas.columns:
-            middle = len(canvas.columns) // 2
-            self.window = canvas.zoomed(factor, middle if column is None else column)
+        last = len(canvas.columns) - 1
+        if last < 0:
+            # It is not on the screen yet: around the middle, whatever its size will be.
+            self.window = window.zoomed(self.window, factor, 100, 50)
+        else:
+            self.window = canvas.zoomed(factor, last // 2 if column is None else min(last, column))
 
     def pan(self, way: int) -> None:
         """Earlier or later by a quarter of what is seen."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec.structs import replace
@@ -266,30 +266,26 @@ class MainScreen(Screen[None]):
         """Hold the charts, or let them go on."""
         self.memory.freeze(not self.memory.frozen)
 
-    def _with_chart(self, act: Callable[[StackedChart | LineChart], None]) -> None:
-        """Do something with the chart that is meant: the loss's if it has the focus, or memory's.
-
-        The memory chart is brought to sight if it is not, and asked once it has a size.
-        """
+    @property
+    def _chart(self) -> StackedChart | LineChart:
+        """The chart that is meant: the loss's if it has the focus, or memory's, in sight."""
         if self.panel == "loss":
-            act(self.loss.chart)
-        elif self.memory.region.area:
-            act(self.memory.chart)
-        else:
+            return self.loss.chart
+        if not self.memory.region.area:
             self.action_jump("memory")
-            self.call_after_refresh(act, self.memory.chart)
+        return self.memory.chart
 
     def action_zoom(self, factor: float) -> None:
         """Nearer to a chart, or further away."""
-        self._with_chart(lambda chart: chart.zoom(factor))
+        self._chart.zoom(factor)
 
     def action_pan(self, way: int) -> None:
         """Earlier or later in a chart."""
-        self._with_chart(lambda chart: chart.pan(way))
+        self._chart.pan(way)
 
     def action_show_all(self) -> None:
         """All of a chart."""
-        self._with_chart(lambda chart: chart.show_all())
+        self._chart.show_all()
 
     def action_band(self, category: str) -> None:
         """Draw a band of the memory chart no more, or again."""
