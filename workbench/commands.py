@@ -5,7 +5,14 @@ The key bindings, the palette, the footer and the help texts are all made from t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+from memwb.engine.memory import CATEGORIES
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -17,6 +24,11 @@ class Command(msgspec.Struct, frozen=True):
     title: str
     help: str
     palette: bool = True
+    where: tuple[str, ...] = ()
+    """The panels in which its keys act; empty: in all of them."""
+
+
+CHARTS = ("memory", "loss")
 
 
 COMMANDS = (
@@ -156,6 +168,58 @@ COMMANDS = (
         "Maximise the panel",
         "Give the focused panel the whole screen, or give it back.",
     ),
+    Command(
+        "zoom_in",
+        "plus,equals_sign",
+        "zoom(2)",
+        "Zoom in",
+        "See half as much of the chart, around its cursor. The wheel does it at the mouse.",
+        where=CHARTS,
+    ),
+    Command(
+        "zoom_out",
+        "minus",
+        "zoom(0.5)",
+        "Zoom out",
+        "See twice as much of the chart, around its cursor.",
+        where=CHARTS,
+    ),
+    Command(
+        "zoom_off",
+        "0",
+        "show_all",
+        "The whole chart",
+        "See all of the chart; once that is seen, every band of it again.",
+        where=CHARTS,
+    ),
+    Command(
+        "pan_back",
+        "less_than_sign",
+        "pan(-1)",
+        "Pan to earlier",
+        "Of a chart that is zoomed, see what is before. Dragging and shift with the wheel do it.",
+        where=CHARTS,
+    ),
+    Command(
+        "pan_on",
+        "greater_than_sign",
+        "pan(1)",
+        "Pan to later",
+        "Of a chart that is zoomed, see what comes after.",
+        where=CHARTS,
+    ),
+    *(
+        Command(
+            f"band_{category}",
+            category[0].upper(),
+            f"band('{category}')",
+            f"Hide or show {category}",
+            f"Draw the memory chart without {category}, or with it; so does its name in the "
+            "legend. What is left gets the whole height.",
+            where=("memory",),
+        )
+        for category in CATEGORIES
+    ),
     Command("jump_plan", "1", "jump('plan')", "Go to the plan", "Focus the plan."),
     Command("jump_memory", "2", "jump('memory')", "Go to memory", "Focus the memory chart."),
     Command("jump_loss", "3", "jump('loss')", "Go to loss", "Focus the loss chart."),
@@ -186,9 +250,36 @@ NAMES = {
     "slash": "/",
     "ctrl+p": "^p",
     "full_stop": ".",
+    "plus": "+",
+    "minus": "\N{MINUS SIGN}",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
     "escape": "esc",
     "enter": "↵",
 }
+
+
+def bindings(panel: str) -> list[BindingType]:
+    """The keys that act in a panel alone; without one (empty), those that act everywhere.
+
+    The latter are taken in the order in which they were typed, before the next key finds its
+    widget: what is typed on after Enter belongs to the field that Enter opens.
+    """
+    # The command line reads this table too, and has no use for a screen.
+    from textual.binding import Binding
+
+    return [
+        Binding(
+            command.keys,
+            f"screen.{command.action}" if panel else command.action,
+            command.title,
+            id=command.id,
+            show=False,
+            priority=not panel,
+        )
+        for command in COMMANDS
+        if (panel in command.where if panel else not command.where) and command.id != "palette"
+    ]
 
 
 def key_name(key: str) -> str:

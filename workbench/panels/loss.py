@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Vertical
 
 from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
+from memwb.workbench.commands import bindings
 from memwb.workbench.panels.texts import loss_line, loss_title
 from memwb.workbench.trace import Trace
 
@@ -22,6 +24,8 @@ AROUND = 6
 
 class LossPanel(Vertical):
     """The loss curve of one burst, over that of its baseline where it has one, or of several."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings("loss")
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -61,6 +65,18 @@ class LossPanel(Vertical):
         if self._trace is not None:
             room = self.outer_size.width - AROUND
             self.border_subtitle = loss_line(self._trace, self._verdict, room)
+
+    @property
+    def chart(self) -> LineChart:
+        """The chart."""
+        return self.query_one(LineChart)
+
+    def release(self) -> bool:
+        """Take the chart's cursor away if the chart has the focus; False without one."""
+        if self.chart.cursor is None or not self.chart.has_focus:
+            return False
+        self.chart.action_release()
+        return True
 
     def freeze(self, frozen: bool) -> None:
         """Hold the curve still, or let it catch up."""

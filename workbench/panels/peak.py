@@ -24,7 +24,7 @@ class PeakPanel(VerticalScroll):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self.border_title = "4 Peak"
+        self._title = self.border_title = "4 Peak"
         self._text = Content()
         self._trace: Trace | None = None
         self._compared: Compared | None = None
@@ -60,14 +60,14 @@ class PeakPanel(VerticalScroll):
     def _write(self) -> None:
         trace, width = self._trace, self.scrollable_content_region.width
         if self._compared is not None:
-            self.border_title = "4 Difference"
+            self._entitle("4 Difference")
             self._update(comparison(self._compared, width))
             return
         peak = trace.peak if trace is not None else None
         meant = forecast.meant(self._outlook)
         # Where both are shown, a place in the title would be that of either.
         parts = ["4 Peak", f"in {peak.phase}" if peak is not None and not meant else "", meant]
-        self.border_title = " · ".join(part for part in parts if part)
+        self._entitle(" · ".join(part for part in parts if part))
         if self.screen.has_class("-single"):
             told = forecast_whole.whole(self._outlook, peak, trace, width, self._device)
         else:
@@ -75,10 +75,18 @@ class PeakPanel(VerticalScroll):
         against = held_against(trace, self._pinned).truncate(width, ellipsis=True)
         self._update(Content("\n").join((told, against)) if against.plain else told)
 
+    def _entitle(self, title: str) -> None:
+        # A title that is set has all of the panel drawn again; a burst tells of it all the time.
+        if title != self._title:
+            self._title = title
+            self.border_title = title
+
     def _update(self, text: Content) -> None:
         if text != self._text:
+            # The screen is laid out anew only where the panel gets another height.
+            taller = text.plain.count("\n") != self._text.plain.count("\n")
             self._text = text
-            self.query_one("#peak-text", Static).update(text)
+            self.query_one("#peak-text", Static).update(text, layout=taller)
 
     def on_resize(self) -> None:
         """More room shows more."""

@@ -35,7 +35,9 @@ ABOUT = {
         "buffers. Gradients: .grad. Optimizer: its state. Activations: kept from the forward "
         "pass for the backward pass. Temporary: everything else. Only the traced steps are "
         "drawn; the others run without any tracing and give the speed. Hatched or dotted: what is "
-        "predicted of the plan as it stands, phase by phase.",
+        "predicted of the plan as it stands, phase by phase. The mouse tells any moment, its "
+        "wheel zooms, dragging pans, and a click on a name below hides that band. However many "
+        "samples share a column, it shows the highest: no spike is lost.",
     ),
     "loss": (
         "Loss",
@@ -72,12 +74,22 @@ OWN_KEYS = {
         ("f", "mend what is wrong"),
     ),
     "memory": (
-        ("← →", "a cursor: the moment's bytes are below the chart"),
+        ("← →", "a cursor: its moment, to the byte, beside it or below the chart"),
+        (", .", "cursor to the phase before or after (also shift+← →)"),
+        ("[ ]", "cursor to the step before or after"),
+        ("home end", "cursor to the first or the last moment"),
         ("k", "cursor to the peak"),
+        ("esc", "cursor away"),
         ("p", "freeze"),
         ("m", "maximise"),
     ),
-    "loss": (("p", "freeze"), ("m", "maximise")),
+    "loss": (
+        ("← →", "a cursor: the step's values are below the chart"),
+        ("home end", "cursor to the first or the last step"),
+        ("esc", "cursor away"),
+        ("p", "freeze"),
+        ("m", "maximise"),
+    ),
     "peak": (
         ("m", "maximise: the fit list, the largest tensors, what was assumed"),
         ("t", "predict for another GPU"),
@@ -165,8 +177,11 @@ def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     """What a panel shows, its own keys, then those that work everywhere."""
     lines = [Content(ABOUT[panel][1]), Content(), _head("Here")]
     lines += [_pair(key, text, width) for key, text in OWN_KEYS[panel]]
+    here = [command for command in COMMANDS if panel in command.where]
+    lines += [_pair(shown_key(command, keymap), command.title, width) for command in here]
     lines += [Content(), _head("Everywhere")]
-    lines += [_pair(shown_key(command, keymap), command.title, width) for command in COMMANDS]
+    rest = [command for command in COMMANDS if not command.where]
+    lines += [_pair(shown_key(command, keymap), command.title, width) for command in rest]
     return Content("\n").join(lines)
 
 

@@ -14,9 +14,11 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input
 
-from memwb.engine.protocol import Device, Event, Samples, Started, Step, Timeline
+from memwb.engine.protocol import CATEGORIES, Device, Event, Samples, Started, Step, Timeline
 from memwb.engine.runs import pinned
-from memwb.workbench.commands import COMMANDS
+from memwb.workbench.charts.lines import LineChart
+from memwb.workbench.charts.stacked import StackedChart
+from memwb.workbench.commands import bindings
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.loss import LossPanel
@@ -51,20 +53,7 @@ class MainScreen(Screen[None]):
     # The panel that had the focus last gets it.
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(
-            # Taken in the order in which they were typed, before the next key finds its widget:
-            # what is typed on after Enter belongs to the field that Enter opens.
-            Binding(
-                command.keys,
-                command.action,
-                command.title,
-                id=command.id,
-                show=False,
-                priority=True,
-            )
-            for command in COMMANDS
-            if command.id != "palette"
-        ),
+        *bindings(""),
         Binding("escape", "back", "Back", show=False, priority=True),
         Binding("tab", "next_panel(1)", "Next panel", show=False, priority=True),
         Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False, priority=True),
@@ -289,6 +278,33 @@ class MainScreen(Screen[None]):
         """Hold the charts, or let them go on."""
         self.memory.freeze(not self.memory.frozen)
 
+    @property
+    def _chart(self) -> StackedChart | LineChart:
+        """The chart that is meant: the loss's if it has the focus, or memory's, in sight."""
+        if self.panel == "loss":
+            return self.loss.chart
+        if not self.memory.region.area:
+            self.action_jump("memory")
+        return self.memory.chart
+
+    def action_zoom(self, factor: float) -> None:
+        """Nearer to a chart, or further away."""
+        self._chart.zoom(factor)
+
+    def action_pan(self, way: int) -> None:
+        """Earlier or later in a chart."""
+        self._chart.pan(way)
+
+    def action_show_all(self) -> None:
+        """All of a chart."""
+        self._chart.show_all()
+
+    def action_band(self, category: str) -> None:
+        """Draw a band of the memory chart no more, or again."""
+        if not self.memory.region.area:
+            self.action_jump("memory")
+        self.memory.chart.toggle_band(CATEGORIES.index(category))
+
     def action_jump(self, name: str) -> None:
         """Go to a panel."""
         self._owner.arrange(replace(self._session, tab=name))
@@ -309,7 +325,9 @@ class MainScreen(Screen[None]):
         filters = [self.plan_panel.clear_filter, self.runs.clear_filter]
         if self.panel == "runs":
             filters.reverse()
-        if self.memory.release() or self.notice.clear() or any(clear() for clear in filters):
+        # The nearest first: each is tried only where those before had nothing to put away.
+        away = [self.memory.release, self.loss.release, self.notice.clear, *filters]
+        if any(put_away() for put_away in away):
             return
         if self._session.maximised:
             self.action_maximise()
