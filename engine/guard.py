@@ -22,7 +22,7 @@ import msgspec
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, Workload, active
-from memwb.engine.runs import PLAN, SCRIPT, SUMMARY, Summary, read_plan
+from memwb.engine.runs import PLAN, SCRIPT, SUMMARY, Summary, pinned, read_plan
 from memwb.engine.technique import GROUPS, OTHER_ROWS, OTHER_STEPS, group_of, techniques
 
 HELD = 10
@@ -232,12 +232,24 @@ def compare(losses: Sequence[float], baseline: Baseline) -> Verdict | None:
     )
 
 
-def verdict_on(
-    run: Summary, runs: Iterable[Summary], acting_in: ActingIn | None = None
-) -> Verdict | None:
-    """The verdict on a recorded run, its baseline being among ``runs``; None where none is."""
-    baseline = baseline_for(run, runs, acting_in) if run.losses else None
+def reference_for(run: Summary, runs: Sequence[Summary]) -> Baseline | None:
+    """The run that this one is shown against: the pinned one where the two can be compared,
+    else that of ``baseline_for``."""
+    chosen = pinned(runs)
+    found = between(run, chosen) if chosen is not None else None
+    return found or baseline_for(run, runs)
+
+
+def verdict_on(run: Summary, runs: Sequence[Summary]) -> Verdict | None:
+    """The verdict on a recorded run, its reference being among ``runs``; None where none is."""
+    baseline = reference_for(run, runs) if run.losses else None
     return compare(run.losses, baseline) if baseline is not None else None
+
+
+def _beyond(run: Summary, runs: Sequence[Summary], acting_in: ActingIn) -> bool:
+    baseline = baseline_for(run, runs, acting_in)
+    verdict = compare(run.losses, baseline) if baseline is not None else None
+    return verdict is not None and not verdict.within
 
 
 _judged: dict[tuple[str, int, int], bool] = {}
@@ -247,7 +259,8 @@ def outside(runs: Sequence[Summary]) -> frozenset[str]:
     """The folders of those runs whose losses are outside what they owe.
 
     Each is judged once, and again only when its summary is written anew or a run before it comes
-    or goes: the list of hundreds of runs is drawn after every burst.
+    or goes: the list of hundreds of runs is drawn after every burst. A pin changes nothing here:
+    a run that is outside itself would make all others seem so.
     """
     ages = sorted(_age(run) for run in runs if run.outcome in ("done", "stopped"))
     found: dict[tuple[str, int, int], bool] = {}
@@ -257,8 +270,7 @@ def outside(runs: Sequence[Summary]) -> frozenset[str]:
             key = (run.folder, written, bisect.bisect_left(ages, _age(run)))
             beyond = _judged.get(key)
             if beyond is None:
-                verdict = verdict_on(run, runs, acting_in)
-                beyond = verdict is not None and not verdict.within
+                beyond = _beyond(run, runs, acting_in)
             found[key] = beyond
     _judged.clear()
     _judged.update(found)
@@ -290,7 +302,7 @@ def _setting(run: Summary) -> tuple[str, ...]:
 
 
 def _same_ground(run: Summary, other: Summary) -> bool:
-    """Whether both ran with the same packages on files that are still those of the earlier run.
+    """Whether both ran with the same packages on files that are still those of the earlier one.
 
     An exact technique owes identical losses, and another version of torch or an edited data file
     would be taken for its fault.
@@ -302,7 +314,8 @@ def _same_ground(run: Summary, other: Summary) -> bool:
     model, data = Path(plan.model).expanduser(), Path(plan.workload.data).expanduser()
     try:
         # Moments of runs are whole seconds.
-        until = datetime.fromisoformat(other.created).timestamp() + 1
+        first = min(datetime.fromisoformat(each.created) for each in (run, other))
+        until = first.timestamp() + 1
         changed = [entry.stat().st_mtime for entry in os.scandir(model)] if model.is_dir() else []
         changed += [] if plan.workload.data == "builtin" else [data.stat().st_mtime]
     except (OSError, ValueError):

@@ -1,5 +1,7 @@
 """The runs: one numbered folder each, holding the plan, the script, the events, the summary.
 
+What a person says of a run (its name, a note, a pin) stands beside them: see ``remarks``.
+
 The folder is the truth. ``summary.json`` stands from the first moment, says ``running``, and is
 written anew when the burst is over; the writer holds a lock on ``events.jsonl`` meanwhile, so a
 run that says ``running`` without a lock was interrupted.
@@ -10,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from memwb.engine import paths
+from memwb.engine import paths, remarks
 from memwb.engine import plan as plans
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
@@ -54,6 +56,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """done, oom, failed or stopped; running; interrupted (its writer died); damaged."""
     name: str = ""
     """What tells it from its neighbours: a name that was given, else its techniques."""
+    note: str = ""
+    """What a person has put down of it."""
+    pinned: str = ""
+    """When it was made the baseline, if it was; the run pinned last is the baseline."""
     created: str = ""
     """When it started: ISO 8601, UTC."""
     model: str = ""
@@ -154,7 +160,7 @@ def record(plan: Plan, started: Started, name: str = "", predicted: Peak | None 
             run=number,
             folder=str(folder),
             outcome="running",
-            name=name or " + ".join(plan.techniques) or "plain",
+            name=name or plain_name(plan.techniques),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             model=plan.model,
             weights=started.weights,
@@ -187,8 +193,16 @@ def list_runs() -> list[Summary]:
     return [read_summary(folder) for folder in folders]
 
 
+def pinned(runs: Iterable[Summary]) -> Summary | None:
+    """The baseline among runs: the one pinned last; None when none is."""
+    return max((run for run in runs if run.pinned), key=lambda run: run.pinned, default=None)
+
+
 def find_run(text: str) -> Summary:
-    """The run of a number (``7``, ``#7``, ``0007``), of ``latest``, or of a run's folder."""
+    """The run of a number (``7``, ``#7``, ``0007``), of ``latest`` or ``pinned``, or of a folder.
+
+    Raises MemwbError when there is none.
+    """
     name = text.strip()
     root = paths.runs_folder()
     number = _number(name.removeprefix("#"))
@@ -201,18 +215,31 @@ def find_run(text: str) -> Summary:
         if found:
             return found[0]
         raise MemwbError("There are no runs yet", str(root), "Make one: memwb run tiny-demo")
+    if name == "pinned":
+        if baseline := pinned(list_runs()):
+            return baseline
+        raise MemwbError("No run is pinned", str(root), "Pin one: memwb runs pin RUN")
     folder = Path(name).expanduser()
     if name and any(os.path.isfile(folder / part) for part in (SUMMARY, EVENTS)):
         return read_summary(folder.absolute())
     raise MemwbError(
         f"There is no run {text!r}",
-        "a run is a number, latest, or a run's folder",
+        "a run is a number, latest, pinned, or a run's folder",
         "See `memwb runs list`.",
     )
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary of a run's folder; what is wrong with it is told in the summary itself."""
+    """The summary of a run's folder, with what was said of it.
+
+    What is wrong with it is told in the summary itself.
+    """
+    summary, said = _summary_in(folder), remarks.read_remarks(folder)
+    name = said.name or summary.name
+    return msgspec.structs.replace(summary, name=name, note=said.note, pinned=said.pinned)
+
+
+def _summary_in(folder: Path) -> Summary:
     number = _number(folder.name)
     try:
         summary = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
@@ -252,6 +279,16 @@ def read_plan(folder: Path | str) -> Plan:
     return plans.read_plan(Path(folder) / PLAN)
 
 
+def being_written(folder: Path | str) -> bool:
+    """Whether somebody still records the run of that folder."""
+    return _locked(Path(folder) / EVENTS)
+
+
+def plain_name(techniques: Iterable[str]) -> str:
+    """What a run is called that nobody has named: by its techniques."""
+    return " + ".join(techniques) or "plain"
+
+
 def _claim(root: Path) -> tuple[int, Path]:
     """A new folder with the next number. mkdir either makes it or fails: nobody shares one."""
     number = max((_number(folder.name) for folder in root.iterdir()), default=0)
@@ -272,7 +309,10 @@ def _write_summary(summary: Summary) -> None:
     """The whole summary or the one before it: a reader never sees half of it."""
     file = Path(summary.folder) / SUMMARY
     part = file.with_suffix(".part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+    # The remarks have a file of their own, whose words count.
+    found = {name: getattr(summary, name) for name in summary.__struct_fields__}
+    found = {name: value for name, value in found.items() if name not in ("note", "pinned")}
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     os.replace(part, file)
 
 

@@ -20,9 +20,11 @@ from memwb.engine.technique import GROUPS
 from memwb.workbench import dialogs, history, library, state
 from memwb.workbench.bursts import Bursts
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
+from memwb.workbench.ordering import ORDERS
 from memwb.workbench.panels import texts
 from memwb.workbench.predictor import Predictor
 from memwb.workbench.pump import Engine, EngineEvent, EngineGone, NotRecorded, RunOpened
+from memwb.workbench.replaying import Replay
 from memwb.workbench.screens.main import MainScreen
 from memwb.workbench.settings import Settings, doubts, save_session, save_setting
 from memwb.workbench.state import Session
@@ -58,6 +60,7 @@ class Workbench(App[None]):
         self._model_error = ""
         self.bursts = Bursts(self, engine or library.engine)
         self.predictor = Predictor(self)
+        self.replay = Replay(self)
         self.main = MainScreen(self, session, self.settings.keymap)
 
     # Starting
@@ -154,7 +157,7 @@ class Workbench(App[None]):
         self.session = session = state.standing(session, row.id if row is not None else "")
         facts = texts.model_facts(self.model, self._model_error)
         self.main.show_session(session, facts, self.device, self.config)
-        self.main.show_runs(self.recorded, session.shown, session.marks)
+        self.main.show_runs(self.recorded, session)
         self.bursts.show()
         self.predictor.follow()
         try:
@@ -215,14 +218,20 @@ class Workbench(App[None]):
             # Another workbench or the command line may have made runs meanwhile.
             self.run_worker(history.look_again(self), group="history")
 
+    def on_app_focus(self) -> None:
+        """Whoever comes back to this terminal may have made or named runs in another."""
+        if self.bursts.engine_state != "starting":
+            self.run_worker(history.look_again(self), group="history")
+
     def show_runs(self) -> None:
-        """The chosen run, or the marked two, in the charts."""
+        """The chosen run, or the marked ones, in the charts."""
         self.run_worker(history.show(self), group="show", exclusive=True)
 
-    def show_run(self, folder: str) -> None:
-        """One run in the charts."""
+    def show_run(self, folder: str, charts: bool = True) -> None:
+        """One run in the charts; without them it is only the chosen one."""
         self.keep(state.shown(self.session, folder))
-        self.show_runs()
+        if charts:
+            self.show_runs()
 
     def _resolve_model(self) -> None:
         plan = self.session.plan
@@ -243,18 +252,63 @@ class Workbench(App[None]):
         self.bursts.run()
 
     def action_stop(self) -> None:
-        """Ask the burst to stop."""
-        self.bursts.stop()
+        """Leave off a replay, or ask the burst to stop."""
+        if not self.replay.end():
+            self.bursts.stop()
 
     def action_compare(self) -> None:
         """Mark the run at the cursor of the history."""
-        if self.main.panel != "runs":
-            self.main.action_jump("runs")
-            self.notify("c marks the run at the cursor; two marked runs are laid over each other.")
+        run = history.chosen(self, "c marks")
+        if run is None:
             return
-        if self.main.runs.folder:
-            self.keep(state.marked(self.session, self.main.runs.folder))
-            self.show_runs()
+        session = state.marked(self.session, run.folder)
+        if session == self.session:
+            self.notify("Four are marked; c on one of them takes its mark away.")
+            return
+        self.keep(session)
+        self.show_runs()
+
+    def action_sort_runs(self, name: str = "") -> None:
+        """Sort the history by something, the other way round if it is; without it by the next."""
+        session, names = self.session, list(ORDERS)
+        at = names.index(session.sort) if session.sort in names else -1
+        turned = name == session.sort and not session.turned
+        following = names[(at + 1) % len(names)]
+        self.keep(state.sorted_by(session, name or following, turned))
+        self.main.action_jump("runs")
+
+    def action_turn_runs(self) -> None:
+        """Sort the history the other way round."""
+        self.action_sort_runs(self.session.sort)
+
+    def action_name_run(self) -> None:
+        """Give the run at the cursor of the history a name."""
+        self._describe_run("n names", "name")
+
+    def action_note_run(self) -> None:
+        """Note something of the run at the cursor of the history."""
+        self._describe_run("N notes something of", "note")
+
+    def _describe_run(self, doing: str, first: str) -> None:
+        run = history.chosen(self, doing)
+        if run is not None:
+            dialogs.describe_run(self, run, first)
+
+    def action_pin_run(self) -> None:
+        """Make the run at the cursor of the history the baseline, or no longer."""
+        run = history.chosen(self, "b pins")
+        if run is not None:
+            self.run_worker(history.pin(self, run), group="pin", exclusive=True)
+
+    def action_delete_run(self) -> None:
+        """Delete the run at the cursor of the history, if that is meant."""
+        run = history.chosen(self, "d deletes")
+        if run is not None:
+            dialogs.ask_delete(self, run)
+
+    def action_replay(self) -> None:
+        """Tell a run again."""
+        history.replay(self)
 
     def action_undo(self) -> None:
         """Take back the last edit."""

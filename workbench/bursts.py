@@ -69,7 +69,8 @@ class Bursts:
     def followed(self) -> bool:
         """Whether the live burst is what the charts show."""
         session = self.app.session
-        return len(session.marks) < 2 and session.shown == self.folder
+        told = self.app.replay.folder
+        return len(session.marks) < 2 and session.shown == self.folder and not told
 
     # The engine
 
@@ -157,6 +158,7 @@ class Bursts:
         """The burst has a folder: it is in the history and in the charts from now on."""
         app = self.app
         self.folder, self._label = folder, f"#{number}"
+        app.replay.leave()
         session = state.shown(app.session, folder)
         narrow = app.main.has_class("-narrow")
         if narrow and session.tab == "plan" and not app.main.typing:
@@ -190,9 +192,9 @@ class Bursts:
     def show(self) -> None:
         """What the engine is doing, in the header."""
         app, engine = self.app, self.engine_state
-        doing = ""
+        doing = app.replay.doing
         if engine == "running":
-            doing = texts.progress(self.live)
+            doing = doing or texts.progress(self.live)
         if self.wanted and engine in ("starting", "ready"):
             doing = "runs when the engine is ready"
             doing = WAITS if engine == "ready" else doing

@@ -62,7 +62,7 @@ def commands() -> tuple[Command, ...]:
             "--trust-remote-code", action="store_true", help="run code that comes with the model"
         ),
     )
-    run = _argument("run", metavar="RUN", help="a number, latest, or a run's folder")
+    run = _argument("run", metavar="RUN", help="a number, latest, pinned, or a run's folder")
     action = _argument("action", nargs="?", default="list", metavar="list|show")
     return (
         Command(
@@ -189,17 +189,44 @@ def commands() -> tuple[Command, ...]:
         Command(
             "runs",
             "headless.history:runs",
-            "list the runs, show one, or compare two",
-            "memwb runs\nmemwb runs show latest\nmemwb runs compare 3 latest --json",
+            "the history: list, show, compare, name, note, pin and delete runs",
+            "memwb runs\nmemwb runs list --sort peak --filter 'lora done'\n"
+            "memwb runs show latest\nmemwb runs compare pinned 3 latest --json\n"
+            "memwb runs rename 3 'rank 64'\nmemwb runs note 3 'spilled at 4096 tokens'\n"
+            "memwb runs pin 3\nmemwb runs delete 1 2 --yes",
             (
-                _argument("action", nargs="?", default="list", metavar="list|show|compare"),
-                _argument("runs", nargs="*", metavar="RUN", help=run[1]["help"]),
+                _argument(
+                    "action",
+                    nargs="?",
+                    default="list",
+                    metavar="ACTION",
+                    help="list (the default), show RUN, compare RUN RUN [RUN [RUN]], rename RUN "
+                    "NAME, note RUN [TEXT], pin RUN, unpin, delete RUN...",
+                ),
+                _argument(
+                    "words", nargs="*", metavar="RUN", help="a number, latest, pinned, or a folder"
+                ),
+                _argument(
+                    "--sort",
+                    default="",
+                    metavar="KEY",
+                    help="time, peak, speed, loss, name, model or outcome (default: time)",
+                ),
+                _argument("--reverse", action="store_true", help="the other way round"),
+                _argument(
+                    "--filter",
+                    default="",
+                    metavar="TEXT",
+                    help="only runs that contain every word of it: in their name, note, model, "
+                    "techniques, device, outcome or time",
+                ),
+                _argument("-y", "--yes", action="store_true", help="delete without being asked"),
                 json,
             ),
         ),
         Command(
             "replay",
-            "headless.history:replay",
+            "headless.replay:replay",
             "tell a run again as it happened",
             "memwb replay latest --speed 4\nmemwb replay 3 --speed 0 --jsonl",
             (

@@ -5,7 +5,14 @@ The key bindings, the palette, the footer and the help texts are all made from t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+from memwb.engine.memory import CATEGORIES
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -17,6 +24,11 @@ class Command(msgspec.Struct, frozen=True):
     title: str
     help: str
     palette: bool = True
+    where: tuple[str, ...] = ()
+    """The panels in which its keys act; empty: in all of them."""
+
+
+CHARTS = ("memory", "loss")
 
 
 COMMANDS = (
@@ -56,7 +68,56 @@ COMMANDS = (
         "app.compare",
         "Compare runs",
         "Mark the run at the cursor of the history, or take its mark away; "
-        "two marked runs are laid over each other.",
+        "two to four marked runs are laid over each other.",
+    ),
+    Command(
+        "pin",
+        "b",
+        "app.pin_run",
+        "Pin the baseline",
+        "Hold all runs against the one at the cursor of the history, or no longer.",
+    ),
+    Command(
+        "replay",
+        "R",
+        "app.replay",
+        "Replay a run",
+        "Tell a run again as it happened; once more: four times as fast, then at once.",
+    ),
+    Command(
+        "name_run",
+        "n",
+        "app.name_run",
+        "Name a run",
+        "Give the run at the cursor of the history a name.",
+    ),
+    Command(
+        "note_run",
+        "N",
+        "app.note_run",
+        "Note something of a run",
+        "Write a note that is kept with the run at the cursor of the history.",
+    ),
+    Command(
+        "delete_run",
+        "d",
+        "app.delete_run",
+        "Delete a run",
+        "Delete the run at the cursor of the history with its folder; it is asked first.",
+    ),
+    Command(
+        "sort_runs",
+        "S",
+        "app.sort_runs",
+        "Sort the runs",
+        "By the next of time, peak, speed, final loss, name, model and outcome.",
+    ),
+    Command(
+        "turn_runs",
+        "I",
+        "app.turn_runs",
+        "Invert the order of the runs",
+        "Sort the history the other way round.",
     ),
     Command(
         "fix",
@@ -91,7 +152,11 @@ COMMANDS = (
     Command("undo", "u", "app.undo", "Undo", "Take back the last edit of the plan."),
     Command("redo", "U", "app.redo", "Redo", "Make the edit again that was taken back."),
     Command(
-        "filter", "slash", "filter", "Filter techniques", "Show only the rows that contain a text."
+        "filter",
+        "slash",
+        "filter",
+        "Filter the list",
+        "Show only the techniques, or in the history the runs, that contain what is typed.",
     ),
     Command(
         "freeze", "p", "freeze", "Freeze the chart", "Hold the chart still while the burst goes on."
@@ -102,6 +167,58 @@ COMMANDS = (
         "maximise",
         "Maximise the panel",
         "Give the focused panel the whole screen, or give it back.",
+    ),
+    Command(
+        "zoom_in",
+        "plus,equals_sign",
+        "zoom(2)",
+        "Zoom in",
+        "See half as much of the chart, around its cursor. The wheel does it at the mouse.",
+        where=CHARTS,
+    ),
+    Command(
+        "zoom_out",
+        "minus",
+        "zoom(0.5)",
+        "Zoom out",
+        "See twice as much of the chart, around its cursor.",
+        where=CHARTS,
+    ),
+    Command(
+        "zoom_off",
+        "0",
+        "show_all",
+        "The whole chart",
+        "See all of the chart; once that is seen, every band of it again.",
+        where=CHARTS,
+    ),
+    Command(
+        "pan_back",
+        "less_than_sign",
+        "pan(-1)",
+        "Pan to earlier",
+        "Of a chart that is zoomed, see what is before. Dragging and shift with the wheel do it.",
+        where=CHARTS,
+    ),
+    Command(
+        "pan_on",
+        "greater_than_sign",
+        "pan(1)",
+        "Pan to later",
+        "Of a chart that is zoomed, see what comes after.",
+        where=CHARTS,
+    ),
+    *(
+        Command(
+            f"band_{category}",
+            category[0].upper(),
+            f"band('{category}')",
+            f"Hide or show {category}",
+            f"Draw the memory chart without {category}, or with it; so does its name in the "
+            "legend. What is left gets the whole height.",
+            where=("memory",),
+        )
+        for category in CATEGORIES
     ),
     Command("jump_plan", "1", "jump('plan')", "Go to the plan", "Focus the plan."),
     Command("jump_memory", "2", "jump('memory')", "Go to memory", "Focus the memory chart."),
@@ -133,9 +250,36 @@ NAMES = {
     "slash": "/",
     "ctrl+p": "^p",
     "full_stop": ".",
+    "plus": "+",
+    "minus": "\N{MINUS SIGN}",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
     "escape": "esc",
     "enter": "↵",
 }
+
+
+def bindings(panel: str) -> list[BindingType]:
+    """The keys that act in a panel alone; without one (empty), those that act everywhere.
+
+    The latter are taken in the order in which they were typed, before the next key finds its
+    widget: what is typed on after Enter belongs to the field that Enter opens.
+    """
+    # The command line reads this table too, and has no use for a screen.
+    from textual.binding import Binding
+
+    return [
+        Binding(
+            command.keys,
+            f"screen.{command.action}" if panel else command.action,
+            command.title,
+            id=command.id,
+            show=False,
+            priority=not panel,
+        )
+        for command in COMMANDS
+        if (panel in command.where if panel else not command.where) and command.id != "palette"
+    ]
 
 
 def key_name(key: str) -> str:

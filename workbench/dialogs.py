@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memwb.engine.plan import Plan
-from memwb.workbench import library, state
+from memwb.workbench import history, library, state
+from memwb.workbench.units import printable
 
 if TYPE_CHECKING:
+    from memwb.engine.runs import Summary
     from memwb.workbench.app import Workbench
 
 PATIENCE = 4.0
@@ -69,6 +71,30 @@ def save_preset(app: Workbench) -> None:
             app.main.tell("information", "Saved", path)
 
     app.push_screen(SaveScreen(app.session.plan), saved)
+
+
+def describe_run(app: Workbench, run: Summary, first: str) -> None:
+    """The name and the note of a run; ``first`` is what is typed into at once."""
+    from memwb.workbench.screens.remarks import RemarksScreen
+
+    def said(changed: bool | None) -> None:
+        if changed:
+            app.run_worker(history.load(app), group="history")
+
+    app.push_screen(RemarksScreen(run, first), said)
+
+
+def ask_delete(app: Workbench, run: Summary) -> None:
+    """Whether to delete a run for good."""
+    from memwb.workbench.screens.ask import AskScreen
+
+    def answered(sure: bool | None) -> None:
+        if sure:
+            app.run_worker(history.delete(app, run), group="delete")
+
+    name = printable(run.name) or run.outcome
+    text = f"#{run.run} {name}\nIts folder goes for good: {run.folder}"
+    app.push_screen(AskScreen("Delete this run?", text, "delete", "keep", careful=True), answered)
 
 
 def export(app: Workbench) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from memwb.workbench import library
+from memwb.engine.errors import MemwbError
+from memwb.workbench import library, state
 from memwb.workbench.panels import texts
 from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
+    from memwb.engine.runs import Summary
     from memwb.workbench.app import Workbench
 
 
 async def load(app: Workbench) -> None:
     """Read the recorded runs; show the chosen ones unless a live burst is being watched."""
     app.recorded = await asyncio.to_thread(library.runs)
-    app.main.show_runs(app.recorded, app.session.shown, app.session.marks)
-    if app.live is None or not app.bursts.followed:
+    app.main.show_runs(app.recorded, app.session)
+    if not app.replay.folder and (app.live is None or not app.bursts.followed):
         await show(app)
 
 
@@ -28,21 +30,75 @@ async def look_again(app: Workbench) -> None:
 
 
 async def show(app: Workbench) -> None:
-    """The chosen run, or the marked two, in the charts."""
-    known = [run.folder for run in app.recorded]
-    folders = [folder for folder in app.session.marks if folder in known]
+    """The chosen run, or the marked ones, in the charts."""
+    app.replay.leave()
+    known = {run.folder: run for run in app.recorded}
+    folders = [folder for folder in app.session.marks if folder in known][: state.MARKS]
     if len(folders) < 2:
         folders = [folder for folder in (app.session.shown,) if folder in known]
     if not folders:
-        folders = known[:1]
+        folders = list(known)[:1]
     traces = [await _trace_of(app, folder) for folder in folders]
     if len(traces) > 1:
-        verdict = await asyncio.to_thread(library.verdict_between, folders[1], folders[0])
-        app.main.show_trace(traces[0], traces[1], verdict)
+        runs = [known[folder] for folder in folders]
+        compared = await asyncio.to_thread(library.compared, runs, traces)
+        app.main.show_trace(traces[0], traces[1:], compared)
     elif traces:
         app.main.show_trace(traces[0])
     else:
-        app.main.memory.empty(texts.first_steps(texts.no_gpu(app.device)))
+        app.main.nothing(texts.first_steps(texts.no_gpu(app.device)))
+
+
+def chosen(app: Workbench, doing: str) -> Summary | None:
+    """The run at the cursor of the history; without the history in front, that comes first."""
+    if app.main.panel != "runs":
+        app.main.action_jump("runs")
+        app.notify(f"{doing} the run at the cursor of the history.")
+        return None
+    if app.main.runs.run is None:
+        app.notify("There is no run at the cursor.")
+    return app.main.runs.run
+
+
+async def pin(app: Workbench, run: Summary) -> None:
+    """Make a run the baseline, or no longer; what is shown is held against it."""
+    try:
+        await asyncio.to_thread(library.pin, run)
+    except MemwbError as error:
+        app.tell_error(error)
+    folder, live = app.bursts.folder, app.live
+    if live is not None and folder:
+        # A recorded run is read anew when it is shown; the live one is not.
+        live.baseline = app.bursts.baseline = await asyncio.to_thread(library.baseline, folder)
+        if app.bursts.followed:
+            app.main.loss.show(live)
+    await load(app)
+
+
+async def delete(app: Workbench, run: Summary) -> None:
+    """Delete a run for good."""
+    try:
+        await asyncio.to_thread(library.delete, run)
+    except MemwbError as error:
+        app.tell_error(error)
+    else:
+        app.keep(state.without_run(app.session, run.folder))
+    await load(app)
+
+
+def replay(app: Workbench) -> None:
+    """Tell the run at the cursor of the history again, or else the one in the charts."""
+    if app.main.panel == "runs":
+        run = chosen(app, "R replays")
+    else:
+        run = next((run for run in app.recorded if run.folder == app.session.shown), None)
+        run = run or next(iter(app.recorded), None)
+        if run is None:
+            app.notify("Nothing has run yet: there is nothing to replay.")
+    if app.replay.folder and app.main.panel != "runs":
+        run = next((run for run in app.recorded if run.folder == app.replay.folder), run)
+    if run is not None:
+        app.replay.press(run)
 
 
 async def find_baseline(app: Workbench, folder: str) -> None:

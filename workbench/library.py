@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
-from memwb.workbench.trace import Trace, trace_of
+from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.guard import Baseline, Verdict
     from memwb.engine.protocol import Device, Event, Peak, Predict
     from memwb.engine.runs import Summary
+    from memwb.workbench.panels.compared import Compared
     from memwb.workbench.pump import Engine
     from memwb.workbench.settings import Settings
 
@@ -52,24 +53,42 @@ def runs() -> list[Summary]:
 
 def trace(folder: str, label: str) -> Trace:
     """A recorded run as its events tell it, what of them can be read, with its baseline."""
-    from memwb.engine.runs import read_events, read_summary
+    told = events(folder)
+    if not told:
+        return Trace(label)
+    found = empty_trace(folder, label)
+    for event in told:
+        found.apply(event)
+    return found
+
+
+def events(folder: str) -> list[Event]:
+    """The events of a recorded run; none where they cannot be read."""
+    from memwb.engine.runs import read_events
 
     try:
-        found = trace_of(read_events(Path(folder)), label)
+        return list(read_events(Path(folder)))
     except (MemwbError, OSError):
-        return Trace(label)
+        return []
+
+
+def empty_trace(folder: str, label: str) -> Trace:
+    """The trace of a run before its first event: what it is held against is known already."""
+    from memwb.engine.runs import read_summary
+
+    found = Trace(label)
     found.predicted = read_summary(Path(folder)).predicted
     found.baseline = baseline(folder)
     return found
 
 
 def baseline(folder: str) -> Baseline | None:
-    """The earlier run that a run's losses are compared with; None where none can be."""
-    from memwb.engine.guard import baseline_for
+    """The pinned or an earlier run that a run's losses are held against; None where none can be."""
+    from memwb.engine.guard import reference_for
     from memwb.engine.runs import list_runs, read_summary
 
     try:
-        return baseline_for(read_summary(Path(folder)), list_runs())
+        return reference_for(read_summary(Path(folder)), list_runs())
     except MemwbError:  # the folder of the runs cannot be read, which the history says
         return None
 
@@ -83,14 +102,49 @@ def verdict(trace: Trace) -> Verdict | None:
     return compare(trace.losses, trace.baseline)
 
 
-def verdict_between(folder: str, other: str) -> Verdict | None:
-    """A recorded run held against another one; None where they cannot be compared."""
-    from memwb.engine.guard import between, compare
-    from memwb.engine.runs import read_summary
+def compared(runs: Sequence[Summary], traces: Sequence[Trace]) -> Compared:
+    """What differs between runs, each held against the first of them."""
+    from memwb.engine.guard import between, compare, plan_of
+    from memwb.workbench.comparing import side_of
+    from memwb.workbench.panels.compared import Compared
 
-    run = read_summary(Path(folder))
-    found = between(run, read_summary(Path(other)))
-    return compare(run.losses, found) if found is not None else None
+    pairs = zip(runs, traces, strict=True)
+    sides = tuple(side_of(run, plan_of(run.folder), trace) for run, trace in pairs)
+    verdicts = []
+    for run in runs[1:]:
+        found = between(run, runs[0])
+        verdicts.append(compare(run.losses, found) if found is not None else None)
+    return Compared(sides, tuple(verdicts))
+
+
+def describe(folder: str, name: str | None = None, note: str | None = None) -> None:
+    """Keep a name or a note of a run; None leaves what there is. Raises MemwbError."""
+    from memwb.engine import remarks
+
+    if name is not None:
+        remarks.rename(folder, name)
+    if note is not None:
+        remarks.annotate(folder, note)
+
+
+def pin(run: Summary) -> None:
+    """Make a run the baseline, or no longer if it is. Raises MemwbError."""
+    from memwb.engine.keeping import pin_run, unpin_runs
+    from memwb.engine.runs import list_runs, pinned
+
+    known = list_runs()
+    now = pinned(known)
+    if now is not None and now.folder == run.folder:
+        unpin_runs(known)
+    else:
+        pin_run(run)
+
+
+def delete(run: Summary) -> None:
+    """Delete a run's folder. Raises MemwbError."""
+    from memwb.engine.keeping import delete_run
+
+    delete_run(run)
 
 
 def assumed_device() -> Device:

@@ -18,6 +18,8 @@ from memwb.workbench.state import Session
 
 FIXED_KEYS = {"escape": "back", "tab": "next panel", "shift+tab": "previous panel"}
 """Keys that no keymap gives away."""
+EVERYWHERE = ("plan", "memory", "loss", "peak", "runs")
+"""The panels in which a command acts that names none."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,11 +69,16 @@ def doubts(settings: Settings, themes: Collection[str]) -> list[str]:
         if name not in known:
             hint = nearest(name, known)
             found.append(f"keymap: there is no command {name!r}; {hint}".removesuffix("; "))
-    taken = dict(FIXED_KEYS)
+    taken: dict[tuple[str, str], str] = {}
+    for key, name in FIXED_KEYS.items():
+        taken |= {(key, panel): name for panel in EVERYWHERE}
     for command in COMMANDS:
         for key in filter(None, map(str.strip, keys_of(command, settings.keymap).split(","))):
-            if taken.setdefault(key, command.id) != command.id:
-                found.append(f"keymap: {key!r} is given to {taken[key]} and to {command.id}")
+            # What acts in one panel alone may have the key of what acts in another alone.
+            places = [(key, panel) for panel in command.where or EVERYWHERE]
+            if (other := next((taken[at] for at in places if at in taken), "")) != "":
+                found.append(f"keymap: {key!r} is given to {other} and to {command.id}")
+            taken |= {at: taken.get(at, command.id) for at in places}
     return found
 
 

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 from memwb.engine.plan import Plan
 
 UNDO_DEPTH = 50
+MARKS = 4
+"""Runs that can be compared at once: more lines in one chart are not told apart."""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -20,7 +22,11 @@ class Session(msgspec.Struct, frozen=True):
     shown: str = ""
     """The folder of the run in the charts; empty follows the latest."""
     marks: tuple[str, ...] = ()
-    """Folders of at most two runs laid over each other, the filled one first."""
+    """Folders of at most four runs laid over each other, the filled one first."""
+    sort: str = "time"
+    """What the history is sorted by."""
+    turned: bool = False
+    """Whether it is sorted the other way round."""
     folded: tuple[str, ...] = ()
     """Groups of the plan that are folded."""
     row: str = ""
@@ -79,11 +85,22 @@ def shown(session: Session, folder: str) -> Session:
 def marked(session: Session, folder: str) -> Session:
     """The session with a run marked for comparison, or no longer if it was.
 
-    One mark alone changes nothing in the charts; a third takes the place of the older.
+    One mark alone changes nothing in the charts; beyond MARKS none is taken.
     """
     if folder in session.marks:
         return replace(session, marks=tuple(mark for mark in session.marks if mark != folder))
-    return replace(session, marks=(*session.marks, folder)[-2:])
+    return replace(session, marks=(*session.marks, folder)[:MARKS])
+
+
+def without_run(session: Session, gone: str) -> Session:
+    """The session without a run that is no more."""
+    marks = tuple(mark for mark in session.marks if mark != gone)
+    return replace(session, marks=marks, shown="" if session.shown == gone else session.shown)
+
+
+def sorted_by(session: Session, name: str, turned: bool = False) -> Session:
+    """The session with the history in another order."""
+    return replace(session, sort=name, turned=turned)
 
 
 def arranged(session: Session, other: Session) -> Session:

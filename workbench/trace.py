@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from memwb.engine.protocol import (
+    Categories,
     Device,
     Ended,
     Event,
@@ -88,6 +89,17 @@ class Trace:
         for sample in samples:
             if self.highest is None or sample.allocated > self.highest.allocated:
                 self.highest = sample
+
+    @property
+    def peak(self) -> Peak | None:
+        """The peak as the engine told it at the end, or the highest sample so far."""
+        if self.ended is not None and self.ended.peak is not None:
+            return self.ended.peak
+        top = self.highest
+        if top is None:
+            return None
+        parts = top.categories or Categories()
+        return Peak(top.allocated, top.reserved, top.device, top.phase, parts)
 
     @property
     def losses(self) -> list[float]:

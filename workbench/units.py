@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+from datetime import datetime
+
 from memwb.workbench.charts.scale import delta, gib
 
-__all__ = ["count", "delta", "gib", "loss", "name", "parameters", "rate"]
+__all__ = [
+    "count",
+    "delta",
+    "gib",
+    "loss",
+    "moment",
+    "name",
+    "padding",
+    "parameters",
+    "printable",
+    "rate",
+    "seconds",
+]
 
 
 def parameters(count: int | None) -> str:
@@ -46,3 +61,29 @@ def loss(value: float) -> str:
 def name(model: str, room: int = 32) -> str:
     """A model's name in so many columns: of a long folder the end tells it from others."""
     return model if len(model) <= room else "…" + model[1 - room :]
+
+
+def seconds(value: float | None) -> str:
+    """A duration: ``0.8 s``, ``12.4 s``, ``3 min 20 s``, ``2 h 5 min``; a dash for none."""
+    if value is None:
+        return "–"
+    if value < 99.95:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@functools.lru_cache(maxsize=4096)
+def moment(created: str) -> str:
+    """When a run started, where its reader is: ``11-21 23:54``; empty where that is not known."""
+    try:
+        return f"{datetime.fromisoformat(created).astimezone():%m-%d %H:%M}"
+    except ValueError:
+        return ""
+
+
+def printable(text: str) -> str:
+    """A text on one line: what would move a terminal's cursor, or worse, becomes a space."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " for char in text)

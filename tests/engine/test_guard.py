@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from memwb.engine import guard, runs
+from memwb.engine import guard, keeping, runs
 from memwb.engine.catalog import resolve
 from memwb.engine.guard import baseline_for, compare, deviation, owed
 from memwb.engine.plan import Plan, Workload, override, toggle
@@ -188,12 +188,12 @@ def test_runs_that_are_outside_are_found_and_judged_once(monkeypatch: pytest.Mon
     a_run("steps=2", losses=[])
     judged: list[int] = []
 
-    def count(run: Summary, *among: Any) -> guard.Verdict | None:
+    def count(run: Summary, *among: Any) -> bool:
         judged.append(run.run)
         return found(run, *among)
 
-    found = guard.verdict_on
-    monkeypatch.setattr(guard, "verdict_on", count)
+    found = guard._beyond
+    monkeypatch.setattr(guard, "_beyond", count)
     assert guard.outside(runs.list_runs()) == {wrong.folder, late.folder}
     assert judged == [5, 4, 3, 2, 1]
     assert guard.outside(runs.list_runs()) == {wrong.folder, late.folder}
@@ -340,3 +340,24 @@ def test_every_technique_alone_owes_what_it_declares() -> None:
             assert found is not None and found.free == (name,), name
             assert found.allowed is None
             assert (found.first == 0.0) == (technique.group in ("optimizer", "step")), name
+
+
+def test_a_pinned_run_takes_the_place_of_the_baseline_where_it_can(home: Path) -> None:
+    a_run()
+    bent = a_run(EXACT, losses=[6.0, 5.0, 4.5])
+    run = a_run(EXACT)
+    other = a_run("steps=2")
+
+    def shown(run: Summary) -> int | None:
+        found = guard.reference_for(run, runs.list_runs())
+        return found.run if found is not None else None
+
+    assert shown(run) == 1
+    keeping.pin_run(bent)
+    assert shown(run) == bent.run
+    assert shown(runs.find_run("1")) == bent.run, "one before it, too"
+    assert shown(bent) == 1, "it is not its own"
+    assert shown(other) is None, "other rows"
+    verdict = guard.verdict_on(run, runs.list_runs())
+    assert verdict is not None and not verdict.within
+    assert guard.outside(runs.list_runs()) == {bent.folder}, "a pin makes no other run wrong"

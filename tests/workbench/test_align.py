@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from memwb.engine.protocol import Sample
 from memwb.workbench.charts.align import aligned
-from memwb.workbench.charts.canvas import View, over
-from memwb.workbench.charts.timeline import Timeline, slots
+from memwb.workbench.charts.timeline import Timeline, seen, slots
+from memwb.workbench.charts.view import Overlay, View
 
 PHASES = ("forward", "loss", "backward", "optimizer")
 
@@ -26,9 +26,9 @@ def step(*seconds: float, per: int = 40) -> list[Sample]:
 
 def levels(shown: list[Sample], other: list[Sample], width: int = 100) -> tuple[list[int], ...]:
     """What a chart of both draws of each: the height of every column."""
-    view = View(Timeline(shown), Timeline(other))
-    (slot,) = slots(view.steps(), width)
-    mine, laid = view.shown.columns(slot), over(view, slot)
+    view = View(Timeline(shown), (Overlay("", Timeline(other)),))
+    (part,) = seen(slots(view.steps(), width), 0, width)
+    mine, laid = view.columns(part), view.over(view.behind[0], part)
     return tuple([one.allocated if one else 0 for one in part] for part in (mine, laid))
 
 
@@ -55,6 +55,6 @@ def test_other_phases_are_laid_over_by_time() -> None:
     shown = step(1.0, 0.5, 2.0, 0.5)
     other = [one for one in step(2.0, 0.5, 1.0, 0.5) if one.phase != "loss"]
     assert aligned(other, shown) is None
-    view = View(Timeline(shown), Timeline(other))
-    (slot,) = slots(view.steps(), 60)
-    assert over(view, slot) == view.other.columns(slot)
+    view = View(Timeline(shown), (Overlay("", Timeline(other)),))
+    (part,) = seen(slots(view.steps(), 60), 0, 60)
+    assert view.over(view.behind[0], part) == view.behind[0].columns(part.slot)

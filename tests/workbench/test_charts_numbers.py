@@ -10,8 +10,8 @@ import pytest
 
 from memwb.engine.protocol import Categories, Sample
 from memwb.workbench.charts import axis, bands, legend, outline, scale
-from memwb.workbench.charts.lines import Line, bounds, picture
 from memwb.workbench.charts.palette import ANSI, DARK, LIGHT, palette
+from memwb.workbench.charts.plot import Line, bounds, picture
 from memwb.workbench.charts.strips import joined, ranges
 from memwb.workbench.charts.timeline import Timeline, merge, peaks, slots
 

@@ -239,7 +239,7 @@ def test_the_command_line_tells_and_flags(fake: None, capsys: Out) -> None:
     assert main(["runs", "show", "2", "--json"]) == 0
     assert document(capsys)["baseline"]["within"] is False
     assert main(["runs", "compare", "1", "2", "--json"]) == 0
-    assert document(capsys)["baseline"]["step"] == 2
+    assert document(capsys)["baseline"][0]["step"] == 2
 
 
 def test_two_runs_that_owe_nothing_are_only_measured(fake: None, capsys: Out) -> None:

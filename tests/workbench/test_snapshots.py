@@ -17,6 +17,7 @@ from memwb.engine.plan import Plan, override
 from memwb.engine.protocol import Device
 from memwb.engine.techniques import torch_compile
 from memwb.workbench import library
+from memwb.workbench.panels import history_rows
 
 SIZES = ((80, 24), (120, 40), (200, 50))
 Steps = Callable[[Pilot[None]], Awaitable[None]]
@@ -68,6 +69,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
         "resolve",
         lambda plan, settings: next((m for m in MODELS if m.name == plan.model), MODELS[0]),
     )
+    monkeypatch.setattr(history_rows, "moment", lambda created: "01-31 12:00")
     monkeypatch.setattr(Path, "cwd", lambda: Path("/home/user"))
 
 
@@ -122,6 +124,7 @@ async def settled(pilot: Pilot[None], done: Callable[[], bool]) -> None:
         pytest.param(("full",), ("r", "2"), {"hold": True, "forecast": True}, id="running"),
         pytest.param(("full",), ("r", "2"), {"forecast": True}, id="done"),
         pytest.param(("full", "lora"), ("r", "r", "5", "c", "j", "c", "4"), {}, id="compared"),
+        pytest.param(("full", "lora"), ("r", "r", "5", "j", "b", "m", "S"), {}, id="history"),
         pytest.param(("full",), ("r", "4", "m"), {"forecast": True}, id="maximised"),
         pytest.param(("oom",), ("r",), {"device": "gpu"}, id="oom"),
         pytest.param(("failed",), ("r",), {}, id="failed"),

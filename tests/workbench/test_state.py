@@ -45,11 +45,20 @@ def test_a_mark_marks_the_run_it_is_put_on_and_no_other() -> None:
     assert state.marked(once, "runs/0001").marks == ()
 
 
-def test_any_two_runs_can_be_marked_and_a_third_replaces_the_older() -> None:
-    two = state.marked(state.marked(session(), "a"), "b")
-    assert two.marks == ("a", "b")
-    assert state.marked(two, "c").marks == ("b", "c")
-    assert state.marked(two, "a").marks == ("b",)
+def test_up_to_four_runs_can_be_marked_and_no_fifth() -> None:
+    four = session()
+    for name in "abcd":
+        four = state.marked(four, name)
+    assert four.marks == ("a", "b", "c", "d")
+    assert state.marked(four, "e") == four
+    assert state.marked(four, "b").marks == ("a", "c", "d")
+
+
+def test_a_run_that_is_gone_is_neither_shown_nor_marked() -> None:
+    two = state.marked(state.marked(state.shown(session(), "a"), "a"), "b")
+    left = state.without_run(two, "a")
+    assert left.marks == ("b",) and left.shown == ""
+    assert state.without_run(two, "c") == two
 
 
 def test_showing_a_run_ends_a_comparison() -> None:

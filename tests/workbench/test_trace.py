@@ -9,7 +9,6 @@ from memwb.engine.catalog import resolve
 from memwb.engine.plan import Plan, toggle
 from memwb.engine.protocol import Beat, Ended, Event, Sample, Samples, Started, Step, Timeline
 from memwb.engine.script import script
-from memwb.workbench.deviation import share
 from memwb.workbench.panels import texts
 from memwb.workbench.trace import Trace, trace_of
 
@@ -51,13 +50,11 @@ def test_speed_comes_from_the_steps_that_were_not_traced(play: Play) -> None:
 def test_padding_is_told_beside_the_speed(play: Play) -> None:
     trace = trace_of(play("full"))
     assert "padding" not in str(texts.loss_line(trace))
-    assert "waste" not in texts.comparison(trace, trace).plain
     for part, told in ((0.1234, "12 % padding"), (0.001, "<1 % padding"), (0.0, "")):
         ended = msgspec.structs.replace(trace.ended, padding=part)
         padded = trace_of([*(e for e in play("full") if not isinstance(e, Ended)), ended])
         assert ("padding" in str(texts.loss_line(padded))) == bool(told)
         assert told in str(texts.loss_line(padded))
-        assert ("waste" in texts.comparison(trace, padded).plain) == bool(told)
 
 
 def test_no_padding_is_told_where_documents_are_kept_whole(play: Play) -> None:
@@ -74,10 +71,6 @@ def test_no_padding_is_told_where_documents_are_kept_whole(play: Play) -> None:
     assert "0 % padding" in str(texts.loss_line(ran(0.0, "packing")))
     assert "padding" not in str(texts.loss_line(ran(0.0, "bf16")))
     assert "padding" not in str(texts.loss_line(ran(None, "packing")))
-    table = texts.comparison(ran(0.0, "bf16"), ran(0.25, "padding")).plain
-    assert ["waste", "0", "%", "padding", "25", "%", "padding"] in map(str.split, table.split("\n"))
-    table = texts.comparison(ran(None, "bf16"), ran(0.25, "padding")).plain
-    assert ["waste", "–", "25", "%", "padding"] in map(str.split, table.split("\n"))
 
 
 def test_a_beat_changes_nothing_that_is_drawn(play: Play) -> None:
@@ -89,21 +82,9 @@ def test_a_beat_changes_nothing_that_is_drawn(play: Play) -> None:
 
 def test_the_peak_while_running_is_the_highest_so_far(play: Play) -> None:
     trace = trace_of(event for event in play("full") if not isinstance(event, Ended))
-    peak = texts.peak_of(trace)
+    peak = trace.peak
     assert peak is not None and trace.highest is not None
     assert peak.allocated == trace.highest.allocated
-
-
-def test_a_comparison_says_what_differs(play: Play) -> None:
-    first, second = trace_of(play("full"), "#1"), trace_of(play("lora"), "#2")
-    table = texts.comparison(first, second).plain
-    assert first.ended and first.ended.peak and second.ended and second.ended.peak
-    gap = second.ended.peak.allocated - first.ended.peak.allocated
-    assert texts.delta(gap) in table.splitlines()[1]
-    pairs = zip(first.losses, second.losses, strict=True)
-    furthest = max(abs(b - a) / abs(a) for a, b in pairs)
-    assert share(furthest) in table.splitlines()[-1]
-    assert "0, equal" in texts.comparison(first, first).plain
 
 
 def test_a_recording_starts_and_ends(play: Play) -> None:

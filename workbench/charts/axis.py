@@ -49,6 +49,13 @@ def phases(columns: Sequence[Column], layout: Sequence[Slot]) -> str:
     return "".join(line)
 
 
+def ends(phases: str, total: int, first: int) -> str:
+    """The strip of phases with a mark at each end beyond which there is more."""
+    before = "◂" if first > 0 else phases[:1]
+    after = "▸" if first + len(phases) < total else phases[-1:]
+    return before + phases[1:-1] + after if len(phases) > 1 else phases
+
+
 def _name(line: list[str], column: Column, begin: int, end: int) -> None:
     """Write the phase of the columns ``[begin, end)`` into their middle."""
     if column is None or column.step == 0:
@@ -91,17 +98,31 @@ def _write(line: list[str], slot: Slot, names: tuple[str, ...], narrow: bool) ->
         line[at : at + len(name)] = name
 
 
-def line_text(free: Sequence[bool], dash: str, labels: Sequence[str]) -> dict[int, str]:
-    """A horizontal line by column, with the longest label that fits into free columns.
+def line_text(
+    free: Sequence[bool], dash: str, labels: Sequence[str], edges: Sequence[bool] = ()
+) -> tuple[dict[int, str], range]:
+    """A horizontal line by column, and the columns of its label.
 
-    The label stands as far right as it can; the line itself runs through every column.
+    The label is the longest that fits into free columns, as far right as it can; the line itself
+    runs through every column. Where no label fits, the longest one that the line holds stands on
+    what is drawn there, if possible not on an edge (``edges``).
     """
     found = {column: dash for column in range(len(free))}
-    for label in labels:
-        text = f" {label} "
-        for at in range(len(free) - len(text), -1, -1):
-            if all(free[at : at + len(text)]):
-                for column, character in enumerate(text, at):
-                    found[column] = character
-                return found
-    return found
+    for columns in (free, [not edge for edge in edges], [bool(edges)] * len(free)):
+        for label in labels:
+            text = f" {label} "
+            at = _room(columns, len(text))
+            if at is not None:
+                found.update(enumerate(text, at))
+                return found, range(at, at + len(text))
+    return found, range(0)
+
+
+def _room(free: Sequence[bool], length: int) -> int | None:
+    """The first of the rightmost ``length`` free columns side by side."""
+    run = 0
+    for column in range(len(free) - 1, -1, -1):
+        run = run + 1 if free[column] else 0
+        if run == length:
+            return column
+    return None

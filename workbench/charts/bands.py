@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import attrgetter
 
-from memwb.engine.protocol import Sample
+from memwb.engine.protocol import CATEGORIES, Sample
 from memwb.workbench.charts.palette import LETTER, Code
+from memwb.workbench.charts.timeline import ALLOCATED, Measure
+
+Hidden = frozenset[int]
+"""Bands that are not drawn: what stands on them comes down."""
+NONE: Hidden = frozenset()
 
 EMPTY: Code = (0, -1, -1)
 _FULL: tuple[Code, ...] = tuple((8, band, band) for band in range(8))
@@ -17,15 +24,44 @@ def values(sample: Sample) -> tuple[int, int, int, int, int, int]:
     parts = sample.categories
     if parts is None:
         return (0, 0, 0, 0, 0, sample.allocated)
-    rest = sample.allocated - parts.total
-    return (
-        parts.weights,
-        parts.gradients,
-        parts.optimizer,
-        parts.activations,
-        parts.temporary,
-        rest if rest > 0 else 0,
-    )
+    weights, gradients, optimizer = parts.weights, parts.gradients, parts.optimizer
+    activations, temporary = parts.activations, parts.temporary
+    rest = sample.allocated - weights - gradients - optimizer - activations - temporary
+    return (weights, gradients, optimizer, activations, temporary, rest if rest > 0 else 0)
+
+
+def drawn(sample: Sample, hidden: Hidden) -> Sequence[int]:
+    """Bytes by band, none of those that are hidden."""
+    parts = values(sample)
+    if not hidden:
+        return parts
+    return [0 if band in hidden else size for band, size in enumerate(parts)]
+
+
+@functools.cache
+def measure(hidden: Hidden) -> Measure:
+    """How high a sample is drawn: what is allocated, or the bands of it that are not hidden.
+
+    One object for one set of bands, so that it can be compared.
+    """
+    away = [name for band, name in enumerate(CATEGORIES) if band in hidden]
+    if not away:
+        return ALLOCATED
+    # Asked of every sample for a frame: a look at few fields, and no tuple of all of them.
+    if len(away) == 1:
+        one = attrgetter(away[0])
+        return lambda s: s.allocated if s.categories is None else _rest(s) - one(s.categories)
+    some = attrgetter(*away)
+    return lambda s: s.allocated if s.categories is None else _rest(s) - sum(some(s.categories))
+
+
+def _rest(sample: Sample) -> int:
+    """What is allocated, or the categories' sum where that is more."""
+    parts = sample.categories
+    if parts is None:
+        return sample.allocated
+    total = parts.weights + parts.gradients + parts.optimizer + parts.activations + parts.temporary
+    return total if total > sample.allocated else sample.allocated
 
 
 def bounds(parts: Sequence[int], top: int, rows: int) -> list[int]:

@@ -62,6 +62,12 @@ class Palette(msgspec.Struct, frozen=True):
             return (HATCHES[band], _style("", self.ground))
         return ("■", _style(self.colours[band], self.ground))
 
+    def off(self, band: int) -> Cell:
+        """The mark of a band that is hidden."""
+        if self.hatched:
+            return ("□", _style("", self.ground))
+        return ("□", _style(self.colours[band], self.ground))
+
     def over(self, code: Code, character: str, line: Style) -> Cell:
         """A character drawn over a cell, which keeps its ground: the larger part of the cell."""
         eighths, lower, upper = code

@@ -11,65 +11,22 @@ from textual.binding import Binding, BindingType
 from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import reactive
-from textual.strip import Strip
 from textual.widget import Widget
 
-from memwb.engine.protocol import Sample
-from memwb.workbench.charts.canvas import STYLES, Canvas, View, filled
+from memwb.engine.protocol import CATEGORIES, Sample
+from memwb.workbench.charts import overlays, travel, window
+from memwb.workbench.charts.bands import NONE, Hidden
+from memwb.workbench.charts.canvas import STYLES, Canvas
+from memwb.workbench.charts.hand import Hand
+from memwb.workbench.charts.inset import Moment
 from memwb.workbench.charts.palette import Palette, palette
-from memwb.workbench.charts.strips import joined
+from memwb.workbench.charts.slices import COUNT, Slice
 from memwb.workbench.charts.timeline import Column, Timeline
+from memwb.workbench.charts.view import Overlay, View
+from memwb.workbench.charts.window import WHOLE, Window
 
-SLICES = 4
-"""Textual writes a changed line from the start of its widget. A chart in slices writes less for a
-new column; more slices cost more when all of it is drawn."""
-
-
-class Slice(Widget):
-    """Some columns of the chart, drawn by the chart."""
-
-    DEFAULT_CSS = "Slice { width: 1fr; height: 100%; background: transparent; }"
-
-    def __init__(self, chart: StackedChart) -> None:
-        super().__init__()
-        self.chart = chart
-        self._pieces: dict[int, Strip] = {}
-        self._drawn: tuple[Canvas, Region] | None = None
-
-    def again(self, region: Region) -> None:
-        """Show a region of the chart again, as far as it is in this slice."""
-        place = self.virtual_region
-        inside = region.intersection(place)
-        if inside:
-            for y in range(inside.y, inside.bottom):
-                self._pieces.pop(y, None)
-            self.refresh(inside.translate((-place.x, -place.y)))
-
-    def render_lines(self, crop: Region) -> list[Strip]:
-        """Pieces of the chart's lines.
-
-        A slice has no borders or padding, so it goes past Textual's styling of every line, which
-        would cost more than drawing them.
-        """
-        canvas, place = self.chart.canvas, self.virtual_region
-        if self._drawn is None or self._drawn[0] is not canvas or self._drawn[1] != place:
-            self._drawn = (canvas, place)
-            self._pieces.clear()
-        filters = self.get_line_filters()
-        ground = self.background_colors[1]
-        found = []
-        for y in crop.line_range:
-            strip = self._pieces.get(y)
-            if strip is None:
-                cells = canvas.line(y)[place.x : place.right]
-                segments = joined(cells)
-                for change in filters:
-                    segments = change.apply(segments, ground)
-                self._pieces[y] = strip = Strip(segments, len(cells))
-            found.append(strip)
-        if crop.column_span != (0, place.width):
-            found = [strip.crop(*crop.column_span) for strip in found]
-        return found
+GROWTH = 1.25
+"""By how much more than it needs the axis of a burst grows: each time all of it is drawn again."""
 
 
 class StackedChart(Widget, can_focus=True):
@@ -93,15 +50,21 @@ class StackedChart(Widget, can_focus=True):
         & .stacked-chart--foreseen { color: $warning; }
         & .stacked-chart--stale { color: $foreground 30%; }
         & .stacked-chart--overlay { color: $foreground; }
+        & .stacked-chart--overlay-2 { color: $warning; }
+        & .stacked-chart--overlay-3 { color: $success; }
+        & .stacked-chart--overlay-4 { color: $accent; }
         & .stacked-chart--cursor { color: $foreground; }
     }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"stacked-chart--{name}" for name in STYLES}
+    ALLOW_SELECT = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "move(-1)", "Earlier", show=False),
         Binding("right", "move(1)", "Later", show=False),
-        Binding("shift+left", "move(-10)", "Ten earlier", show=False),
-        Binding("shift+right", "move(10)", "Ten later", show=False),
+        Binding("shift+left,comma", "jump(-1, True)", "Phase before", show=False),
+        Binding("shift+right,full_stop", "jump(1, True)", "Phase after", show=False),
+        Binding("left_square_bracket", "jump(-1, False)", "Step before", show=False),
+        Binding("right_square_bracket", "jump(1, False)", "Step after", show=False),
         Binding("home", "edge(-1)", "First sample", show=False),
         Binding("end", "edge(1)", "Last sample", show=False),
         Binding("k", "peak", "To the peak", show=False),
@@ -109,17 +72,23 @@ class StackedChart(Widget, can_focus=True):
         Binding("p", "freeze", "Freeze", show=False),
     ]
 
-    capacity: reactive[int | None] = reactive(None, init=False)
+    # The slices draw: to draw the chart itself again would be work for nothing.
+
+    capacity: reactive[int | None] = reactive(None, init=False, repaint=False)
     """Bytes that the device has: a dashed line when it is within reach of the peak."""
-    predicted: reactive[int | None] = reactive(None, init=False)
+    predicted: reactive[int | None] = reactive(None, init=False, repaint=False)
     """Bytes of the predicted peak: a dotted line."""
-    foretold: reactive[bool] = reactive(False, init=False)
+    foretold: reactive[bool] = reactive(False, init=False, repaint=False)
     """Whether the samples are predicted ones: they are drawn hatched, and the legend says so."""
-    stale: reactive[bool] = reactive(False, init=False)
+    stale: reactive[bool] = reactive(False, init=False, repaint=False)
     """Whether what is predicted is that of an earlier plan."""
-    frozen: reactive[bool] = reactive(False, init=False)
+    frozen: reactive[bool] = reactive(False, init=False, repaint=False)
     """While true new samples are kept but not shown."""
-    resting: reactive[str] = reactive("peak", init=False)
+    hidden: reactive[Hidden] = reactive(NONE, init=False, repaint=False)
+    """The bands that are not drawn."""
+    window: reactive[Window] = reactive(WHOLE, init=False, repaint=False)
+    """What of the burst is seen."""
+    resting: reactive[str] = reactive("peak", init=False, repaint=False)
     """The moment of the legend while there is no cursor: ``peak`` or ``latest``."""
 
     class Cursor(Message):
@@ -146,16 +115,21 @@ class StackedChart(Widget, can_focus=True):
         super().__init__(name=name, id=id, classes=classes)
         self._live = Timeline(samples)
         self._shown = self._live
-        self._other = Timeline()
+        self._others: tuple[Overlay, ...] = ()
         self._foreseen = Timeline()
+        self.words: tuple[str, ...] = ()
+        """What else there is to say of the peak, such as its largest tensors."""
         self._key: Sample | None = None
         self._hover: Sample | None = None
         self._told: Sample | None = None
         self._canvas: Canvas | None = None
+        self._room = 0
+        """Bytes for which the axis of a burst that goes on has room."""
+        self._hand = Hand(self)
 
     def compose(self) -> ComposeResult:
         """The slices that show it."""
-        for _ in range(SLICES):
+        for _ in range(COUNT):
             yield Slice(self)
 
     # What it shows.
@@ -163,10 +137,17 @@ class StackedChart(Widget, can_focus=True):
     def set_samples(self, samples: Sequence[Sample], steps: Iterable[int] = ()) -> None:
         """Show a whole burst. ``steps`` says that it still goes on, and the steps that will come:
         their room is kept free."""
-        self._live = Timeline(samples, steps)
+        before, self._live = self._live, Timeline(samples, steps)
         if self._live.expected and samples:
             self._live.open = samples[-1].step
-        self._key = self._hover = None
+        if before.steps() != self._live.steps():
+            # Of other steps a part says nothing; of the same ones it can be compared.
+            self.set_reactive(StackedChart.window, WHOLE)
+        self._room = 0
+        known = set(map(id, samples))
+        self._key, self._hover = (
+            one if id(one) in known else None for one in (self._key, self._hover)
+        )
         if not self.frozen:
             self._shown = self._live
         self._rebuild()
@@ -186,11 +167,18 @@ class StackedChart(Widget, can_focus=True):
     @property
     def overlay(self) -> Sequence[Sample]:
         """Another run's samples, whose total is drawn as an outline, step over step."""
-        return [sample for part in self._other.by_step.values() for sample in part]
+        lines = (part for one in self._others for part in one.samples.by_step.values())
+        return [sample for part in lines for sample in part]
 
     @overlay.setter
     def overlay(self, samples: Sequence[Sample]) -> None:
-        self._other = Timeline(samples)
+        self.lay_over([("", samples)] if samples else [])
+
+    def lay_over(self, runs: Sequence[tuple[str, Sequence[Sample]]]) -> None:
+        """Draw the totals of up to four other runs as outlines; each name stands at its peak."""
+        self._others = tuple(
+            Overlay(label, Timeline(samples)) for label, samples in runs[: overlays.MOST]
+        )
         self._rebuild()
 
     @property
@@ -219,19 +207,23 @@ class StackedChart(Widget, can_focus=True):
         size = self.size
         if self._canvas is None or self._canvas.size != size:
             view = View(
-                self._shown,
-                self._other,
-                self.capacity,
-                self.predicted,
-                self._foreseen,
-                self.stale,
+                shown=self._shown,
+                others=self._others,
+                capacity=self.capacity,
+                predicted=self.predicted,
+                foreseen=self._foreseen,
+                stale=self.stale,
+                hidden=self.hidden,
+                window=self.window,
+                room=self._room,
+                timed=not self.foretold,
             )
             styles = {
                 name: self.get_component_rich_style(f"stacked-chart--{name}") for name in STYLES
             }
             styles["ground"] = self.rich_style
             self._canvas = Canvas(size, view, self._palette(), styles)
-            self._canvas.point(self.cursor)
+            self._canvas.point(self._pointed())
             self._canvas.say(*self._moment())
         return self._canvas
 
@@ -256,23 +248,22 @@ class StackedChart(Widget, can_focus=True):
             return self._shown.last, f"latest{frozen}"
         return self._shown.peak, f"peak{frozen}"
 
+    def _pointed(self) -> Moment | None:
+        """The cursor's moment with all that is known of it."""
+        sample = self.cursor
+        if sample is None:
+            return None
+        words = self.words if sample is self._shown.peak else ()
+        return Moment(sample, self._shown.before(sample), words=words)
+
     # Reactions.
 
     def watch_capacity(self) -> None:
-        """The scale may change."""
+        """Other looks, another scale, or other columns: another chart."""
         self._rebuild()
 
-    def watch_predicted(self) -> None:
-        """The scale may change."""
-        self._rebuild()
-
-    def watch_foretold(self) -> None:
-        """Other looks."""
-        self._rebuild()
-
-    def watch_stale(self) -> None:
-        """Other looks."""
-        self._rebuild()
+    watch_predicted = watch_foretold = watch_stale = watch_capacity
+    watch_hidden = watch_window = watch_capacity
 
     def watch_frozen(self, frozen: bool) -> None:
         """Hold what is shown, or catch up."""
@@ -293,18 +284,26 @@ class StackedChart(Widget, can_focus=True):
         """Another size is another chart."""
         self._rebuild()
 
-    def on_mouse_move(self, event: events.MouseMove) -> None:
-        """The cursor follows the mouse."""
-        self._point(hover=self._under(event))
+    # The mouse.
 
-    def _under(self, event: events.MouseEvent) -> Sample | None:
-        """The sample of the column that the mouse is on."""
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """The cursor follows the mouse; a part of the chart follows the hand that holds it."""
+        if not self._hand.drag(event, len(self.columns)):
+            self._point(hover=self.canvas.under(*self._offset(event)))
+
+    def _offset(self, event: events.MouseEvent) -> tuple[int, int]:
+        """Where in the chart the mouse is."""
         # Events come from the slices: only the place on the screen means the same to all.
-        offset = event.screen_offset - self.content_region.offset
-        canvas = self.canvas
-        column = offset.x - canvas.left
-        inside = 0 <= offset.y <= canvas.rows and 0 <= column < len(canvas.columns)
-        return canvas.columns[column] if inside else None
+        place = event.screen_offset - self.content_region.offset
+        return place.x, place.y
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Take hold of a part."""
+        self._hand.press(event, self.canvas.under(*self._offset(event)) is not None)
+
+    def on_mouse_up(self) -> None:
+        """Let go."""
+        self._hand.release()
 
     def on_leave(self) -> None:
         """The mouse is gone; the keyboard's cursor shows again."""
@@ -313,31 +312,97 @@ class StackedChart(Widget, can_focus=True):
             self._point(hover=None)
 
     def on_click(self, event: events.Click) -> None:
-        """The cursor stays where the mouse was pressed."""
-        sample = self._under(event)
-        if sample is not None:
+        """The cursor stays where the mouse was pressed; a name in the legend is a switch."""
+        band = self.canvas.band(*self._offset(event))
+        if band is not None:
+            self.toggle_band(band)
+        sample = self.canvas.under(*self._offset(event))
+        if sample is not None and not self._hand.dragged:
             self._point(key=sample)
 
-    def action_move(self, columns: int) -> None:
-        """Move the cursor by columns; the first press puts it on the peak."""
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Nearer, or with shift earlier."""
+        self._hand.turn(event, 1, self._offset(event)[0] - self.canvas.left)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Further away, or with shift later."""
+        self._hand.turn(event, -1, self._offset(event)[0] - self.canvas.left)
+
+    # What of it is seen.
+
+    def zoom(self, factor: float, column: int | None = None) -> None:
+        """Nearer or further away: around a column, else the moment that the legend speaks of."""
         canvas = self.canvas
-        places = filled(canvas.columns)
-        here = canvas.column(self._key or self._shown.peak)
-        if here is None or not places:
+        if column is None:
+            column = canvas.column(self._moment()[0])
+        last = len(canvas.columns) - 1
+        if last < 0:
+            # It is not on the screen yet: around the middle, whatever its size will be.
+            self.window = window.zoomed(self.window, factor, 100, 50)
+        else:
+            self.window = canvas.zoomed(factor, last // 2 if column is None else min(last, column))
+
+    def pan(self, way: int) -> None:
+        """Earlier or later by a quarter of what is seen."""
+        self.window = window.panned(self.window, way * len(self.columns) / 4, len(self.columns))
+
+    def show_all(self) -> None:
+        """The whole burst; if that is seen already, every band."""
+        if self.window.whole:
+            self.hidden = NONE
+        self.window = WHOLE
+
+    def toggle_band(self, band: int) -> None:
+        """Draw a band no more, or again; what no category was found for always stays."""
+        if band in range(len(CATEGORIES)):
+            self.hidden = self.hidden ^ {band}
+
+    def _reveal(self, sample: Sample) -> Canvas:
+        """Move what is seen until it holds a moment."""
+        place = self.canvas.place(sample)
+        if place is not None:
+            self.window = window.showing(self.window, place, len(self.columns))
+        return self.canvas
+
+    # The keyboard's cursor.
+
+    def action_move(self, way: int) -> None:
+        """Move the cursor to the moment before (−1) or after (1) that the chart shows."""
+        if self._key is None:
+            self._point(key=travel.first_press(self.canvas, self._shown))
             return
-        near = min(range(len(places)), key=lambda index: abs(places[index] - here))
-        there = near + columns if self._key is not None else near
-        self._point(key=canvas.columns[places[max(0, min(len(places) - 1, there))]])
+        canvas = self._reveal(self._key)
+        there = travel.beside(canvas, self._shown, self._key, way)
+        if there is not None:
+            canvas = self._reveal(there)
+            column = canvas.column(there)
+            self._point(key=there if column is None else canvas.columns[column])
+
+    def action_jump(self, way: int, phases: bool) -> None:
+        """Move the cursor to where the phase (or the step) before or after this one begins."""
+        here = self._key or self._moment()[0]
+        if here is not None:
+            there = travel.jump(travel.starts(self._shown, phases), here, way)
+            self._go(there or here)
 
     def action_edge(self, side: int) -> None:
-        """Move the cursor to the first (−1) or the last (1) sample shown."""
-        places = filled(self.columns)
-        if places:
-            self._point(key=self.columns[places[0 if side < 0 else -1]])
+        """Move the cursor to the first (−1) or the last (1) moment of the burst."""
+        held = [sample for _, part in sorted(self._shown.by_step.items()) for sample in part]
+        if held:
+            end = held[0 if side < 0 else -1]
+            canvas = self._reveal(end)
+            column = canvas.column(end)
+            self._point(key=end if column is None else canvas.columns[column])
+
+    def _go(self, sample: Sample | None) -> None:
+        """Move the cursor to a moment, and what is seen with it."""
+        if sample is not None:
+            self._reveal(sample)
+        self._point(key=sample)
 
     def action_peak(self) -> None:
         """Move the cursor to the moment of the most allocated bytes."""
-        self._point(key=self._shown.peak)
+        self._go(self._shown.peak)
 
     def action_release(self) -> None:
         """Take the cursor away."""
@@ -360,7 +425,7 @@ class StackedChart(Widget, can_focus=True):
     def _follow(self) -> None:
         """Draw the cursor and the legend where they belong, and tell."""
         canvas = self.canvas
-        self._again(canvas.point(self.cursor) + canvas.say(*self._moment()))
+        self._again(canvas.point(self._pointed()) + canvas.say(*self._moment()))
         if self.cursor is not self._told:
             self._told = self.cursor
             self.post_message(self.Cursor(self, self.cursor))
@@ -372,8 +437,11 @@ class StackedChart(Widget, can_focus=True):
 
     def _advance(self, changed: set[int]) -> None:
         """Draw what new samples changed, or everything where they change the scale."""
-        regions = self.canvas.advance(changed)
+        canvas, peak = self.canvas, self._shown.peak
+        regions = canvas.advance(changed)
         if regions is None:
+            if peak is not None and canvas.view.top(canvas.rows) > canvas.top:
+                self._room = int(peak.allocated * GROWTH)
             self._rebuild()
         else:
             self._again(regions)
@@ -385,10 +453,7 @@ class StackedChart(Widget, can_focus=True):
         self._follow()
 
     def _kept(self, sample: Sample | None) -> Sample | None:
-        if sample is None or any(sample is one for one in self._shown.by_step.get(sample.step, ())):
-            return sample
-        column = self.canvas.column(sample)
-        return self.columns[column] if column is not None else None
+        return travel.nearest(self._shown, sample) if sample is not None else None
 
     def _again(self, regions: Iterable[Region]) -> None:
         """Have regions shown again by the slices that hold them."""

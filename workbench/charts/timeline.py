@@ -8,13 +8,20 @@ the width, scaled by time within it, and loading a small one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
 from memwb.engine.protocol import Sample
 
 Column = Sample | None
+Measure = Callable[[Sample], int]
+"""The bytes of a sample that a chart draws."""
+
+ALLOCATED: Measure = attrgetter("allocated")
+TIME = attrgetter("time")
 
 LOAD_SHARE = 0.12
 """How much of the width loading may take: it is one slow ramp, the steps hold the detail."""
@@ -42,21 +49,37 @@ class Slot(msgspec.Struct, frozen=True):
         return max(1, int(self.start + self.width + 1e-6) - self.first)
 
 
-def slots(steps: Iterable[int], width: int) -> tuple[Slot, ...]:
-    """The shares of the width: loading (step 0) a small one, the other steps equal ones."""
+class Seen(msgspec.Struct, frozen=True):
+    """What of a slot is seen: its columns ``[begin, end)``, and where in the chart they are."""
+
+    slot: Slot
+    begin: int
+    end: int
+    shown: Slot
+
+
+def slots(steps: Iterable[int], width: int, total: int | None = None) -> tuple[Slot, ...]:
+    """The shares of the width: loading (step 0) a small one, the other steps equal ones.
+
+    They are told in columns of ``total``, to which the width is stretched in proportion.
+    """
     order = sorted(set(steps))
     if not order or width <= 0:
         return ()
+    stretch = (total or width) / width
     if order == [0]:
-        return (Slot(0, 0.0, float(width)),)
+        return (Slot(0, 0.0, width * stretch),)
     load = max(1, min(LOAD_MOST, round(width * LOAD_SHARE))) if order[0] == 0 else 0
     shared = [step for step in order if step != 0]
     share = (width - load) / len(shared)
-    # Whole columns while there are enough, so that no column belongs to two steps.
     edges = [load + share * index for index in range(len(shared) + 1)]
+    # Whole columns while there are enough, so that no column belongs to two steps.
     if share >= 1:
         edges = [float(round(edge)) for edge in edges]
-    found = [Slot(0, 0.0, float(load))] if load else []
+    edges = [edge * stretch for edge in edges]
+    if share * stretch >= 1:
+        edges = [float(round(edge)) for edge in edges]
+    found = [Slot(0, 0.0, edges[0])] if load else []
     found += [
         Slot(step, edges[index], edges[index + 1] - edges[index])
         for index, step in enumerate(shared)
@@ -64,36 +87,73 @@ def slots(steps: Iterable[int], width: int) -> tuple[Slot, ...]:
     return tuple(found)
 
 
-def peaks(samples: Sequence[Sample], columns: int, span: float, closed: bool) -> list[Column]:
-    """For each column of a step the sample with the most allocated bytes in its time.
+def seen(layout: Sequence[Slot], first: int, width: int) -> list[Seen]:
+    """The slots of which a chart sees something that shows ``width`` columns from ``first`` on."""
+    found = []
+    for slot in layout:
+        begin = max(0, first - slot.first)
+        end = min(slot.columns, first + width - slot.first)
+        if begin >= end:
+            continue
+        at = slot.first + begin - first
+        # The share of a slot that is seen whole may be a fraction of a column.
+        cut = begin or end < slot.columns
+        shown = Slot(slot.step, at, end - begin) if cut else moved(slot, first)
+        found.append(Seen(slot, begin, end, shown))
+    return found
+
+
+def moved(slot: Slot, first: int) -> Slot:
+    """The slot in columns from ``first`` on."""
+    return Slot(slot.step, slot.start - first, slot.width) if first else slot
+
+
+def peaks(
+    samples: Sequence[Sample],
+    columns: int,
+    span: float,
+    closed: bool,
+    *,
+    part: tuple[int, int] | None = None,
+    measure: Measure = ALLOCATED,
+) -> list[Column]:
+    """For each column of a step the sample with the most bytes in its time.
 
     A column in whose time nothing happened shows the sample before it: memory holds its level
     until the next event. After the last sample of a step that is not ``closed`` it is None.
+    ``part`` asks for some of the columns alone, which costs as much as what happened in them.
     """
-    found: list[Column] = [None] * columns
-    if not samples or columns <= 0:
+    begin, end = part or (0, columns)
+    found: list[Column] = [None] * max(0, end - begin)
+    if not samples or not found:
         return found
-    start = samples[0].time
-    last = columns - 1
+    start, last = samples[0].time, columns - 1
     # A hair less than the whole, so that the last sample falls into the last column.
     scale = columns * (1 - 1e-9) / span if span > 0 else 0.0
-    most = [-1] * columns
-    column = 0
-    for sample in samples:
+    low, high = 0, len(samples)
+    if part is not None and scale:
+        # A column more on either side: what is divided here was multiplied there.
+        low = max(0, bisect_left(samples, start + (begin - 1) / scale, key=TIME) - 1)
+        high = bisect_left(samples, start + (end + 1) / scale, key=TIME)
+    most = [-1] * len(found)
+    for sample in samples[low:high] if part else samples:
         column = int((sample.time - start) * scale)
-        column = 0 if column < 0 else last if column > last else column
-        if sample.allocated > most[column]:
-            most[column] = sample.allocated
-            found[column] = sample
-    end = columns if closed else column + 1
+        column = (0 if column < 0 else last if column > last else column) - begin
+        if 0 <= column < len(found):
+            size = measure(sample)
+            if size > most[column]:
+                most[column] = size
+                found[column] = sample
+    if not closed:
+        end = min(end, max(0, min(last, int((samples[-1].time - start) * scale))) + 1)
     # What holds in an empty column is the last sample before it, not the peak before it.
-    index = 0
-    for column in range(end):
+    index, count = low, len(samples)
+    for column in range(begin, end):
         limit = (column + 1) / scale if scale else math.inf
-        while index + 1 < len(samples) and samples[index + 1].time - start < limit:
+        while index + 1 < count and samples[index + 1].time - start < limit:
             index += 1
-        if found[column] is None:
-            found[column] = samples[index]
+        if found[column - begin] is None:
+            found[column - begin] = samples[index]
     return found
 
 
@@ -167,15 +227,57 @@ class Timeline:
         # Grows in strides, so that most samples only add columns at the end.
         return guess * 1.5 ** max(0, math.ceil(math.log(max(elapsed, guess) / guess, 1.5) - 1e-9))
 
-    def columns(self, slot: Slot) -> list[Column]:
-        """The samples that the slot's columns stand for."""
+    def columns(
+        self, slot: Slot, part: tuple[int, int] | None = None, measure: Measure = ALLOCATED
+    ) -> list[Column]:
+        """The samples that the slot's columns, or those of a part of it, stand for."""
         samples = self.by_step.get(slot.step)
         if not samples:
-            return [None] * slot.columns
-        return peaks(samples, slot.columns, self.span(slot.step), slot.step != self.open)
+            begin, end = part or (0, slot.columns)
+            return [None] * (end - begin)
+        closed, span = slot.step != self.open, self.span(slot.step)
+        whole = part is None or part == (0, slot.columns)
+        return peaks(
+            samples, slot.columns, span, closed, part=None if whole else part, measure=measure
+        )
+
+    def place(self, sample: Sample, layout: Sequence[Slot]) -> int | None:
+        """The column of a layout in whose time the sample is; None without its step."""
+        slot = next((slot for slot in layout if slot.step == sample.step), None)
+        samples = self.by_step.get(sample.step)
+        if slot is None or not samples:
+            return None
+        span = self.span(sample.step)
+        # As ``peaks`` does it, to the last bit.
+        scale = slot.columns * (1 - 1e-9) / span if span > 0 else 0.0
+        column = int((sample.time - samples[0].time) * scale)
+        return slot.first + max(0, min(slot.columns - 1, column))
+
+    def before(self, sample: Sample) -> Sample | None:
+        """The sample before one of its step, or the last of the step before; None at the start."""
+        held = self.by_step.get(sample.step, [])
+        at = bisect_left(held, sample.time, key=TIME)
+        while at < len(held) and held[at] is not sample:
+            at += 1
+        if 0 < at < len(held):
+            return held[at - 1]
+        earlier = [step for step in self.by_step if step < sample.step]
+        return self.by_step[max(earlier)][-1] if at == 0 and held and earlier else None
+
+    def highest(self, measure: Measure = ALLOCATED) -> Sample | None:
+        """The sample with the most bytes."""
+        if measure is ALLOCATED:
+            return self.peak
+        everything = (sample for part in self.by_step.values() for sample in part)
+        return max(everything, key=measure, default=None)
 
 
-def merge(layout: Sequence[Slot], parts: Sequence[Sequence[Column]], width: int) -> list[Column]:
+def merge(
+    layout: Sequence[Slot],
+    parts: Sequence[Sequence[Column]],
+    width: int,
+    measure: Measure = ALLOCATED,
+) -> list[Column]:
     """All columns of a chart; where slots share one, the sample with the most bytes."""
     found: list[Column] = [None] * width
     for slot, part in zip(layout, parts, strict=True):
@@ -183,7 +285,7 @@ def merge(layout: Sequence[Slot], parts: Sequence[Sequence[Column]], width: int)
             if column >= width or sample is None:
                 continue
             held = found[column]
-            if held is None or sample.allocated > held.allocated:
+            if held is None or measure(sample) > measure(held):
                 found[column] = sample
     return found
 

@@ -1,71 +1,74 @@
-"""``memwb runs`` and ``memwb replay``: what was run before."""
+"""``memwb runs``: the history, what is said of its runs, and what differs between them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from memwb.engine import keeping, remarks
 from memwb.engine.errors import MemwbError, nearest
-from memwb.engine.guard import Verdict, between, compare, deviation, outside, verdict_on
+from memwb.engine.guard import Verdict, between, compare, outside, verdict_on
 from memwb.engine.plan import plan_data
-from memwb.engine.protocol import (
-    CATEGORIES,
-    Ended,
-    Event,
-    Loaded,
-    Sample,
-    Samples,
-    Started,
-    Step,
-    Timeline,
-    encode,
-)
-from memwb.engine.runs import Summary, find_run, list_runs, read_events, read_plan
-from memwb.workbench.deviation import share, verdict_line
-from memwb.workbench.headless.output import loss, print_json, rate, size, table
-from memwb.workbench.headless.run import narration, peak_table
-from memwb.workbench.units import delta, padding
+from memwb.engine.runs import Summary, find_run, list_runs, pinned, read_plan
+from memwb.workbench import comparing
+from memwb.workbench.deviation import verdict_line
+from memwb.workbench.headless.output import loss, on_terminal, print_json, rate, size, table
+from memwb.workbench.headless.run import peak_table
+from memwb.workbench.ordering import matching, order_named, sorted_runs
+from memwb.workbench.units import delta, printable, seconds
 from memwb.workbench.waste import waste
 
-ACTIONS = {"list": 0, "show": 1, "compare": 2}
+A_RUN = "A run is a number, latest, pinned, or a run's folder."
+
+
+class Action(NamedTuple):
+    """One thing that ``memwb runs`` does."""
+
+    does: Callable[[list[str], argparse.Namespace], int]
+    takes: str
+    fewest: int
+    most: int
 
 
 def runs(arguments: argparse.Namespace) -> int:
-    """List the runs, show one, or compare two."""
-    if arguments.action not in ACTIONS:
+    """List the runs, show one, compare some, say something of one, delete some."""
+    wanted = ACTIONS.get(arguments.action)
+    if wanted is None:
         raise MemwbError(
             f"memwb runs cannot do {arguments.action!r}",
             nearest(arguments.action, ACTIONS),
-            "See `memwb runs --help`.",
+            f"It can {', '.join(ACTIONS)}: see `memwb runs --help`.",
         )
-    wanted = ACTIONS[arguments.action]
-    if len(arguments.runs) != wanted:
+    words: list[str] = arguments.words
+    if not wanted.fewest <= len(words) <= wanted.most:
         raise MemwbError(
-            f"memwb runs {arguments.action} takes {('no run', 'one run', 'two runs')[wanted]}",
-            f"given: {' '.join(arguments.runs) or 'none'}",
-            "A run is a number, latest, or a run's folder.",
+            f"memwb runs {arguments.action} takes {wanted.takes}",
+            f"given: {' '.join(words) or 'none'}",
+            A_RUN if "name" not in wanted.takes else f"{A_RUN} Put more than a word in quotes.",
         )
-    chosen = [find_run(text) for text in arguments.runs]
-    if arguments.action == "list":
-        return _list(arguments.json)
-    if arguments.action == "show":
-        return _show(chosen[0], arguments.json)
-    return _compare(chosen[0], chosen[1], arguments.json)
+    if arguments.action != "list" and (arguments.sort or arguments.filter or arguments.reverse):
+        raise MemwbError(
+            f"memwb runs {arguments.action} sorts and filters nothing",
+            "--sort, --reverse and --filter are for `memwb runs list`",
+            "Leave them out.",
+        )
+    return wanted.does(words, arguments)
 
 
-def _list(as_json: bool) -> int:
-    found = list_runs()
-    if as_json:
+def _list(_: list[str], arguments: argparse.Namespace) -> int:
+    order = order_named(arguments.sort or "time").name
+    known = list_runs()
+    found = sorted_runs(matching(known, arguments.filter), order, arguments.reverse)
+    if arguments.json:
         print_json(found)
         return 0
-    beyond = outside(found)
-    header = ("run", "when (UTC)", "model", "what", "device", "outcome", "peak", "loss", "speed")
+    beyond, baseline = outside(known), pinned(known)
+    header = ["run", "when (UTC)", "model", "what", "device", "outcome", "peak", "loss", "speed"]
     rows = [
-        (
-            run.run,
+        [
+            f"{run.run}{'*' if run is baseline else ''}",
             run.created[:16].replace("T", " "),
             run.model,
             run.name,
@@ -74,13 +77,32 @@ def _list(as_json: bool) -> int:
             size(run.peak.allocated if run.peak else None),
             f"{loss(run.losses[-1]) if run.losses else '–'}{_mark(run, beyond)}",
             rate(run.tokens_per_second),
-        )
+        ]
         for run in found
     ]
-    print(table(rows, header, right="0678") if rows else "No runs yet: memwb run tiny-demo")
-    if beyond:
+    right = "0678"
+    if baseline is not None:
+        header.insert(7, f"to #{baseline.run}")
+        for row, run in zip(rows, found, strict=True):
+            row.insert(7, _to(run, baseline))
+        right = "06789"
+    if any(run.note for run in found):
+        header.append("note")
+        for row, run in zip(rows, found, strict=True):
+            row.append(run.note.partition("\n")[0])
+    nothing = "No run contains that" if known else "No runs yet: memwb run tiny-demo"
+    print(table(rows, header, right=right) if rows else nothing)
+    if any(run.folder in beyond for run in found):
         print("\n✗ a loss outside what its techniques allow: memwb runs show RUN")
+    if baseline is not None and baseline in found:
+        print(f"\n* run {baseline.run} is pinned: the peaks of the others are held against it")
     return 0
+
+
+def _to(run: Summary, baseline: Summary) -> str:
+    if run is baseline or run.peak is None or baseline.peak is None:
+        return ""
+    return delta(run.peak.allocated - baseline.peak.allocated)
 
 
 def _mark(run: Summary, beyond: frozenset[str]) -> str:
@@ -88,23 +110,25 @@ def _mark(run: Summary, beyond: frozenset[str]) -> str:
     return "" if not beyond else " ✗" if run.folder in beyond else "  "
 
 
-def _show(run: Summary, as_json: bool) -> int:
+def _show(words: list[str], arguments: argparse.Namespace) -> int:
+    run = find_run(words[0])
     damaged = run.outcome == "damaged"
     plan = None if damaged else plan_data(read_plan(run.folder))
     shown = waste(run.padding, run.techniques)
     verdict = None if damaged else verdict_on(run, list_runs())
-    if as_json:
+    if arguments.json:
         summary = {name: getattr(run, name) for name in run.__struct_fields__}
         print_json({**summary, "baseline": verdict, "plan": plan})
         return 0
     rows = [
-        ("run", f"{run.run}  {run.name}"),
+        ("run", f"{run.run}  {run.name}{'  (pinned)' if run.pinned else ''}"),
+        *(("note" if not at else "", text) for at, text in enumerate(run.note.splitlines())),
         ("when", run.created.replace("T", " ").replace("+00:00", " UTC")),
         ("model", f"{run.model}, {run.weights} weights"),
         ("device", f"{run.device}, {run.device_name}"),
         ("outcome", run.outcome),
         *((name, text) for name, text in (("", run.title), ("", run.what), ("", run.fix)) if text),
-        ("took", f"{run.seconds:.1f} s"),
+        ("took", seconds(run.seconds)),
         ("speed", rate(run.tokens_per_second)),
         *((("waste", f"{shown}: positions that train nothing"),) if shown else ()),
         ("loss", "  ".join(loss(value) for value in run.losses) or "–"),
@@ -112,151 +136,140 @@ def _show(run: Summary, as_json: bool) -> int:
         ("folder", run.folder),
     ]
     if damaged:
-        rows = [row for row in rows if row[0] in ("outcome", "", "folder")]
+        rows = [row for row in rows if row[0] in ("outcome", "", "note", "folder")]
     print(table(rows))
     if run.peak:
         print("\n" + peak_table(run.peak, run.predicted))
-    if plan:
-        print("\n" + table([(f"{path} =", value) for path, value in _flat(plan)]))
+    if not damaged:
+        values = comparing.values_of(read_plan(run.folder))
+        print("\n" + table([(f"{path} =", value) for path, value in values.items()]))
     return 0
 
 
-def _compare(a: Summary, b: Summary, as_json: bool) -> int:
-    for run in (a, b):
+def _compare(words: list[str], arguments: argparse.Namespace) -> int:
+    chosen = [find_run(text) for text in words]
+    for run in chosen:
         if run.outcome == "damaged":
             raise MemwbError(f"Run {run.run} cannot be compared", run.what, run.fix)
-    plans = [dict(_flat(plan_data(read_plan(run.folder)))) for run in (a, b)]
-    differing = {
-        path: [plans[0].get(path), plans[1].get(path)]
-        for path in dict.fromkeys([*plans[0], *plans[1]])
-        if plans[0].get(path) != plans[1].get(path)
-    }
-    peaks, foretold = _peaks(a, b), _foretold(a, b)
-    verdict = _verdict(a, b)
-    if as_json:
-        found = {"plan": differing, "peak": peaks, "predicted": foretold, "baseline": verdict}
-        print_json({"a": a, "b": b, **found})
-        return 0
-    rows: list[tuple[object, ...]] = [
-        (path, _value(left), _value(right), "") for path, (left, right) in differing.items()
-    ]
-    rows += [("outcome", a.outcome, b.outcome, "")]
-    rows += [("device", a.device, b.device, "")]
-    for name, (left, right, change) in peaks.items():
-        shown = "" if change is None else delta(change)
-        rows.append((f"peak {name}", size(left), size(right), shown))
-    left, right, change = foretold
-    if left is not None or right is not None:
-        shown = "" if change is None else delta(change)
-        rows.append(("predicted allocated", size(left), size(right), shown))
-        rows.append(("measured / predicted", _ratio(a), _ratio(b), ""))
-    if a.losses and b.losses:
-        rows.append(("last loss", loss(a.losses[-1]), loss(b.losses[-1]), ""))
-        rows.append(("loss at its furthest", "", "", _furthest(a, b)))
-    rows.append(("speed", rate(a.tokens_per_second), rate(b.tokens_per_second), ""))
-    if any(waste(run.padding, run.techniques) for run in (a, b)):
-        rows.append(("waste", padding(a.padding) or "–", padding(b.padding) or "–", ""))
-    print(table(rows, ("", f"run {a.run}", f"run {b.run}", "difference"), right="123"))
-    if verdict:
-        print(f"\nrun {b.run}: {verdict_line(verdict)}")
-    return 0
-
-
-def _verdict(a: Summary, b: Summary) -> Verdict | None:
-    """The second run held against the first; None where they cannot be compared."""
-    baseline = between(b, a)
-    return compare(b.losses, baseline) if baseline is not None else None
-
-
-def _furthest(a: Summary, b: Summary) -> str:
-    largest, step = deviation(b.losses, a.losses)
-    return f"{share(largest)} at step {step}" if step else "identical"
-
-
-def _peaks(a: Summary, b: Summary) -> dict[str, tuple[int | None, int | None, int | None]]:
-    found = {}
-    for name in (*CATEGORIES, "allocated", "reserved", "device"):
-        left, right = (
-            getattr(run.peak.categories if name in CATEGORIES else run.peak, name)
-            if run.peak
-            else None
-            for run in (a, b)
-        )
-        change = None if left is None or right is None else right - left
-        found[name] = (left, right, change)
-    return found
-
-
-def _foretold(a: Summary, b: Summary) -> tuple[int | None, int | None, int | None]:
-    """The predicted allocated peaks and their difference."""
-    left, right = (run.predicted.allocated if run.predicted else None for run in (a, b))
-    return left, right, None if left is None or right is None else right - left
-
-
-def _ratio(run: Summary) -> str:
-    if run.peak is None or run.predicted is None or not run.predicted.allocated:
-        return "–"
-    return f"{run.peak.allocated / run.predicted.allocated:.3f}"
-
-
-def _flat(data: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested tables by dotted path; an empty table is a value too."""
-    for key, value in data.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{path}{key}.")
-        elif value == {} and path:
-            yield f"{path}{key}", "on"
-        elif value != {}:
-            yield f"{path}{key}", value
-
-
-def _value(value: Any) -> str:
-    return "–" if value is None else str(value)
-
-
-def replay(arguments: argparse.Namespace) -> int:
-    """Tell a run again: lines at the pace it had, or its events as JSON."""
-    run = find_run(arguments.run)
+    sides = [comparing.side(run, read_plan(run.folder)) for run in chosen]
+    verdicts = [_verdict(chosen[0], other) for other in chosen[1:]]
     if arguments.json:
-        print_json({"run": run, "events": list(read_events(run.folder))})
+        found = comparing.figures(sides)
+        apart = [pair and {"largest": pair[0], "step": pair[1]} for pair in comparing.apart(sides)]
+        print_json(
+            {
+                "runs": chosen,
+                "plan": comparing.plan_differences(sides),
+                "peak": found,
+                "predicted": [run.predicted and run.predicted.allocated for run in chosen],
+                "difference": {name: _changes(sizes) for name, sizes in found.items()},
+                "loss": apart,
+                "baseline": verdicts,
+            }
+        )
         return 0
-    began, shown = time.monotonic(), 0.0
-    for moment, event in timed(read_events(run.folder)):
-        if arguments.speed:
-            time.sleep(max(0.0, moment / arguments.speed - (time.monotonic() - began)))
-        if arguments.jsonl:
-            sys.stdout.buffer.write(encode(event))
-            sys.stdout.buffer.flush()
-        elif line := _line(event, run.steps, moment, shown):
-            shown = moment
-            print(f"{moment:8.2f} s  {line}", flush=True)
+    rows: list[tuple[str, ...]] = []
+    for line in comparing.lines(sides):
+        first, *others = line.values
+        pairs = zip(others, line.gaps, strict=True)
+        rows.append((line.name, first, *(text for pair in pairs for text in pair)))
+    header = ["", f"run {sides[0].run}"]
+    for other in sides[1:]:
+        header += [f"run {other.run}", "difference"]
+    print(table(rows, header, right="".join(map(str, range(1, len(header))))))
+    told = [(run, verdict) for run, verdict in zip(chosen[1:], verdicts, strict=True) if verdict]
+    for at, (run, verdict) in enumerate(told):
+        print(f"{'' if at else chr(10)}run {run.run}: {verdict_line(verdict)}")
     return 0
 
 
-def timed(events: Iterator[Event]) -> Iterator[tuple[float, Event]]:
-    """Each event with its moment, in seconds since the burst began.
-
-    Events carry no clock of their own: samples tell it, and for a step without any (those that
-    are not traced) its duration does.
-    """
-    now, last = 0.0, 0.0
-    for event in events:
-        if isinstance(event, Samples | Timeline) and event.samples:
-            now = max(now, event.samples[-1].time)
-        elif isinstance(event, Loaded):
-            now = max(now, event.seconds)
-        elif isinstance(event, Step):
-            now = last = now if now > last else now + event.seconds
-        yield now, event
+def _changes(sizes: Sequence[int | None]) -> list[int | None]:
+    """How the sizes after the first differ from it."""
+    first, *others = sizes
+    return [None if first is None or other is None else other - first for other in others]
 
 
-def _line(event: Event, steps: int, moment: float, shown: float) -> str:
-    if isinstance(event, Started | Loaded | Step):
-        return narration(event, steps)
-    if isinstance(event, Ended):
-        peak = f", peak {size(event.peak.allocated)} in {event.peak.phase}" if event.peak else ""
-        return f"{event.outcome}{peak}" + (f": {event.title}" if event.title else "")
-    if isinstance(event, Samples) and event.samples and moment - shown >= 0.25:
-        highest: Sample = max(event.samples, key=lambda sample: sample.allocated)
-        return f"{highest.phase}: {size(highest.allocated)} allocated"
-    return ""
+def _verdict(first: Summary, other: Summary) -> Verdict | None:
+    """A run held against the first one; None where they cannot be compared."""
+    baseline = between(other, first)
+    return compare(other.losses, baseline) if baseline is not None else None
+
+
+def _rename(words: list[str], arguments: argparse.Namespace) -> int:
+    run = find_run(words[0])
+    remarks.rename(run.folder, words[1])
+    return _told(run, arguments, lambda now: f"run {now.run} is called {printable(now.name)}")
+
+
+def _note(words: list[str], arguments: argparse.Namespace) -> int:
+    run = find_run(words[0])
+    if len(words) > 1:
+        remarks.annotate(run.folder, sys.stdin.read() if words[1] == "-" else words[1])
+        return _told(
+            run, arguments, lambda now: f"run {now.run} has {'a' if now.note else 'no'} note"
+        )
+    return _told(run, arguments, lambda now: _lines(now.note) or f"run {now.run} has no note")
+
+
+def _lines(note: str) -> str:
+    return "\n".join(map(printable, note.splitlines()))
+
+
+def _pin(words: list[str], arguments: argparse.Namespace) -> int:
+    run = find_run(words[0])
+    keeping.pin_run(run)
+    return _told(run, arguments, lambda now: f"run {now.run} is pinned: {printable(now.name)}")
+
+
+def _unpin(_: list[str], arguments: argparse.Namespace) -> int:
+    keeping.unpin_runs(list_runs())
+    if arguments.json:
+        print_json({"pinned": None})
+    else:
+        print("no run is pinned")
+    return 0
+
+
+def _told(run: Summary, arguments: argparse.Namespace, text: Callable[[Summary], str]) -> int:
+    """Tell what was said of a run, as it stands in its folder now."""
+    now = find_run(run.folder)
+    if arguments.json:
+        print_json(now)
+    else:
+        print(text(now))
+    return 0
+
+
+def _delete(words: list[str], arguments: argparse.Namespace) -> int:
+    chosen = list({run.folder: run for run in map(find_run, words)}.values())
+    names = printable(", ".join(f"{run.run} ({run.name or run.outcome})" for run in chosen))
+    if not arguments.yes:
+        if not on_terminal():
+            raise MemwbError(
+                "Nothing was deleted",
+                f"nobody can be asked here whether to delete run {names}",
+                "Say --yes to delete without being asked.",
+            )
+        sys.stderr.write(f"delete run {names} for good? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise MemwbError("Nothing was deleted", "", "Answer y, or say --yes.")
+    for run in chosen:
+        keeping.delete_run(run)
+    if arguments.json:
+        print_json({"deleted": [run.run for run in chosen]})
+    else:
+        print(f"deleted: run {names}")
+    return 0
+
+
+ACTIONS = {
+    "list": Action(_list, "no run", 0, 0),
+    "show": Action(_show, "one run", 1, 1),
+    "compare": Action(_compare, "two to four runs", 2, len(comparing.LETTERS)),
+    "rename": Action(_rename, "a run and a name (an empty one takes it away)", 2, 2),
+    "note": Action(_note, "a run and a note (empty: none; -: from standard input)", 1, 2),
+    "pin": Action(_pin, "one run", 1, 1),
+    "unpin": Action(_unpin, "no run", 0, 0),
+    "delete": Action(_delete, "one run or more", 1, 999),
+}

@@ -33,9 +33,10 @@ def loss(value: float) -> str:
 def table(rows: Iterable[Sequence[object]], header: Sequence[str] = (), right: str = "") -> str:
     """Columns lined up by spaces; ``right`` holds the indices of those aligned to the right.
 
-    Never cut to the terminal's width: what is piped on must be whole.
+    Never cut to the terminal's width: what is piped on must be whole. What would move the
+    terminal's cursor becomes a space: names and models are whatever somebody has written.
     """
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[units.printable(str(cell)) for cell in row] for row in rows]
     cells = [list(header), *cells] if header else cells
     if not cells:
         return ""

@@ -25,6 +25,7 @@ from memwb.engine.protocol import (
     Unpredicted,
     encode,
 )
+from memwb.engine.remarks import checked_name
 from memwb.engine.runs import Recorder, list_runs
 from memwb.workbench.deviation import verdict_line
 from memwb.workbench.foresight import capacity_of, exceeds, need
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run a plan's burst; the result goes to standard output, what happens to standard error."""
     trust = Trust(arguments.allow_pickle, arguments.trust_remote_code)
     plan = checked(load_plan(arguments.plan, arguments.overrides), trust)
+    name = checked_name(arguments.name)
 
     def on_event(event: Event, recorder: Recorder | None) -> None:
         if arguments.jsonl:
@@ -94,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             if not _goes(forecast, arguments.yes):
                 return None
             peak = forecast.result.peak if forecast.result is not None else None
-            wanted = (arguments.device, trust, arguments.name, True, peak)
+            wanted = (arguments.device, trust, name, True, peak)
             return await burst(running, plan, on_event, *wanted)
 
     result = asyncio.run(once())

@@ -1,13 +1,18 @@
-"""Runs as rows of the history."""
+"""Runs as rows of the history, and the line of column names above them."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+from textual.content import Content
+
+from memwb.engine.keeping import given_name
 from memwb.engine.technique import techniques
+from memwb.workbench.comparing import LETTERS
+from memwb.workbench.ordering import ORDERS
 from memwb.workbench.panels.rows import Row, Spans
-from memwb.workbench.units import gib, name, rate
+from memwb.workbench.units import delta, gib, loss, moment, name, rate
 
 if TYPE_CHECKING:
     from memwb.engine.runs import Summary
@@ -21,6 +26,63 @@ OUTCOME = {
     "interrupted": ("◌", "warning"),
     "damaged": ("!", "error"),
 }
+PINNED, NOTED = "◆", "✎"
+BEFORE, NUMBER = 4, 6
+"""Columns of the marks and the outcome, then of the number and the pin."""
+MUTED = "$foreground 60%"
+
+
+class View(NamedTuple):
+    """How a history is looked at."""
+
+    shown: str = ""
+    """The folder of the run in the charts."""
+    marks: tuple[str, ...] = ()
+    pinned: Summary | None = None
+    sort: str = "time"
+    turned: bool = False
+    outside: Container[str] = ()
+    """Folders of the runs whose losses are outside what they owe."""
+
+
+class Column(NamedTuple):
+    """A figure at the right of every row."""
+
+    sort: str
+    """The order that a click on its name gives; empty where there is none."""
+    title: str
+    width: int
+    style: str
+    room: int
+    """From how wide a list on it is shown; what the list is sorted by always is."""
+    text: Callable[[Summary, View], str]
+
+
+def _moment(run: Summary, view: View) -> str:
+    return moment(run.created)
+
+
+def _peak(run: Summary, view: View) -> str:
+    return gib(run.peak.allocated) if run.peak else run.outcome
+
+
+def _gap(run: Summary, view: View) -> str:
+    if view.pinned is None or run.peak is None or view.pinned.peak is None:
+        return ""
+    if run.folder == view.pinned.folder:
+        return "baseline"
+    return delta(run.peak.allocated - view.pinned.peak.allocated)
+
+
+COLUMNS = (
+    Column("time", "time", 13, "muted", 104, _moment),
+    Column(
+        "loss", "loss", 9, "muted", 84, lambda run, _: loss(run.losses[-1]) if run.losses else "–"
+    ),
+    Column("", "to ◆", 11, "muted", 0, _gap),
+    Column("peak", "peak", 11, "value", 0, _peak),
+    Column("speed", "speed", 15, "muted", 60, lambda run, _: rate(run.tokens_per_second)),
+)
 
 
 def label(run: int) -> str:
@@ -28,38 +90,71 @@ def label(run: int) -> str:
     return f"#{run}"
 
 
-def history_rows(
-    runs: Sequence[Summary],
-    shown: str,
-    marks: tuple[str, ...],
-    width: int,
-    outside: Container[str] = (),
-) -> list[Row]:
-    """One row a run, newest first: mark, outcome, number, model, techniques, peak, speed.
-
-    With a word on the losses of those whose folder is in ``outside``.
-    """
-    return [_row(run, shown, marks, width, run.folder in outside) for run in runs]
+def history_rows(runs: Sequence[Summary], view: View, width: int) -> list[Row]:
+    """One row a run: marks, outcome, number, model, name or techniques, then its figures."""
+    columns = columns_in(width, view)
+    return [_row(run, view, columns) for run in runs]
 
 
-def _row(run: Summary, shown: str, marks: tuple[str, ...], width: int, outside: bool) -> Row:
+def columns_in(width: int, view: View) -> list[Column]:
+    """The figures that a list of this width has room for."""
+    found = [one for one in COLUMNS if width >= one.room or one.sort == view.sort != "time"]
+    return [one for one in found if one.sort or view.pinned is not None]
+
+
+def head(view: View, width: int) -> tuple[Content, Content]:
+    """The names of the columns, each a click away from its order: the left part, then the right."""
+    columns = columns_in(width, view)
+    arrow = "▼" if ORDERS[view.sort].down != view.turned else "▲"
+    titles = {one.sort for one in columns if one.sort}
+    left = [("", "run"), ("model", "model"), ("name", "name")]
+    if "time" not in titles:
+        left[0] = ("time", "run")
+    first, *others = (_title(sort, title, view, arrow) for sort, title in left)
+    start = Content(" " * BEFORE) + first.pad_right(max(0, NUMBER - first.cell_length))
+    right = []
+    for one in columns:
+        title = _title(one.sort, one.title, view, arrow)
+        right.append(Content(" " * max(1, one.width - title.cell_length)) + title)
+    return start + Content("  ").join(others), Content("").join(right) + "  "
+
+
+def _title(sort: str, title: str, view: View, arrow: str) -> Content:
+    if not sort:
+        return Content.styled(title, MUTED)
+    here = sort == view.sort
+    style = "bold $text-accent" if here else MUTED
+    text = f"{title} {arrow}" if here else title
+    return Content.from_markup(f"[@click=app.sort_runs('{sort}')][{style}]{text}[/][/]")
+
+
+def _row(run: Summary, view: View, columns: Sequence[Column]) -> Row:
     sign, style = OUTCOME.get(run.outcome, ("?", "warning"))
-    mark = "AB"[marks.index(run.folder)] if run.folder in marks else " "
-    here = "›" if run.folder == shown or run.folder in marks else " "
-    known = techniques()
-    # A run may be of a technique that this version does not know.
-    names = " + ".join(known[n].title if n in known else n for n in run.techniques) or "plain"
+    marked = run.folder in view.marks
+    mark = LETTERS[view.marks.index(run.folder)] if marked else " "
+    here = "›" if run.folder == view.shown or marked else " "
+    pinned = view.pinned is not None and run.folder == view.pinned.folder
     left: Spans = (
         (f"{here}", "accent"),
         (mark, "accent"),
         (f"{sign} ", style),
-        (f"{label(run.run):<5}", "plain"),
-        (f"{name(run.model, 24)}  ", "accent" if run.folder == shown else "plain"),
-        (names, "muted"),
+        (f"{label(run.run):<{NUMBER - 2}}", "plain"),
+        (f"{PINNED if pinned else ' '} ", "accent"),
+        (f"{name(run.model, 24)}  ", "accent" if run.folder == view.shown else "plain"),
+        *_called(run),
     )
-    peak = gib(run.peak.allocated) if run.peak else run.outcome
-    right: Spans = (("  ✗ loss", "error"),) if outside else ()
-    right += ((f"  {peak:>9}", "value"),)
-    if width >= 60:
-        right += ((f"  {rate(run.tokens_per_second):>13}", "muted"),)
+    right: Spans = (("  ✗ loss", "error"),) if run.folder in view.outside else ()
+    right += tuple((f"{one.text(run, view):>{one.width}}", one.style) for one in columns)
     return Row(run.folder, left, (*right, (" ", "muted")))
+
+
+def _called(run: Summary) -> Spans:
+    """The given name before the techniques; the techniques alone where there is none."""
+    known = techniques()
+    # A run may be of a technique that this version does not know.
+    names = " + ".join(known[n].title if n in known else n for n in run.techniques) or "plain"
+    note: Spans = ((f"{NOTED} ", "accent"),) if run.note else ()
+    given = given_name(run)
+    return (
+        (*note, (f"{given}  ", "value"), (names, "muted")) if given else (*note, (names, "muted"))
+    )

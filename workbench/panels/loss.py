@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Vertical
 
 from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
+from memwb.workbench.commands import bindings
 from memwb.workbench.panels.texts import loss_line, loss_title
 from memwb.workbench.trace import Trace
 
@@ -20,7 +23,9 @@ AROUND = 6
 
 
 class LossPanel(Vertical):
-    """The loss curve of one burst, over that of its baseline where it has one, or of two."""
+    """The loss curve of one burst, over that of its baseline where it has one, or of several."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings("loss")
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -32,24 +37,24 @@ class LossPanel(Vertical):
         self.border_title = "3 Loss"
         yield LineChart(id="loss-chart")
 
-    def show(self, trace: Trace | None, over: Trace | None = None) -> None:
-        """The losses so far; the axis has room for every planned step."""
+    def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
+        """The losses so far, with those of other runs; the axis has room for every planned step."""
         if trace is None:
             return
-        single = over is None
+        single = not over
         behind = trace.baseline if single else None
         self._trace, self._verdict = trace, library.verdict(trace) if single else None
         self._tell()
         self.border_title = loss_title(trace) if single else "3 Loss"
         chart = self.query_one(LineChart)
         chart.clear()
-        chart.steps = max(trace.planned, over.planned if over is not None else 0)
-        if over is not None:
-            chart.set_series(over.label, enumerate(over.losses, 1), overlay=True)
-        elif behind is not None:
+        chart.steps = max(each.planned for each in (trace, *over))
+        for each in over:
+            chart.set_series(each.label, enumerate(each.losses, 1), overlay=True)
+        if behind is not None:
             chart.set_series(f"#{behind.run}", enumerate(behind.losses, 1), overlay=True)
         # With one run its number is already in the title of the memory chart.
-        alone = over is None and behind is None
+        alone = single and behind is None
         chart.set_series("" if alone else trace.label, enumerate(trace.losses, 1))
 
     def on_resize(self) -> None:
@@ -60,6 +65,18 @@ class LossPanel(Vertical):
         if self._trace is not None:
             room = self.outer_size.width - AROUND
             self.border_subtitle = loss_line(self._trace, self._verdict, room)
+
+    @property
+    def chart(self) -> LineChart:
+        """The chart."""
+        return self.query_one(LineChart)
+
+    def release(self) -> bool:
+        """Take the chart's cursor away if the chart has the focus; False without one."""
+        if self.chart.cursor is None or not self.chart.has_focus:
+            return False
+        self.chart.action_release()
+        return True
 
     def freeze(self, frozen: bool) -> None:
         """Hold the curve still, or let it catch up."""

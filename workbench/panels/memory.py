@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
 from memwb.engine.protocol import Device, Event, Sample, Samples, Started, Step, Timeline
 from memwb.workbench.charts.stacked import StackedChart
+from memwb.workbench.commands import bindings
 from memwb.workbench.foresight import capacity_of
 from memwb.workbench.outlook import Outlook, samples_of
 from memwb.workbench.panels import forecast
@@ -18,6 +23,8 @@ from memwb.workbench.trace import Trace
 class MemoryPanel(Vertical):
     """Memory by category over the samples of a burst, live or recorded."""
 
+    BINDINGS: ClassVar[list[BindingType]] = bindings("memory")
+
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._label = ""
@@ -26,6 +33,8 @@ class MemoryPanel(Vertical):
         self._outlook = Outlook()
         self._device: Device | None = None
         self._measured = False
+        self._told: Sample | str | None = None
+        self._titles = ("", "")
 
     def compose(self) -> ComposeResult:
         """The chart, hidden until there is something in it."""
@@ -44,9 +53,10 @@ class MemoryPanel(Vertical):
         return self.chart.frozen
 
     def on_mount(self) -> None:
-        """The title says when the chart is frozen, whoever froze it."""
+        """The title says what of the chart is not as usual, whoever did it."""
         self.chart.display = False
-        self.watch(self.chart, "frozen", self._entitle, init=False)
+        for name in ("frozen", "window", "hidden"):
+            self.watch(self.chart, name, self._retitle, init=False)
 
     def freeze(self, frozen: bool) -> None:
         """Hold the chart still, or let it catch up."""
@@ -82,6 +92,7 @@ class MemoryPanel(Vertical):
             chart.display = True
             chart.foretold = True
             chart.capacity = capacity_of(self._outlook, self._device)
+            chart.words = tuple(forecast.what_is_large(result))
             chart.set_samples(samples_of(result))
         else:
             # What stood there is of another model, or nothing came of the question.
@@ -89,21 +100,22 @@ class MemoryPanel(Vertical):
             self.query_one("#first-steps").display = True
         self._entitle()
 
-    def show(self, trace: Trace | None, over: Trace | None = None) -> None:
-        """A whole burst, with another one's outline over it."""
+    def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
+        """A whole burst, with the outlines of others over it."""
         if trace is None:
             return
         self._reveal()
-        self._turn_to(trace.label, over.label if over is not None else "")
+        labels = " ".join(each.label for each in over)
+        self._turn_to(trace.label, labels)
         self._label = trace.label
         device = trace.device
         self.chart.capacity = device.capacity if device is not None else None
         steps = () if trace.ended or not trace.started else trace.started.traced
         self.chart.set_samples(trace.samples, steps)
-        self.chart.overlay = over.samples if over is not None else ()
+        self.chart.lay_over([(each.label, each.samples) for each in over])
         self.chart.resting = "peak" if trace.ended else "latest"
-        if over is not None:
-            self._label = f"{trace.label}, outline {over.label}"
+        if over:
+            self._label = f"{trace.label}, outline{'s' * (len(over) > 1)} {labels}"
         self._entitle()
 
     def take(self, event: Event, label: str) -> None:
@@ -144,9 +156,14 @@ class MemoryPanel(Vertical):
         if not self._measured:
             self._measured = True
             self.chart.foretold = False
+            self.chart.words = ()
             self._foresee()
 
-    def _entitle(self, moment: Sample | str | bool | None = None) -> None:
+    def _retitle(self) -> None:
+        self._entitle(self._told)
+
+    def _entitle(self, moment: Sample | str | None = None) -> None:
+        self._told = moment
         parts = ["2 Memory", self._label]
         if isinstance(moment, Sample):
             parts.append(f"step {moment.step} · {moment.phase}" if moment.step else "loading")
@@ -155,7 +172,14 @@ class MemoryPanel(Vertical):
         if self._outlook.result is not None and not self.chart.overlay:
             told = forecast.meant(self._outlook) if self._outlook.target else "predicted"
             parts.append(f"dotted: the plan, {told}" if self._measured else told)
+        parts.append(self.chart.window.mark())
         parts.append("frozen" if self.frozen else "")
-        self.border_title = " · ".join(part for part in parts if part)
         alone = not self._measured and self._outlook.result is not None
-        self.border_subtitle = "nothing has run yet · r runs and measures" if alone else ""
+        titles = (
+            " · ".join(part for part in parts if part),
+            "nothing has run yet · r runs and measures" if alone else "",
+        )
+        # A title that is set has all of the panel drawn again, the chart in it too.
+        if titles != self._titles:
+            self._titles = titles
+            self.border_title, self.border_subtitle = titles

@@ -1,4 +1,4 @@
-"""The peak: predicted and measured, what it is made of; with two runs, what differs."""
+"""The peak: predicted and measured, what it is made of; with several runs, what differs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from textual.widgets import Static
 from memwb.engine.protocol import Device
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels import forecast, forecast_whole
-from memwb.workbench.panels.texts import comparison, peak_of
+from memwb.workbench.panels.compared import Compared, comparison, held_against
 from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
-    from memwb.engine.guard import Verdict
+    from memwb.engine.runs import Summary
 
 
 class PeakPanel(VerticalScroll):
@@ -24,9 +24,11 @@ class PeakPanel(VerticalScroll):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self.border_title = "4 Peak"
+        self._title = self.border_title = "4 Peak"
         self._text = Content()
-        self._traces: tuple[Trace | None, Trace | None, Verdict | None] = (None, None, None)
+        self._trace: Trace | None = None
+        self._compared: Compared | None = None
+        self._pinned: Summary | None = None
         self._outlook = Outlook()
         self._device: Device | None = None
 
@@ -39,12 +41,16 @@ class PeakPanel(VerticalScroll):
         """What it says."""
         return self._text.plain
 
-    def show(
-        self, trace: Trace | None, over: Trace | None = None, verdict: Verdict | None = None
-    ) -> None:
-        """One run's peak, or the difference of two, with the verdict on the second's losses."""
-        self._traces = (trace, over, verdict)
+    def show(self, trace: Trace | None, compared: Compared | None = None) -> None:
+        """One run's peak, or how several differ."""
+        self._trace, self._compared = trace, compared
         self._write()
+
+    def hold_against(self, pinned: Summary | None) -> None:
+        """The baseline that a run is held against, where there is one."""
+        if pinned != self._pinned:
+            self._pinned = pinned
+            self._write()
 
     def foresee(self, outlook: Outlook, device: Device | None) -> None:
         """What is predicted of the plan now."""
@@ -52,27 +58,35 @@ class PeakPanel(VerticalScroll):
         self._write()
 
     def _write(self) -> None:
-        trace, over, verdict = self._traces
-        width = self.scrollable_content_region.width
-        if trace is not None and over is not None:
-            self.border_title = "4 Difference"
-            self._update(comparison(trace, over, verdict))
+        trace, width = self._trace, self.scrollable_content_region.width
+        if self._compared is not None:
+            self._entitle("4 Difference")
+            self._update(comparison(self._compared, width))
             return
-        peak = peak_of(trace) if trace is not None else None
+        peak = trace.peak if trace is not None else None
         meant = forecast.meant(self._outlook)
         # Where both are shown, a place in the title would be that of either.
         parts = ["4 Peak", f"in {peak.phase}" if peak is not None and not meant else "", meant]
-        self.border_title = " · ".join(part for part in parts if part)
+        self._entitle(" · ".join(part for part in parts if part))
         if self.screen.has_class("-single"):
             told = forecast_whole.whole(self._outlook, peak, trace, width, self._device)
         else:
             told = forecast.lines(self._outlook, peak, width, trace, self._device)
-        self._update(told)
+        against = held_against(trace, self._pinned).truncate(width, ellipsis=True)
+        self._update(Content("\n").join((told, against)) if against.plain else told)
+
+    def _entitle(self, title: str) -> None:
+        # A title that is set has all of the panel drawn again; a burst tells of it all the time.
+        if title != self._title:
+            self._title = title
+            self.border_title = title
 
     def _update(self, text: Content) -> None:
         if text != self._text:
+            # The screen is laid out anew only where the panel gets another height.
+            taller = text.plain.count("\n") != self._text.plain.count("\n")
             self._text = text
-            self.query_one("#peak-text", Static).update(text)
+            self.query_one("#peak-text", Static).update(text, layout=taller)
 
     def on_resize(self) -> None:
         """More room shows more."""

@@ -18,6 +18,8 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from memwb.workbench.units import printable
+
 Spans = tuple[tuple[str, str], ...]
 """Pieces of text, each with the name of its style."""
 
@@ -261,11 +263,11 @@ class Rows(ScrollView, can_focus=True):
 
 
 def _strip(row: Row, width: int, base: Style, style: Callable[[str], Style]) -> Strip:
-    right = [Segment(_printable(text), base + style(name)) for text, name in row.right]
+    right = [Segment(printable(text), base + style(name)) for text, name in row.right]
     room = max(0, width - sum(cell_len(segment.text) for segment in right))
     left: list[Segment] = []
     for words, name in row.left:
-        text = _printable(words)
+        text = printable(words)
         taken = cell_len(text)
         if taken > room:
             text = set_cell_size(text, max(0, room - 1)) + ("…" if room else "")
@@ -273,10 +275,3 @@ def _strip(row: Row, width: int, base: Style, style: Callable[[str], Style]) -> 
         room -= taken
         left.append(Segment(text, base + style(name)))
     return Strip([*left, Segment(" " * room, base), *right]).adjust_cell_length(width, base)
-
-
-def _printable(text: str) -> str:
-    """A row is one line: what would move the terminal's cursor becomes a space."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else " " for char in text)

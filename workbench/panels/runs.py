@@ -1,43 +1,77 @@
-"""The history of runs: choose one to see it again, mark two to lay them over each other."""
+"""The history of runs: sorted, filtered, chosen to be seen again, marked to be compared."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
+from textual.markup import escape
+from textual.widgets import Input, Static
 
+from memwb.engine.runs import pinned
 from memwb.workbench import library
-from memwb.workbench.panels.history_rows import history_rows
+from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.comparing import LETTERS
+from memwb.workbench.ordering import ORDERS, matching, sorted_runs
+from memwb.workbench.panels.field import Field
+from memwb.workbench.panels.history_rows import NOTED, View, head, history_rows
+from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.rows import Row, Rows
+from memwb.workbench.state import MARKS, Session
 
 if TYPE_CHECKING:
     from memwb.engine.runs import Summary
 
-EMPTY = Row("", ((" no runs yet", "muted"),), (), False)
-SAID = ("", "A marked · c on another compares", "A filled · B outlined")
-"""What is said of so many marks."""
+EMPTY = Row(
+    "", ((" no runs yet: ", "muted"), ("r", "accent"), (" runs the plan", "muted")), (), False
+)
+NOTHING = Row(
+    "", ((" nothing matches: ", "muted"), ("esc", "accent"), (" shows all", "muted")), (), False
+)
+DOING = (
+    ("name_run", "name"),
+    ("note_run", "note"),
+    ("replay", "replay"),
+    ("delete_run", "delete"),
+)
+"""What can be done with a run beside what the footer says."""
+HEAD = 6
+"""From so many lines on the names of the columns are shown; and what is noted of a run."""
 
 
 class RunsPanel(Vertical):
-    """The list of runs, newest first."""
+    """The list of runs."""
 
-    def __init__(self, owner: Owner, *, id: str) -> None:
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,down", "leave_filter(True)", "Keep the filter", show=False, priority=True),
+        Binding("escape", "leave_filter(False)", "No filter", show=False, priority=True),
+    ]
+
+    def __init__(
+        self, owner: Owner, session: Session, keymap: dict[str, str] | None = None, *, id: str
+    ) -> None:
         super().__init__(id=id)
         self._owner = owner
+        self._doing = [_link(name, word, keymap or {}) for name, word in DOING]
         self._runs: Sequence[Summary] = ()
-        self._shown = ""
-        self._marks: tuple[str, ...] = ()
-        self._outside: frozenset[str] = frozenset()
+        self._view = View(sort=session.sort, turned=session.turned)
+        self.wanted = ""
+        """What is filtered by."""
+        self._drawn: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
-        """The list."""
+        """The names of the columns, the list, what is noted of the run at the cursor."""
         self.border_title = "5 Runs"
+        yield Line(id="runs-head")
         yield Rows([EMPTY], id="runs-rows")
+        yield Static(id="runs-note", markup=False)
 
     @property
     def rows(self) -> Rows:
@@ -50,24 +84,36 @@ class RunsPanel(Vertical):
         row = self.rows.current
         return row.id if row is not None else ""
 
-    def show(self, runs: Sequence[Summary], shown: str, marks: tuple[str, ...]) -> None:
-        """Other runs, or others of them in the charts."""
+    @property
+    def run(self) -> Summary | None:
+        """The run at the cursor."""
+        return next((run for run in self._runs if run.folder == self.folder), None)
+
+    def show(self, runs: Sequence[Summary], session: Session) -> None:
+        """Other runs, or others of them in the charts, or another order."""
         grown = len(runs) > len(self._runs)
         other = runs is not self._runs
-        self._runs, self._shown, self._marks = runs, shown, marks
+        self._runs = runs
+        self._view = self._view._replace(
+            shown=session.shown,
+            marks=session.marks[:MARKS],
+            pinned=pinned(runs),
+            sort=session.sort if session.sort in ORDERS else "time",
+            turned=session.turned,
+        )
         if other:
             self._judge()
         self._fill()
         if grown and runs:
-            self.rows.select(shown or runs[0].folder)
-        self.border_subtitle = SAID[len(marks)]
+            self.rows.select(session.shown or runs[0].folder)
+        self._say()
 
     @work(group="outside", exclusive=True)
     async def _judge(self) -> None:
         """Mark the runs whose losses are outside; found beside the list, which does not wait."""
         outside = await asyncio.to_thread(library.outside, self._runs)
-        if outside != self._outside:
-            self._outside = outside
+        if outside != self._view.outside:
+            self._view = self._view._replace(outside=outside)
             self._fill()
 
     def choose(self) -> None:
@@ -80,11 +126,118 @@ class RunsPanel(Vertical):
         event.stop()
         self.choose()
 
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        """What is noted of the run at the cursor."""
+        event.stop()
+        self._tell()
+
     def on_resize(self) -> None:
-        """Narrow rows leave the speed out."""
+        """Narrow rows have fewer figures, short lists no head."""
         self._fill()
+        # The list is as wide as it will be only once the head has come or gone.
+        self.call_after_refresh(self._fill)
 
     def _fill(self) -> None:
-        width = self.rows.size.width
-        rows = history_rows(self._runs, self._shown, self._marks, width, self._outside)
-        self.rows.fill(rows or [EMPTY])
+        width = self.rows.scrollable_content_region.width
+        # The session changes with every key; of the history there may be a thousand rows.
+        drawn = (self._runs, self._view, self.wanted, width, self.content_size.height)
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
+        found = sorted_runs(matching(self._runs, self.wanted), self._view.sort, self._view.turned)
+        rows = history_rows(found, self._view, width)
+        self.rows.fill(rows or [NOTHING if self._runs else EMPTY])
+        high = bool(self._runs) and self.content_size.height >= HEAD
+        line = self.query_one("#runs-head", Line)
+        line.display = high
+        if high:
+            line.show(*head(self._view, width))
+        self._tell()
+
+    def _tell(self) -> None:
+        """The note of the run at the cursor, where the list has room for it."""
+        note, run = self.query_one("#runs-note", Static), self.run
+        text = run.note if run is not None and self.content_size.height >= HEAD else ""
+        note.display = bool(text)
+        if text:
+            note.update(f"{NOTED} {text}")
+
+    def _say(self) -> None:
+        """The order where it is not the usual one, then the marks, or what can be done."""
+        marks = len(self._view.marks)
+        letters = LETTERS[1:marks]
+        order = ORDERS[self._view.sort]
+        said = order.turned if self._view.turned else order.says
+        parts = ["" if self._view.sort == "time" and not self._view.turned else said]
+        if marks == 1:
+            parts.append("A marked · c on another compares")
+        elif letters:
+            more = "" if marks == MARKS else " · c adds one"
+            parts.append(f"A filled · {' '.join(letters)} outlined{more}")
+        elif self._runs:
+            parts += self._doing
+        self.border_subtitle = " · ".join(part for part in parts if part)
+
+    # The filter
+
+    async def filter(self) -> None:
+        """Open the field that narrows the list."""
+        if not self.query("#runs-filter"):
+            field = Field(placeholder="filter runs", id="runs-filter")
+            kept = Line(id="runs-kept")
+            await self.mount(field, kept)
+        field = self.query_one("#runs-filter", Field)
+        field.display = True
+        self.query_one("#runs-kept").display = False
+        self.screen.set_focus(field)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Narrow the list while one types."""
+        event.stop()
+        if event.input.display:
+            self._narrow(event.value)
+
+    def _narrow(self, text: str) -> None:
+        self.wanted = text.strip()
+        self._fill()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The filter's keys are for its field alone."""
+        focused = self.screen.focused
+        return action != "leave_filter" or (focused is not None and focused.id == "runs-filter")
+
+    async def action_leave_filter(self, kept: bool) -> None:
+        """Back to the list, narrowed or all of it."""
+        if not kept:
+            self.clear_filter()
+            return
+        field = self.query_one("#runs-filter", Field)
+        await field.settled()
+        self._narrow(field.value)
+        line = self.query_one("#runs-kept", Line)
+        line.show(Content(f" /{self.wanted}"), "[$text-muted]esc clears [/]")
+        line.display = bool(self.wanted)
+        self.screen.set_focus(self.rows)
+        field.display = False
+
+    def clear_filter(self) -> bool:
+        """Every run again; False when nothing was filtered."""
+        fields = self.query("#runs-filter").results(Field)
+        shown = False
+        for field in fields:
+            shown = bool(field.display)
+            field.display = False
+            field.value = ""
+            self.query_one("#runs-kept").display = False
+        if not shown and not self.wanted:
+            return False
+        self.wanted = ""
+        self._fill()
+        self.screen.set_focus(self.rows)
+        return True
+
+
+def _link(name: str, word: str, keymap: dict[str, str]) -> str:
+    """A key and its word, to be pressed with the mouse too."""
+    command = next(command for command in COMMANDS if command.id == name)
+    return f"[@click={command.action}]{escape(shown_key(command, keymap))} {word}[/]"

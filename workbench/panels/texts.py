@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from memwb.engine.plan import Plan, Problem, Workload, active
-from memwb.engine.protocol import CATEGORIES, Categories, Device, Ended, Peak
+from memwb.engine.protocol import Device, Ended
 from memwb.engine.technique import GROUPS, Parameter, techniques
 from memwb.workbench.commands import COMMANDS, Command, shown_key
-from memwb.workbench.deviation import share, verdict_forms, verdict_line
+from memwb.workbench.deviation import verdict_forms, verdict_line
 from memwb.workbench.explained import change
 from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
-from memwb.workbench.units import delta, gib, loss, name, padding, parameters, rate
+from memwb.workbench.units import gib, loss, name, parameters, rate
 from memwb.workbench.waste import waste
 
 if TYPE_CHECKING:
@@ -219,47 +219,6 @@ def loss_title(trace: Trace) -> str:
     return f"3 Loss · {trace.label}, dotted #{baseline.run} {baseline.name}"
 
 
-def peak_of(trace: Trace) -> Peak | None:
-    """The peak as the engine told it at the end, or the highest sample so far."""
-    if trace.ended is not None and trace.ended.peak is not None:
-        return trace.ended.peak
-    top = trace.highest
-    if top is None:
-        return None
-    parts = top.categories or Categories()
-    return Peak(top.allocated, top.reserved, top.device, top.phase, parts)
-
-
-def comparison(first: Trace, second: Trace, verdict: Verdict | None = None) -> Content:
-    """What differs between two runs: peak by category, speed, and the loss at its furthest.
-
-    With the verdict on the second, held against the first where the two can be compared.
-    """
-    rows = [("", f"A {first.label}", f"B {second.label}", "B − A")]
-    a, b = peak_of(first), peak_of(second)
-    if a is not None and b is not None:
-        rows.append(_figure("peak allocated", a.allocated, b.allocated))
-        rows += [
-            _figure(name, getattr(a.categories, name), getattr(b.categories, name))
-            for name in CATEGORIES
-        ]
-    fast, slow = first.tokens_per_second, second.tokens_per_second
-    faster = f"{(slow / fast - 1) * 100:+.0f} %" if fast and slow else ""
-    rows.append(("speed", rate(fast), rate(slow), faster))
-    if any(map(_waste, (first, second))):
-        wastes = [padding(each.ended.padding) if each.ended else "" for each in (first, second)]
-        rows.append(("waste", wastes[0] or "–", wastes[1] or "–", ""))
-    rows.append(("largest loss deviation", "", "", _deviation(first, second)))
-    lines = [
-        Content.assemble((f"{name:<23}", MUTED), f"{one:>13}{two:>13}", (f"{gap:>14}", "bold"))
-        for name, one, two, gap in rows
-    ]
-    if verdict is not None:
-        style = MUTED if verdict.within else "bold $text-error"
-        lines.append(Content.styled(f"B {second.label} {verdict_line(verdict)}", style))
-    return Content("\n").join(lines)
-
-
 def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
     """What to tell of an ended burst: the kind of notice, a title and a text."""
     text = "\n".join(part for part in (ended.what, ended.fix) if part)
@@ -281,20 +240,6 @@ def flagged(verdict: Verdict, label: str) -> tuple[str, str]:
     why = f"Here {names} did not keep to it." if names else "It is the same plan, run again."
     text = f"{line}. {why}"
     return f"{label} does not follow #{verdict.run} {verdict.name}", text[0].upper() + text[1:]
-
-
-def _deviation(first: Trace, second: Trace) -> str:
-    """The second's largest relative deviation from the first."""
-    from memwb.engine.guard import deviation
-
-    if not (first.losses and second.losses):
-        return "–"
-    largest, step = deviation(second.losses, first.losses)
-    return f"{share(largest)} (step {step})" if step else "0, equal"
-
-
-def _figure(name: str, one: int, two: int) -> tuple[str, str, str, str]:
-    return (name, gib(one), gib(two), delta(two - one))
 
 
 def first_steps(device: str) -> Content:
@@ -326,16 +271,24 @@ def tabs(current: str, maximised: bool) -> Content:
 
 
 def footer(
-    panel: str, running: bool, typing: bool, keymap: dict[str, str], broken: bool = False
+    panel: str,
+    running: bool,
+    typing: bool,
+    keymap: dict[str, str],
+    broken: bool = False,
+    filtering: bool = False,
 ) -> Content:
     """At most six keys: those that matter in the focused panel and in this state."""
     if typing:
+        keys: tuple[tuple[str, str], ...]
         keys = (("↵", "take it"), ("tab", "take it, next value"), ("esc", "leave"))
+        if filtering:
+            keys = (("↵", "keep"), ("esc", "show all"))
         return Content.assemble(
             *(part for key, word in keys for part in ((f" {key}", "bold"), f" {word}  "))
         )
     known = {command.id: command for command in COMMANDS}
-    first = [("edit", "show"), ("compare", "compare")] if panel == "runs" else []
+    first = [("edit", "show"), ("compare", "compare"), ("pin", "pin")] if panel == "runs" else []
     if panel == "plan":
         first = [("toggle", "toggle"), ("edit", "edit")]
     if panel in ("memory", "loss", "peak"):
@@ -343,7 +296,9 @@ def footer(
     go = ("stop", "stop") if running else ("run", "run")
     # A plan that cannot run cannot be exported either.
     third = ("fix", "mend") if broken else ("export", "export")
-    pairs = [*first, go, third, ("help", "help"), ("palette", "commands")]
+    # Of the history there is more to know than of the plan's script.
+    rest = [go] if panel == "runs" else [go, third]
+    pairs = [*first, *rest, ("help", "help"), ("palette", "commands")]
     return Content(" ").join(
         Content.from_markup(
             f"[@click={_clickable(known[name].action)}] [b $text-accent]$key[/] {word} [/]",

@@ -35,7 +35,9 @@ ABOUT = {
         "buffers. Gradients: .grad. Optimizer: its state. Activations: kept from the forward "
         "pass for the backward pass. Temporary: everything else. Only the traced steps are "
         "drawn; the others run without any tracing and give the speed. Hatched or dotted: what is "
-        "predicted of the plan as it stands, phase by phase.",
+        "predicted of the plan as it stands, phase by phase. The mouse tells any moment, its "
+        "wheel zooms, dragging pans, and a click on a name below hides that band. However many "
+        "samples share a column, it shows the highest: no spike is lost.",
     ),
     "loss": (
         "Loss",
@@ -57,7 +59,10 @@ ABOUT = {
         "The runs",
         "Every burst that has started, newest first, each a folder with its plan, script, "
         "events and summary. Enter shows one again. c marks the run at the cursor or takes its "
-        "mark away; as soon as two are marked they lie over each other.",
+        "mark away; as soon as two are marked they lie over each other, up to four, and what "
+        "differs is told beside them, the plan's values first. ◆ is the pinned baseline: the "
+        "peaks of all runs are held against it, and losses where they can be. ✎ has a note. Name, "
+        "note and pin are kept in the run's folder; `memwb runs` reads and sets them too.",
     ),
 }
 OWN_KEYS = {
@@ -69,17 +74,37 @@ OWN_KEYS = {
         ("f", "mend what is wrong"),
     ),
     "memory": (
-        ("← →", "a cursor: the moment's bytes are below the chart"),
+        ("← →", "a cursor: its moment, to the byte, beside it or below the chart"),
+        (", .", "cursor to the phase before or after (also shift+← →)"),
+        ("[ ]", "cursor to the step before or after"),
+        ("home end", "cursor to the first or the last moment"),
         ("k", "cursor to the peak"),
+        ("esc", "cursor away"),
         ("p", "freeze"),
         ("m", "maximise"),
     ),
-    "loss": (("p", "freeze"), ("m", "maximise")),
+    "loss": (
+        ("← →", "a cursor: the step's values are below the chart"),
+        ("home end", "cursor to the first or the last step"),
+        ("esc", "cursor away"),
+        ("p", "freeze"),
+        ("m", "maximise"),
+    ),
     "peak": (
         ("m", "maximise: the fit list, the largest tensors, what was assumed"),
         ("t", "predict for another GPU"),
     ),
-    "runs": (("↑ ↓", "move"), ("↵", "show"), ("c", "mark for comparison")),
+    "runs": (
+        ("↑ ↓", "move"),
+        ("↵", "show"),
+        ("c", "mark for comparison, two to four"),
+        ("/", "filter: every word must be in it"),
+        ("S I", "sort by the next, invert; or press the name of a column"),
+        ("n N", "name it, note something of it"),
+        ("b", "pin it as the baseline, or no longer"),
+        ("R", "replay it: 1×, 4×, at once; s leaves off"),
+        ("d", "delete it; that is asked first"),
+    ),
 }
 
 
@@ -152,8 +177,11 @@ def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     """What a panel shows, its own keys, then those that work everywhere."""
     lines = [Content(ABOUT[panel][1]), Content(), _head("Here")]
     lines += [_pair(key, text, width) for key, text in OWN_KEYS[panel]]
+    here = [command for command in COMMANDS if panel in command.where]
+    lines += [_pair(shown_key(command, keymap), command.title, width) for command in here]
     lines += [Content(), _head("Everywhere")]
-    lines += [_pair(shown_key(command, keymap), command.title, width) for command in COMMANDS]
+    rest = [command for command in COMMANDS if not command.where]
+    lines += [_pair(shown_key(command, keymap), command.title, width) for command in rest]
     return Content("\n").join(lines)
 
 

@@ -10,11 +10,15 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input
 
-from memwb.engine.protocol import Device, Event, Samples, Started, Step, Timeline
-from memwb.workbench.commands import COMMANDS
+from memwb.engine.protocol import CATEGORIES, Device, Event, Samples, Started, Step, Timeline
+from memwb.engine.runs import pinned
+from memwb.workbench.charts.lines import LineChart
+from memwb.workbench.charts.stacked import StackedChart
+from memwb.workbench.commands import bindings
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.loss import LossPanel
@@ -29,11 +33,12 @@ from memwb.workbench.state import Session
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
-    from memwb.engine.guard import Verdict
     from memwb.engine.runs import Summary
+    from memwb.workbench.panels.compared import Compared
     from memwb.workbench.trace import Trace
 
 PANELS = ("plan", "memory", "loss", "peak", "runs")
+FILTERS = ("filter", "runs-filter")
 NARROW = 100
 """Below this width, or below SHORT lines, one panel is shown at a time."""
 SHORT = 30
@@ -48,20 +53,7 @@ class MainScreen(Screen[None]):
     # The panel that had the focus last gets it.
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(
-            # Taken in the order in which they were typed, before the next key finds its widget:
-            # what is typed on after Enter belongs to the field that Enter opens.
-            Binding(
-                command.keys,
-                command.action,
-                command.title,
-                id=command.id,
-                show=False,
-                priority=True,
-            )
-            for command in COMMANDS
-            if command.id != "palette"
-        ),
+        *bindings(""),
         Binding("escape", "back", "Back", show=False, priority=True),
         Binding("tab", "next_panel(1)", "Next panel", show=False, priority=True),
         Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False, priority=True),
@@ -88,7 +80,7 @@ class MainScreen(Screen[None]):
                 yield MemoryPanel(id="memory")
                 yield LossPanel(id="loss")
                 yield PeakPanel(id="peak")
-                yield RunsPanel(self._owner, id="runs")
+                yield RunsPanel(self._owner, self._session, self._keymap, id="runs")
         yield Notice(id="notice")
         yield Line(id="footer")
 
@@ -172,16 +164,21 @@ class MainScreen(Screen[None]):
         running = engine in ("running", "stopping")
         typing = self.focused is not None and "field" in self.focused.classes
         broken = bool(self.plan_panel.found)
-        keys = footer(self._session.tab, running, typing, self._keymap, broken)
+        filtering = typing and self.focused is not None and self.focused.id in FILTERS
+        keys = footer(self._session.tab, running, typing, self._keymap, broken, filtering)
         self.query_one("#footer", Line).show(keys)
 
     def show_trace(
-        self, trace: Trace | None, over: Trace | None = None, verdict: Verdict | None = None
+        self, trace: Trace | None, over: Sequence[Trace] = (), compared: Compared | None = None
     ) -> None:
-        """One burst in the charts, or two laid over each other."""
+        """One burst in the charts, or up to four laid over each other."""
         self.memory.show(trace, over)
         self.loss.show(trace, over)
-        self.peak.show(trace, over, verdict)
+        self.peak.show(trace, compared)
+
+    def nothing(self, text: Content) -> None:
+        """No burst at all, and what to do first; nothing changes where one was shown before."""
+        self.memory.empty(text)
 
     def foresee(self, outlook: Outlook, device: Device | None) -> None:
         """What is predicted of the plan: beside its techniques, in the chart, in the peak."""
@@ -197,9 +194,10 @@ class MainScreen(Screen[None]):
         if isinstance(event, Started | Samples | Timeline):
             self.peak.show(trace)
 
-    def show_runs(self, runs: Sequence[Summary], shown: str, marks: tuple[str, ...]) -> None:
-        """The history."""
-        self.runs.show(runs, shown, marks)
+    def show_runs(self, runs: Sequence[Summary], session: Session) -> None:
+        """The history, and the baseline in it."""
+        self.runs.show(runs, session)
+        self.peak.hold_against(pinned(runs))
 
     def lay_out(self, session: Session) -> None:
         """One panel or all of them, and which."""
@@ -270,12 +268,42 @@ class MainScreen(Screen[None]):
         self._owner.fold_all()
 
     async def action_filter(self) -> None:
-        """Narrow the plan's rows."""
-        await self._in_plan().filter()
+        """Narrow the runs, or else the plan's rows."""
+        if self.panel == "runs":
+            await self.runs.filter()
+        else:
+            await self._in_plan().filter()
 
     def action_freeze(self) -> None:
         """Hold the charts, or let them go on."""
         self.memory.freeze(not self.memory.frozen)
+
+    @property
+    def _chart(self) -> StackedChart | LineChart:
+        """The chart that is meant: the loss's if it has the focus, or memory's, in sight."""
+        if self.panel == "loss":
+            return self.loss.chart
+        if not self.memory.region.area:
+            self.action_jump("memory")
+        return self.memory.chart
+
+    def action_zoom(self, factor: float) -> None:
+        """Nearer to a chart, or further away."""
+        self._chart.zoom(factor)
+
+    def action_pan(self, way: int) -> None:
+        """Earlier or later in a chart."""
+        self._chart.pan(way)
+
+    def action_show_all(self) -> None:
+        """All of a chart."""
+        self._chart.show_all()
+
+    def action_band(self, category: str) -> None:
+        """Draw a band of the memory chart no more, or again."""
+        if not self.memory.region.area:
+            self.action_jump("memory")
+        self.memory.chart.toggle_band(CATEGORIES.index(category))
 
     def action_jump(self, name: str) -> None:
         """Go to a panel."""
@@ -293,7 +321,13 @@ class MainScreen(Screen[None]):
 
     def action_back(self) -> None:
         """Put away what is in the way, the nearest first."""
-        if self.memory.release() or self.notice.clear() or self.plan_panel.clear_filter():
+        # The filter of the panel in front before that of the other.
+        filters = [self.plan_panel.clear_filter, self.runs.clear_filter]
+        if self.panel == "runs":
+            filters.reverse()
+        # The nearest first: each is tried only where those before had nothing to put away.
+        away = [self.memory.release, self.loss.release, self.notice.clear, *filters]
+        if any(put_away() for put_away in away):
             return
         if self._session.maximised:
             self.action_maximise()

@@ -1,0 +1,73 @@
+"""A chart's columns in a few widgets side by side: little is written when little changes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from memwb.workbench.charts.canvas import Canvas
+from memwb.workbench.charts.strips import joined
+
+COUNT = 4
+"""Textual writes a changed line from the start of its widget. A chart in slices writes less for a
+new column; more slices cost more when all of it is drawn."""
+
+
+class Drawn(Protocol):
+    """Whoever draws what the slices show."""
+
+    @property
+    def canvas(self) -> Canvas:
+        """The chart as it is drawn now."""
+
+
+class Slice(Widget):
+    """Some columns of the chart, drawn by the chart."""
+
+    DEFAULT_CSS = "Slice { width: 1fr; height: 100%; background: transparent; }"
+    # To drag is to pan, not to mark text.
+    ALLOW_SELECT = False
+
+    def __init__(self, chart: Drawn) -> None:
+        super().__init__()
+        self.chart = chart
+        self._pieces: dict[int, Strip] = {}
+        self._drawn: tuple[Canvas, Region] | None = None
+
+    def again(self, region: Region) -> None:
+        """Show a region of the chart again, as far as it is in this slice."""
+        place = self.virtual_region
+        inside = region.intersection(place)
+        if inside:
+            for y in range(inside.y, inside.bottom):
+                self._pieces.pop(y, None)
+            self.refresh(inside.translate((-place.x, -place.y)))
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Pieces of the chart's lines.
+
+        A slice has no borders or padding, so it goes past Textual's styling of every line, which
+        would cost more than drawing them.
+        """
+        canvas, place = self.chart.canvas, self.virtual_region
+        if self._drawn is None or self._drawn[0] is not canvas or self._drawn[1] != place:
+            self._drawn = (canvas, place)
+            self._pieces.clear()
+        filters = self.get_line_filters()
+        ground = self.background_colors[1]
+        found = []
+        for y in crop.line_range:
+            strip = self._pieces.get(y)
+            if strip is None:
+                cells = canvas.line(y)[place.x : place.right]
+                segments = joined(cells)
+                for change in filters:
+                    segments = change.apply(segments, ground)
+                self._pieces[y] = strip = Strip(segments, len(cells))
+            found.append(strip)
+        if crop.column_span != (0, place.width):
+            found = [strip.crop(*crop.column_span) for strip in found]
+        return found
