@@ -14,7 +14,6 @@ from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.gpus import context_bytes, fits
 from memwb.engine.memory import Categories, Peak
 from memwb.engine.plan import Plan, active
-from memwb.engine.predict.beside import beside
 from memwb.engine.predict.causes import causes_at
 from memwb.engine.predict.course import Course, course_of, thinned
 from memwb.engine.predict.fold import fold
@@ -30,20 +29,15 @@ POINTS = 400
 """At most so many points of one step are told."""
 
 
-def predict(
-    plan: Plan, target: str, *, trust_remote_code: bool = False, processes: int = 1
-) -> Prediction:
+def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Prediction:
     """What the plan will need on a target: the id of a GPU, ``cpu``, or nothing for this machine.
-
-    With two ``processes`` the two runs that tell the rest go on side by side; the second is forked
-    off this process, which must not have threads yet.
 
     Reads no weights and needs no GPU. Raises CannotPredict if a technique does not run on meta,
     and another MemwbError if the plan, its model or the target is wrong.
     """
     began = time.perf_counter()
     aim = target_named(target)
-    found = whole(plan, aim, trust_remote_code, processes=processes)
+    found = whole(plan, aim, trust_remote_code)
     with uncollected():
         stream = with_workspaces(found.stream, aim.workspaces)
         course = course_of(stream, aim)
@@ -90,25 +84,16 @@ def uncollected() -> Iterator[None]:
 
 
 def whole(
-    plan: Plan,
-    target: Target,
-    trust_remote_code: bool = False,
-    fold_it: bool = True,
-    processes: int = 1,
+    plan: Plan, target: Target, trust_remote_code: bool = False, fold_it: bool = True
 ) -> Traced:
     """The run of all layers: folded out of two runs of few where that can be done."""
     if not fold_it:
         return _run(plan, target, ALL, trust_remote_code)
-
-    def longer() -> Traced:
-        return _run(plan, target, LONG, trust_remote_code)
-
-    with beside(longer) if processes > 1 else contextlib.nullcontext(longer) as ask:
-        short = _run(plan, target, SHORT, trust_remote_code)
-        if short.depths is None:
-            return short
-        long = ask()
+    short = _run(plan, target, SHORT, trust_remote_code)
+    if short.depths is None:
+        return short
     few, more = short.depths
+    long = _run(plan, target, LONG, trust_remote_code)
     with uncollected():
         stream = fold(short.stream, long.stream, short.layers, few, more)
     if stream is None:

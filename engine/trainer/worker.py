@@ -165,14 +165,7 @@ def _result(job: Job) -> Answer:
         from memwb.engine.predict.predictor import predict
         from memwb.engine.prediction_cache import Kept, keep
 
-        # Somebody waits for the plan's own; toggles are predicted two at once anyway.
-        processes = min(2, os.cpu_count() or 1) if job.own else 1
-        result = predict(
-            job.plan,
-            job.target,
-            trust_remote_code=job.trust_remote_code,
-            processes=processes,
-        )
+        result = predict(job.plan, job.target, trust_remote_code=job.trust_remote_code)
     except CannotPredict as error:
         cause = error.__cause__
         if isinstance(cause, MemoryError):
