@@ -186,8 +186,8 @@ _geglu.register_autograd(_geglu_gradients, setup_context=_geglu_setup)
 _geglu_packed.register_autograd(_geglu_packed_gradients, setup_context=_geglu_setup)
 
 
-@triton.jit
-def _geglu_share_and_slope(g, TANH: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _geglu_share_and_slope(g, TANH: tl.constexpr):  # type: ignore[no-untyped-def]
     """As ``_geglu_share``."""
     if TANH:
         near = tl.minimum(tl.maximum(g, -30.0), 30.0)
@@ -201,10 +201,10 @@ def _geglu_share_and_slope(g, TANH: tl.constexpr):
     return share, slope
 
 
-@triton.jit
-def _geglu_forward_kernel(
-    gate, up, y, columns, g0, u0, y0, TANH: tl.constexpr, BLOCK: tl.constexpr
-):
+@triton.jit  # type: ignore[untyped-decorator]
+def _geglu_forward_kernel(  # type: ignore[no-untyped-def]
+    gate, up, y, columns, g0, u0, y0, TANH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """A block of one row; blocks are numbered row by row."""
     blocks = tl.cdiv(columns, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
@@ -218,22 +218,11 @@ def _geglu_forward_kernel(
     tl.store(y + row * y0 + column, out.to(y.dtype.element_ty), mask=there)
 
 
-@triton.jit
-def _geglu_backward_kernel(
-    grad,
-    gate,
-    up,
-    d_gate,
-    d_up,
-    columns,
-    y0,
-    g0,
-    u0,
-    dg0,
-    du0,
-    TANH: tl.constexpr,
+@triton.jit  # type: ignore[untyped-decorator]
+def _geglu_backward_kernel(  # type: ignore[no-untyped-def]
+    grad, gate, up, d_gate, d_up, columns, y0, g0, u0, dg0, du0, TANH: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+):  # fmt: skip
     """A block of one row: three reads, two writes."""
     blocks = tl.cdiv(columns, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
@@ -289,8 +278,9 @@ def _geglu_forward_launch(
     block = _geglu_block(gate)
     if gate.numel() > 0:
         _geglu_forward_kernel[(rows * triton.cdiv(columns, block),)](
-            gate, up, y, columns, gate.stride(0), up.stride(0), y.stride(0), TANH=tanh, BLOCK=block
-        )
+            
+            gate, up, y, columns, gate.stride(0), up.stride(0), y.stride(0), TANH=tanh, BLOCK=block,
+        )  # fmt: skip
 
 
 def _geglu_backward_launch(
@@ -307,8 +297,8 @@ def _geglu_backward_launch(
     strides = [tensor.stride(0) for tensor in (grad, gate, up, d_gate, d_up)]
     if gate.numel() > 0:
         _geglu_backward_kernel[(rows * triton.cdiv(columns, block),)](
-            grad, gate, up, d_gate, d_up, columns, *strides, TANH=tanh, BLOCK=block
-        )
+            grad, gate, up, d_gate, d_up, columns, *strides, TANH=tanh, BLOCK=block,
+        )  # fmt: skip
 
 
 def _geglu_block(gate: torch.Tensor) -> int:
@@ -318,4 +308,5 @@ def _geglu_block(gate: torch.Tensor) -> int:
     """
     if gate.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"no kernel for {gate.dtype}")
-    return min(1024, triton.next_power_of_2(gate.shape[1]))
+    block: int = min(1024, triton.next_power_of_2(gate.shape[1]))
+    return block

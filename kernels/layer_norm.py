@@ -31,7 +31,8 @@ def layer_norm(
 ) -> torch.Tensor:
     """The norm of each row of ``x``, scaled by ``weight`` and moved by ``bias``, if given."""
     y, _, _ = _layer_norm(_layer_norm_rows(x), weight, bias, eps)
-    return y.view(x.shape) if y.shape != x.shape else y
+    out: torch.Tensor = y if y.shape == x.shape else y.view(x.shape)
+    return out
 
 
 def add_layer_norm(
@@ -264,7 +265,9 @@ _add_layer_norm.register_autograd(_add_layer_norm_gradients, setup_context=_add_
 
 
 @triton.jit
-def _layer_norm_places(row, size1, size2, stride0, stride1, stride2):
+def _layer_norm_places(  # type: ignore[no-untyped-def]
+    row, size1, size2, stride0, stride1, stride2,
+):  # fmt: skip
     """Where rows begin that are numbered through over three dimensions."""
     first = (row // (size1 * size2)).to(tl.int64)
     second = (row // size2 % size1).to(tl.int64)
@@ -272,39 +275,12 @@ def _layer_norm_places(row, size1, size2, stride0, stride1, stride2):
     return first * stride0 + second * stride1 + third * stride2
 
 
-@triton.jit
-def _layer_norm_forward_kernel(
-    x,
-    residual,
-    weight,
-    bias,
-    y,
-    mean,
-    rstd,
-    total,
-    rows,
-    columns,
-    size1,
-    size2,
-    x0,
-    x1,
-    x2,
-    r0,
-    r1,
-    r2,
-    y0,
-    y1,
-    y2,
-    t0,
-    t1,
-    t2,
-    eps,
-    HAS_RESIDUAL: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+@triton.jit  # type: ignore[untyped-decorator]
+def _layer_norm_forward_kernel(  # type: ignore[no-untyped-def]
+    x, residual, weight, bias, y, mean, rstd, total, rows, columns, size1, size2, x0, x1, x2, r0,
+    r1, r2, y0, y1, y2, t0, t1, t2, eps, HAS_RESIDUAL: tl.constexpr, HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """A tile of whole rows: read once, written once."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)[None, :]
@@ -334,39 +310,12 @@ def _layer_norm_forward_kernel(
     tl.store(y + at, normal.to(y.dtype.element_ty), mask=there)
 
 
-@triton.jit
-def _layer_norm_backward_kernel(
-    grad,
-    grad_total,
-    x,
-    weight,
-    mean,
-    rstd,
-    dx,
-    partial,
-    rows,
-    columns,
-    size1,
-    size2,
-    g0,
-    g1,
-    g2,
-    t0,
-    t1,
-    t2,
-    x0,
-    x1,
-    x2,
-    d0,
-    d1,
-    d2,
-    HAS_TOTAL: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    WEIGHT_GRADIENT: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+@triton.jit  # type: ignore[untyped-decorator]
+def _layer_norm_backward_kernel(  # type: ignore[no-untyped-def]
+    grad, grad_total, x, weight, mean, rstd, dx, partial, rows, columns, size1, size2, g0, g1,
+    g2, t0, t1, t2, x0, x1, x2, d0, d1, d2, HAS_TOTAL: tl.constexpr, HAS_WEIGHT: tl.constexpr,
+    WEIGHT_GRADIENT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """Every n-th tile of rows, n programs in all; each adds up its share of two gradients.
 
     Those of weight and bias: ``partial`` (2, programs, columns). Who adds what is fixed.
@@ -447,29 +396,12 @@ def _layer_norm_launch(
     if rows == 0:
         return
     _layer_norm_forward_kernel[(triton.cdiv(rows, tile),)](
-        x,
-        residual,
-        weight,
-        bias,
-        y,
-        mean,
-        rstd,
-        total,
-        rows,
-        columns,
-        *_layer_norm_sizes(x),
-        *_layer_norm_strides(x),
-        *_layer_norm_strides(x if residual is None else residual),
-        *_layer_norm_strides(y),
-        *_layer_norm_strides(x if total is None else total),
-        eps,
-        HAS_RESIDUAL=residual is not None,
-        HAS_WEIGHT=weight is not None,
-        HAS_BIAS=bias is not None,
-        ROWS=tile,
-        BLOCK=block,
-        num_warps=warps,
-    )
+        x, residual, weight, bias, y, mean, rstd, total, rows, columns, *_layer_norm_sizes(x),
+        *_layer_norm_strides(x), *_layer_norm_strides(x if residual is None else residual),
+        *_layer_norm_strides(y), *_layer_norm_strides(x if total is None else total), eps,
+        HAS_RESIDUAL=residual is not None, HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None, ROWS=tile, BLOCK=block, num_warps=warps,
+    )  # fmt: skip
 
 
 @_layer_norm_backward.register_kernel("cuda")
@@ -502,29 +434,13 @@ def _layer_norm_backward_cuda(
     partial = rstd.new_empty((2, programs, columns) if weight_gradient else (0, 0, 0))
     if rows > 0:
         _layer_norm_backward_kernel[(programs,)](
-            grad,
-            grad_total,
-            x,
-            weight,
-            mean,
-            rstd,
-            dx,
-            partial,
-            rows,
-            columns,
-            *_layer_norm_sizes(x),
-            *_layer_norm_strides(grad),
+            grad, grad_total, x, weight, mean, rstd, dx, partial, rows, columns,
+            *_layer_norm_sizes(x), *_layer_norm_strides(grad),
             *_layer_norm_strides(x if grad_total is None else grad_total),
-            *_layer_norm_strides(x),
-            *_layer_norm_strides(dx),
-            HAS_TOTAL=grad_total is not None,
-            HAS_WEIGHT=weight is not None,
-            WEIGHT_GRADIENT=weight_gradient,
-            ROWS=tile,
-            BLOCK=block,
-            STAGES=stages,
-            num_warps=warps,
-        )
+            *_layer_norm_strides(x), *_layer_norm_strides(dx), HAS_TOTAL=grad_total is not None,
+            HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient, ROWS=tile,
+            BLOCK=block, STAGES=stages, num_warps=warps,
+        )  # fmt: skip
     return dx, partial.sum(1)
 
 

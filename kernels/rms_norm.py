@@ -36,7 +36,8 @@ def rms_norm(
 ) -> torch.Tensor:
     """The norm of each row of ``x``, scaled by ``weight`` if there is one."""
     y, _ = _rms_norm(_rms_norm_rows(x), weight, eps, offset, cast_first)
-    return y.view(x.shape) if y.shape != x.shape else y
+    out: torch.Tensor = y if y.shape == x.shape else y.view(x.shape)
+    return out
 
 
 def add_rms_norm(
@@ -258,7 +259,7 @@ _add_rms_norm.register_autograd(_add_rms_norm_gradients, setup_context=_add_rms_
 
 
 @triton.jit
-def _rms_norm_places(row, size1, size2, stride0, stride1, stride2):
+def _rms_norm_places(row, size1, size2, stride0, stride1, stride2):  # type: ignore[no-untyped-def]
     """Where rows begin that are numbered through over three dimensions."""
     first = (row // (size1 * size2)).to(tl.int64)
     second = (row // size2 % size1).to(tl.int64)
@@ -266,38 +267,12 @@ def _rms_norm_places(row, size1, size2, stride0, stride1, stride2):
     return first * stride0 + second * stride1 + third * stride2
 
 
-@triton.jit
-def _rms_norm_forward_kernel(
-    x,
-    residual,
-    weight,
-    y,
-    rstd,
-    total,
-    rows,
-    columns,
-    size1,
-    size2,
-    x0,
-    x1,
-    x2,
-    r0,
-    r1,
-    r2,
-    y0,
-    y1,
-    y2,
-    t0,
-    t1,
-    t2,
-    eps,
-    offset,
-    HAS_RESIDUAL: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    CAST_FIRST: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+@triton.jit  # type: ignore[untyped-decorator]
+def _rms_norm_forward_kernel(  # type: ignore[no-untyped-def]
+    x, residual, weight, y, rstd, total, rows, columns, size1, size2, x0, x1, x2, r0, r1, r2, y0,
+    y1, y2, t0, t1, t2, eps, offset, HAS_RESIDUAL: tl.constexpr, HAS_WEIGHT: tl.constexpr,
+    CAST_FIRST: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """A tile of whole rows: read once, written once."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)[None, :]
@@ -324,40 +299,13 @@ def _rms_norm_forward_kernel(
     tl.store(y + at, normal.to(y.dtype.element_ty), mask=there)
 
 
-@triton.jit
-def _rms_norm_backward_kernel(
-    grad,
-    grad_total,
-    x,
-    weight,
-    rstd,
-    dx,
-    partial,
-    rows,
-    columns,
-    size1,
-    size2,
-    g0,
-    g1,
-    g2,
-    t0,
-    t1,
-    t2,
-    x0,
-    x1,
-    x2,
-    d0,
-    d1,
-    d2,
-    offset,
-    HAS_TOTAL: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    WEIGHT_GRADIENT: tl.constexpr,
-    CAST_FIRST: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+@triton.jit  # type: ignore[untyped-decorator]
+def _rms_norm_backward_kernel(  # type: ignore[no-untyped-def]
+    grad, grad_total, x, weight, rstd, dx, partial, rows, columns, size1, size2, g0, g1, g2, t0,
+    t1, t2, x0, x1, x2, d0, d1, d2, offset, HAS_TOTAL: tl.constexpr, HAS_WEIGHT: tl.constexpr,
+    WEIGHT_GRADIENT: tl.constexpr, CAST_FIRST: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """Every n-th tile of rows, n programs in all; each adds up its share of the weight's gradient.
 
     The shares lie in ``partial`` (programs, columns): which program adds what is fixed.
@@ -436,28 +384,12 @@ def _rms_norm_launch(
     if rows == 0:
         return
     _rms_norm_forward_kernel[(triton.cdiv(rows, tile),)](
-        x,
-        residual,
-        weight,
-        y,
-        rstd,
-        total,
-        rows,
-        columns,
-        *_rms_norm_sizes(x),
-        *_rms_norm_strides(x),
-        *_rms_norm_strides(x if residual is None else residual),
-        *_rms_norm_strides(y),
-        *_rms_norm_strides(x if total is None else total),
-        eps,
-        offset,
-        HAS_RESIDUAL=residual is not None,
-        HAS_WEIGHT=weight is not None,
-        CAST_FIRST=cast_first,
-        ROWS=tile,
-        BLOCK=block,
-        num_warps=warps,
-    )
+        x, residual, weight, y, rstd, total, rows, columns, *_rms_norm_sizes(x),
+        *_rms_norm_strides(x), *_rms_norm_strides(x if residual is None else residual),
+        *_rms_norm_strides(y), *_rms_norm_strides(x if total is None else total), eps, offset,
+        HAS_RESIDUAL=residual is not None, HAS_WEIGHT=weight is not None, CAST_FIRST=cast_first,
+        ROWS=tile, BLOCK=block, num_warps=warps,
+    )  # fmt: skip
 
 
 @_rms_norm_backward.register_kernel("cuda")
@@ -489,30 +421,13 @@ def _rms_norm_backward_cuda(
     partial = rstd.new_empty((programs, columns) if weight_gradient else (0, 0))
     if rows > 0:
         _rms_norm_backward_kernel[(programs,)](
-            grad,
-            grad_total,
-            x,
-            weight,
-            rstd,
-            dx,
-            partial,
-            rows,
-            columns,
-            *_rms_norm_sizes(x),
+            grad, grad_total, x, weight, rstd, dx, partial, rows, columns, *_rms_norm_sizes(x),
             *_rms_norm_strides(grad),
-            *_rms_norm_strides(x if grad_total is None else grad_total),
-            *_rms_norm_strides(x),
-            *_rms_norm_strides(dx),
-            offset,
-            HAS_TOTAL=grad_total is not None,
-            HAS_WEIGHT=weight is not None,
-            WEIGHT_GRADIENT=weight_gradient,
-            CAST_FIRST=cast_first,
-            ROWS=tile,
-            BLOCK=block,
-            STAGES=stages,
-            num_warps=warps,
-        )
+            *_rms_norm_strides(x if grad_total is None else grad_total), *_rms_norm_strides(x),
+            *_rms_norm_strides(dx), offset, HAS_TOTAL=grad_total is not None,
+            HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient,
+            CAST_FIRST=cast_first, ROWS=tile, BLOCK=block, STAGES=stages, num_warps=warps,
+        )  # fmt: skip
     dw = partial.sum(0)
     return dx, dw if weight is None else dw.to(weight.dtype)
 

@@ -169,41 +169,12 @@ def _rope_gradients(ctx: Any, grad_q: torch.Tensor, grad_k: torch.Tensor) -> tup
 _rope.register_autograd(_rope_gradients, setup_context=_rope_setup)
 
 
-@triton.jit
-def _rope_kernel(
-    q,
-    k,
-    cos,
-    sin,
-    out_q,
-    out_k,
-    tokens,
-    q_heads,
-    k_heads,
-    head_width,
-    q0,
-    q1,
-    q2,
-    k0,
-    k1,
-    k2,
-    oq0,
-    oq1,
-    oq2,
-    ok0,
-    ok1,
-    ok2,
-    c0,
-    c1,
-    s0,
-    s1,
-    WIDTH: tl.constexpr,
-    INTERLEAVED: tl.constexpr,
-    BACKWARD: tl.constexpr,
-    HEADS: tl.constexpr,
-    HALF: tl.constexpr,
-    REST: tl.constexpr,
-):
+@triton.jit  # type: ignore[untyped-decorator]
+def _rope_kernel(  # type: ignore[no-untyped-def]
+    q, k, cos, sin, out_q, out_k, tokens, q_heads, k_heads, head_width, q0, q1, q2, k0, k1, k2,
+    oq0, oq1, oq2, ok0, ok1, ok2, c0, c1, s0, s1, WIDTH: tl.constexpr, INTERLEAVED: tl.constexpr,
+    BACKWARD: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr, REST: tl.constexpr,
+):  # fmt: skip
     """Some heads of one token: blocks of query heads, then blocks of key heads."""
     batch = (tl.program_id(0) // tokens).to(tl.int64)
     token = (tl.program_id(0) % tokens).to(tl.int64)
@@ -225,24 +196,12 @@ def _rope_kernel(
                     WIDTH, INTERLEAVED, BACKWARD, HEADS, HALF, REST)  # fmt: skip
 
 
-@triton.jit
-def _rope_heads(
-    x,
-    out,
-    cos,
-    sin,
-    first_head,
-    heads,
-    head_width,
-    x_stride,
-    out_stride,
-    WIDTH: tl.constexpr,
-    INTERLEAVED: tl.constexpr,
-    BACKWARD: tl.constexpr,
-    HEADS: tl.constexpr,
-    HALF: tl.constexpr,
+@triton.jit  # type: ignore[untyped-decorator]
+def _rope_heads(  # type: ignore[no-untyped-def]
+    x, out, cos, sin, first_head, heads, head_width, x_stride, out_stride, WIDTH: tl.constexpr,
+    INTERLEAVED: tl.constexpr, BACKWARD: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr,
     REST: tl.constexpr,
-):
+):  # fmt: skip
     """A block of heads, each by the same angles."""
     head = (first_head + tl.arange(0, HEADS))[:, None]
     x += head.to(tl.int64) * x_stride
@@ -331,32 +290,15 @@ def _rope_launch(
     blocks = triton.cdiv(heads, block) + triton.cdiv(k.shape[1], block)
     if q.numel() == 0:
         return
+    # A multiplication and an addition in one would round once where plain torch rounds twice.
     _rope_kernel[(batch * tokens, blocks)](
-        q,
-        k,
-        cos,
-        sin,
-        out_q,
-        out_k,
-        tokens,
-        heads,
-        k.shape[1],
-        width,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *out_q.stride()[:3],
-        *out_k.stride()[:3],
-        *_rope_angle_strides(cos),
-        *_rope_angle_strides(sin),
-        WIDTH=rotated,
-        INTERLEAVED=interleaved,
-        BACKWARD=backward,
-        HEADS=block,
-        HALF=half,
+        q, k, cos, sin, out_q, out_k, tokens, heads, k.shape[1], width, *q.stride()[:3],
+        *k.stride()[:3], *out_q.stride()[:3], *out_k.stride()[:3], *_rope_angle_strides(cos),
+        *_rope_angle_strides(sin), WIDTH=rotated, INTERLEAVED=interleaved, BACKWARD=backward,
+        HEADS=block, HALF=half,
         REST=triton.next_power_of_2(width - rotated) if width > rotated else 0,
-        # A multiplication and an addition in one would round once where plain torch rounds twice.
         enable_fp_fusion=False,
-    )
+    )  # fmt: skip
 
 
 def _rope_angle_strides(x: torch.Tensor) -> tuple[int, int]:

@@ -162,8 +162,10 @@ _swiglu.register_autograd(_swiglu_gradients, setup_context=_swiglu_setup)
 _swiglu_packed.register_autograd(_swiglu_packed_gradients, setup_context=_swiglu_setup)
 
 
-@triton.jit
-def _swiglu_forward_kernel(gate, up, y, columns, g0, u0, y0, BLOCK: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _swiglu_forward_kernel(  # type: ignore[no-untyped-def]
+    gate, up, y, columns, g0, u0, y0, BLOCK: tl.constexpr,
+):  # fmt: skip
     """A block of one row; blocks are numbered row by row."""
     blocks = tl.cdiv(columns, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
@@ -176,10 +178,10 @@ def _swiglu_forward_kernel(gate, up, y, columns, g0, u0, y0, BLOCK: tl.constexpr
     tl.store(y + row * y0 + column, out.to(y.dtype.element_ty), mask=there)
 
 
-@triton.jit
-def _swiglu_backward_kernel(
-    grad, gate, up, d_gate, d_up, columns, y0, g0, u0, dg0, du0, BLOCK: tl.constexpr
-):
+@triton.jit  # type: ignore[untyped-decorator]
+def _swiglu_backward_kernel(  # type: ignore[no-untyped-def]
+    grad, gate, up, d_gate, d_up, columns, y0, g0, u0, dg0, du0, BLOCK: tl.constexpr,
+):  # fmt: skip
     """A block of one row: three reads, two writes."""
     blocks = tl.cdiv(columns, BLOCK)
     row = (tl.program_id(0) // blocks).to(tl.int64)
@@ -232,8 +234,8 @@ def _swiglu_forward_launch(gate: torch.Tensor, up: torch.Tensor, y: torch.Tensor
     block = _swiglu_block(gate)
     if gate.numel() > 0:
         _swiglu_forward_kernel[(rows * triton.cdiv(columns, block),)](
-            gate, up, y, columns, gate.stride(0), up.stride(0), y.stride(0), BLOCK=block
-        )
+            gate, up, y, columns, gate.stride(0), up.stride(0), y.stride(0), BLOCK=block,
+        )  # fmt: skip
 
 
 def _swiglu_backward_launch(
@@ -249,8 +251,8 @@ def _swiglu_backward_launch(
     strides = [tensor.stride(0) for tensor in (grad, gate, up, d_gate, d_up)]
     if gate.numel() > 0:
         _swiglu_backward_kernel[(rows * triton.cdiv(columns, block),)](
-            grad, gate, up, d_gate, d_up, columns, *strides, BLOCK=block
-        )
+            grad, gate, up, d_gate, d_up, columns, *strides, BLOCK=block,
+        )  # fmt: skip
 
 
 def _swiglu_block(gate: torch.Tensor) -> int:
@@ -260,4 +262,5 @@ def _swiglu_block(gate: torch.Tensor) -> int:
     """
     if gate.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"no kernel for {gate.dtype}")
-    return min(1024, triton.next_power_of_2(gate.shape[1]))
+    block: int = min(1024, triton.next_power_of_2(gate.shape[1]))
+    return block

@@ -43,6 +43,8 @@ ROUNDING = {
 }
 """By model_type: what is added to the weights, and whether rounding comes before them."""
 
+AFTER_PRODUCTS = ("post_attention_layernorm", "post_feedforward_layernorm")
+
 
 def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
     """Why it does not fit a model, and the override that mends it."""
@@ -80,20 +82,22 @@ def fused_norm(
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """What the norms of one decoder layer keep for backward."""
-    before = after = 0
-    count = 0
-    for row in facts.shape.weights:
-        if row.kind != "norm" or row.count != facts.shape.layers or "." not in row.name:
+    shape = facts.shape
+    offset, _ = ROUNDING.get(shape.family, (0.0, True))
+    heads = {"q_norm": shape.heads, "k_norm": shape.kv_heads}
+    # What comes from a product has its precision under autocast, the sum of hidden states has
+    # the weights'. With an offset (Gemma) the norms named post are of products.
+    products = (*heads, *(AFTER_PRODUCTS if offset else ()))
+    before = after = count = 0
+    for row in shape.weights:
+        name = row.name.split(".")[-2]
+        if row.kind != "norm" or row.name.startswith("model."):
             continue
         count += 1
-        # Hidden states have the weights' precision, also under autocast; heads come from a product.
-        heads = {"q_norm": facts.shape.heads, "k_norm": facts.shape.kv_heads}
-        per_token = heads.get(row.name.split(".")[-2], 1)
-        width = facts.compute_bytes if row.name.split(".")[-2] in heads else facts.weight_bytes
-        rows = facts.tokens * per_token
+        rows = facts.tokens * heads.get(name, 1)
         values = rows * row.size
+        width = facts.compute_bytes if name in products else facts.weight_bytes
         trained = any(one.name == row.name for one in facts.trained)
-        offset, _ = ROUNDING.get(facts.shape.family, (0.0, True))
         before += 4 * values + 4 * rows
         if offset:
             before += 4 * row.size + (4 * values if trained else 0)
