@@ -4,7 +4,7 @@ For backward only the input and two numbers a row are kept, in fp32; torch's own
 GPU, but adds a residual in a kernel of its own, and reads the rows once more for the gradients of
 weight and bias.
 
-A last dimension of up to 65,536, fp32, fp16 or bf16; on a CPU also fp64. The result has the input's
+A last dimension of up to 8,192, fp32, fp16 or bf16; on a CPU also fp64. The result has the input's
 precision, and inside everything is fp32. Rows may lie apart in memory (a transposed view).
 """
 
@@ -19,7 +19,7 @@ import triton.language as tl
 LAYER_NORM_CHUNK = 2**18
 """Values that the CPU takes at once: what it holds beside input and result are some MiB."""
 
-LAYER_NORM_WIDEST = 2**16
+LAYER_NORM_WIDEST = 2**13
 """Values of a row that one program still holds in registers."""
 
 
@@ -321,7 +321,7 @@ def _layer_norm_backward_kernel(  # type: ignore[no-untyped-def]
     Those of weight and bias: ``partial`` (2, programs, columns). Who adds what is fixed.
     """
     column = tl.arange(0, BLOCK)[None, :]
-    if HAS_WEIGHT:
+    if HAS_WEIGHT and WEIGHT_GRADIENT:
         factor = tl.load(weight + column, mask=column < columns, other=0.0).to(tl.float32)
     if WEIGHT_GRADIENT:
         sums = tl.zeros([ROWS, BLOCK], tl.float32)
@@ -342,6 +342,10 @@ def _layer_norm_backward_kernel(  # type: ignore[no-untyped-def]
             sums += g * normal
             bias_sums += g
         if HAS_WEIGHT:
+            if not WEIGHT_GRADIENT:
+                # The only round: not held in registers while the rows are waited for.
+                factor = tl.load(weight + column, mask=column < columns, other=0.0)
+                factor = factor.to(tl.float32)
             g = g * factor
         slope = tl.sum(g * normal, axis=1)[:, None] / columns
         out = (g - normal * slope - tl.sum(g, axis=1)[:, None] / columns) * root

@@ -7,7 +7,7 @@ next residual needs anyway. Rows are read once in forward and once in backward.
 where a family rounds to the input's precision: before the weight (Llama; the result then has the
 wider precision of input and weight) or after it. Inside, everything is fp32.
 
-A last dimension of up to 65,536, fp32, fp16 or bf16; on a CPU also fp64. Rows may lie apart in
+A last dimension of up to 16,384, fp32, fp16 or bf16; on a CPU also fp64. Rows may lie apart in
 memory (a transposed view); they are not copied unless their own values do.
 """
 
@@ -22,8 +22,11 @@ import triton.language as tl
 RMS_NORM_CHUNK = 2**18
 """Values that the CPU takes at once: what it holds beside input and result are some MiB."""
 
-RMS_NORM_WIDEST = 2**16
+RMS_NORM_WIDEST = 2**14
 """Values of a row that one program still holds in registers."""
+
+RMS_NORM_SUMMED = 2**13
+"""Those beside which it also holds their shares of a weight's gradient."""
 
 
 def rms_norm(
@@ -311,7 +314,7 @@ def _rms_norm_backward_kernel(  # type: ignore[no-untyped-def]
     The shares lie in ``partial`` (programs, columns): which program adds what is fixed.
     """
     column = tl.arange(0, BLOCK)[None, :]
-    if HAS_WEIGHT:
+    if HAS_WEIGHT and WEIGHT_GRADIENT:
         factor = tl.load(weight + column, mask=column < columns, other=0.0).to(tl.float32) + offset
     if WEIGHT_GRADIENT:
         sums = tl.zeros([ROWS, BLOCK], tl.float32)
@@ -331,6 +334,10 @@ def _rms_norm_backward_kernel(  # type: ignore[no-untyped-def]
             else:
                 sums += g * normal
         if HAS_WEIGHT:
+            if not WEIGHT_GRADIENT:
+                # The only round: not held in registers while the rows are waited for.
+                factor = tl.load(weight + column, mask=column < columns, other=0.0)
+                factor = factor.to(tl.float32) + offset
             g = g * factor
         slope = tl.sum(g * normal, axis=1)[:, None] / columns
         out = (g - normal * slope) * root
@@ -342,6 +349,30 @@ def _rms_norm_backward_kernel(  # type: ignore[no-untyped-def]
     if WEIGHT_GRADIENT:
         at = tl.program_id(0).to(tl.int64) * columns + column
         tl.store(partial + at, tl.sum(sums, axis=0)[None, :], mask=column < columns)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rms_norm_columns_kernel(  # type: ignore[no-untyped-def]
+    grad, x, rstd, partial, rows, columns, size1, size2, g0, g1, g2, x0, x1, x2,
+    CAST_FIRST: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The weight's gradient of some columns, for wide rows: of every n-th tile of them."""
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    sums = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(tl.program_id(0) * ROWS, rows, tl.num_programs(0) * ROWS):
+        row = start + tl.arange(0, ROWS)
+        there = (row < rows)[:, None] & (column < columns)
+        at = _rms_norm_places(row, size1, size2, g0, g1, g2)[:, None] + column
+        g = tl.load(grad + at, mask=there, other=0.0).to(tl.float32)
+        at = _rms_norm_places(row, size1, size2, x0, x1, x2)[:, None] + column
+        values = tl.load(x + at, mask=there, other=0.0)
+        root = tl.load(rstd + row, mask=row < rows, other=0.0)[:, None]
+        normal = values.to(tl.float32) * root
+        if CAST_FIRST:
+            normal = normal.to(values.dtype).to(tl.float32)
+        sums += g * normal
+    at = tl.program_id(0).to(tl.int64) * columns + column
+    tl.store(partial + at, tl.sum(sums, axis=0)[None, :], mask=column < columns)
 
 
 @_rms_norm.register_kernel("cuda")
@@ -410,7 +441,8 @@ def _rms_norm_backward_cuda(
         grad_total = grad_total.contiguous()
     dx = torch.empty_like(x)
     programs, stages = triton.cdiv(rows, tile), 1
-    if weight_gradient:
+    apart = weight_gradient and block > RMS_NORM_SUMMED
+    if weight_gradient and not apart:
         # 512 threads a multiprocessor: with what a thread holds its registers are full. All run
         # from the start, so that none waits, and their shares (4 B a column) stay few. Each has
         # the rows of its next two rounds copied to shared memory while it reduces one.
@@ -418,15 +450,28 @@ def _rms_norm_backward_cuda(
         programs = min(programs, max(1, 16 // warps) * processors)
         size = block * tile * (x.element_size() + grad.element_size())
         stages = 3 if 2 * size <= 2**16 else 2 if size <= 2**16 else 1
-    partial = rstd.new_empty((programs, columns) if weight_gradient else (0, 0))
+    if apart:
+        # Blocks of 256 columns, with rows shared out so that all multiprocessors are busy.
+        blocks = triton.cdiv(columns, 256)
+        processors = torch.cuda.get_device_properties(x.device).multi_processor_count
+        shares = min(triton.cdiv(rows, 16), triton.cdiv(4 * processors, blocks))
+    else:
+        shares = programs
+    partial = rstd.new_empty((shares, columns) if weight_gradient else (0, 0))
     if rows > 0:
         _rms_norm_backward_kernel[(programs,)](
             grad, grad_total, x, weight, rstd, dx, partial, rows, columns, *_rms_norm_sizes(x),
             *_rms_norm_strides(grad),
             *_rms_norm_strides(x if grad_total is None else grad_total), *_rms_norm_strides(x),
             *_rms_norm_strides(dx), offset, HAS_TOTAL=grad_total is not None,
-            HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient,
+            HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient and not apart,
             CAST_FIRST=cast_first, ROWS=tile, BLOCK=block, STAGES=stages, num_warps=warps,
+        )  # fmt: skip
+    if rows > 0 and apart:
+        _rms_norm_columns_kernel[(shares, blocks)](
+            grad, x, rstd, partial, rows, columns, *_rms_norm_sizes(x),
+            *_rms_norm_strides(grad), *_rms_norm_strides(x), CAST_FIRST=cast_first,
+            ROWS=16, BLOCK=256, num_warps=8,
         )  # fmt: skip
     dw = partial.sum(0)
     return dx, dw if weight is None else dw.to(weight.dtype)

@@ -43,15 +43,21 @@ ROUNDING = {
 }
 """By model_type: what is added to the weights, and whether rounding comes before them."""
 
+WIDEST = 2**14
+"""As the kernel's own limit, which cannot be imported here."""
+
 AFTER_PRODUCTS = ("post_attention_layernorm", "post_feedforward_layernorm")
 
 
 def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
     """Why it does not fit a model, and the override that mends it."""
-    kind = (config.get("text_config") or config).get("model_type")
+    text = config.get("text_config") or config
+    kind = text.get("model_type")
     if kind in ("gpt2", "gpt_bigcode", "gpt_neox"):
         reason = f"{kind} has layer norms: torch's own keep only their input and are one kernel"
         return reason, "fused_rms_norm=off"
+    if text.get("hidden_size", 0) > WIDEST:
+        return f"its kernel takes rows of up to {WIDEST:,} values", "fused_rms_norm=off"
     if kind and kind not in ROUNDING:
         return f"how the norms of {kind} round is not known", "fused_rms_norm=off"
     return None

@@ -18,7 +18,7 @@ technique = Technique(
     group="kernels",
     saves="Time, and the temporary tensors of the rotation: five the size of the queries.",
     costs="Little: gradients of norms of heads are added up in another order.",
-    not_when="The peak is elsewhere, as it mostly is: nothing that is kept changes.",
+    not_when="The peak is elsewhere, as it mostly is: what is kept for backward stays.",
     source="arXiv:2104.09864; the kernel is memwb's own: docs/kernels/rows.md",
     packages=("triton",),
     # It rounds products and sums where the plain operators do, so that what comes out is the same
@@ -29,8 +29,9 @@ technique = Technique(
 )
 
 NO_ARITHMETIC = (
-    "nothing that is kept for backward changes; how many of the rotation's temporary tensors "
-    "exist at once depends on when each is freed"
+    "what is kept for backward stays (where queries are slices of a product, as Phi's, a copy of "
+    "the attention's output is spared); how many temporary tensors of the rotation exist at once "
+    "depends on when each is freed"
 )
 
 ROTATED = (

@@ -163,6 +163,18 @@ def test_a_frozen_weight_costs_nothing(interpreted: Any) -> None:
     assert dx.shape == x.shape and dw.numel() == 0
 
 
+def test_rows_too_wide_for_shares_beside_them(
+    interpreted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Their weight's gradient is added up by another kernel, in blocks of columns.
+    monkeypatch.setattr(module, "RMS_NORM_SUMMED", 64)
+    inputs = made(3, 17, 300, dtype=torch.float16), made(300, dtype=torch.float16)
+    for kind in ("llama", "gemma"):
+        with interpreted(module) as launched:
+            check(*norms(kind), inputs)
+        assert launched == [*LAUNCHES, "_rms_norm_columns_kernel"]
+
+
 def test_gradients_add_up_and_repeat_bit_by_bit(interpreted: Any) -> None:
     x, weight = made(70, 31, dtype=torch.float32), made(31, dtype=torch.float32)
 
@@ -201,7 +213,7 @@ def test_what_does_not_fit_is_refused(interpreted: Any) -> None:
     with pytest.raises(ValueError, match="residual is"):
         add_rms_norm(torch.ones(2, 4), torch.ones(1, 4))
     with interpreted(module), pytest.raises(ValueError, match="no kernel for rows of"):
-        rms_norm(torch.ones(1, 2**16 + 1))
+        rms_norm(torch.ones(1, 2**14 + 1))
     with interpreted(module), pytest.raises(ValueError, match="float64"):
         rms_norm(torch.ones(1, 4, dtype=torch.float64))
 

@@ -112,7 +112,10 @@ def test_a_layer_keeps_what_the_arithmetic_says(
     if family in WITHOUT:
         return
     made = {name: kept_by_a_layer(config, context, name) for name in ("", *FUSED)}
-    assert made["fused_rope"] == made[""]
+    # Phi's queries are slices: as they come out of the plain rotation they lie in memory so that
+    # the attention's output is copied for the projection, and kept twice.
+    copied = family == "phi3" and "lora=on" not in context
+    assert (made["fused_rope"] < made[""]) if copied else (made["fused_rope"] == made[""])
     for name in ("fused_rms_norm", "fused_mlp"):
         plan = Plan(model=family)
         for text in ("workload.sequence_length=24", *context, f"{name}=on"):
