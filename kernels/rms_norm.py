@@ -448,7 +448,8 @@ def _rms_norm_backward_cuda(
         # the rows of its next two rounds copied to shared memory while it reduces one.
         processors = torch.cuda.get_device_properties(x.device).multi_processor_count
         programs = min(programs, max(1, 16 // warps) * processors)
-        size = block * tile * (x.element_size() + grad.element_size())
+        read = (x, grad) if grad_total is None else (x, grad, grad_total)
+        size = block * tile * sum(one.element_size() for one in read)
         stages = 3 if 2 * size <= 2**16 else 2 if size <= 2**16 else 1
     if apart:
         # Blocks of 256 columns, with rows shared out so that all multiprocessors are busy.
