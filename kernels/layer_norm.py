@@ -423,6 +423,10 @@ def _layer_norm_backward_cuda(
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     if grad_total is not None and grad_total.stride(-1) != 1:
         grad_total = grad_total.contiguous()
+    late = None
+    if weight_gradient and block > 4096:
+        # Two sums and three inputs of 16 values a thread would spill: one is added afterwards.
+        late, grad_total = grad_total, None
     dx = torch.empty_like(x)
     programs, stages = triton.cdiv(rows, tile), 1
     if weight_gradient:
@@ -446,7 +450,7 @@ def _layer_norm_backward_cuda(
             HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient, ROWS=tile,
             BLOCK=block, STAGES=stages, num_warps=warps,
         )  # fmt: skip
-    return dx, partial.sum(1)
+    return dx if late is None else dx.add_(late), partial.sum(1)
 
 
 def _layer_norm_tile(x: torch.Tensor) -> tuple[int, int, int]:
