@@ -81,22 +81,23 @@ def sample(began: float, step: int, part: float, noise: random.Random) -> Sample
 def burst(start: Start, seconds: float) -> None:
     """As many traced steps as there is time for, each replaced by its exact samples at its end."""
     noise, began = random.Random(0), time.monotonic()
-    steps = max(1, round(seconds / SPAN))
+    span = min(SPAN, seconds)
+    steps = max(1, round(seconds / span))
     traced = tuple(range(1, steps + 1))
     device = Device("cuda", "a made-up GPU", 24 * 2**30)
     name = start.burst
     say(Started(name, device, str(start.plan["model"]), "random", 1_500_000_000, steps, traced, ""))
     for step in traced:
         held: list[Sample] = []
-        events = int(SPAN * EVENTS)
+        events = int(span * EVENTS)
         for index in range(events):
-            due = began + (step - 1) * SPAN + index / EVENTS
+            due = began + (step - 1) * span + index / EVENTS
             time.sleep(max(0.0, due - time.monotonic()))
             part = [sample(began, step, (index + at / EACH) / events, noise) for at in range(EACH)]
             held += part
             say(Samples(name, part))
         say(Timeline(name, step, held[::4]))
-        say(Step(name, step, 7.0 - step / 10, SPAN, 1024, True))
+        say(Step(name, step, 7.0 - step / 10, span, 1024, True))
     say(Ended(name, "done", losses=[7.0 - step / 10 for step in traced], seconds=seconds))
 
 

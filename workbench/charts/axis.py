@@ -110,7 +110,8 @@ def line_text(
     found = {column: dash for column in range(len(free))}
     for columns in (free, [not edge for edge in edges], [bool(edges)] * len(free)):
         for label in labels:
-            text = f" {label} "
+            # In a line its name needs room; where there is none it stands alone.
+            text = f" {label} " if dash.strip() else label
             at = _room(columns, len(text))
             if at is not None:
                 found.update(enumerate(text, at))

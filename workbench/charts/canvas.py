@@ -100,10 +100,9 @@ class Canvas:
         if self.lines and any(step != view.shown.open for step in changed):
             # A step that is over has what is behind it laid over it phase by phase.
             return None
-        rows = {self._row_of(value) for _, _, value in view.heights}
-        heights = {
-            self.rows - 1 - row: self.line(self.rows - 1 - row) for row in rows - {self.rows}
-        }
+        # What is beyond the top is noted in the top row.
+        rows = {min(self.rows - 1, self._row_of(value)) for _, _, value in view.heights}
+        heights = {self.rows - 1 - row: self.line(self.rows - 1 - row) for row in rows if row >= 0}
         for index, part in enumerate(self._seen):
             if part.slot.step in changed:
                 self._parts[index] = view.columns(part)
@@ -131,13 +130,16 @@ class Canvas:
         return self._again(found) + self._relabelled(heights)
 
     def _relabelled(self, before: Mapping[int, list[Cell]]) -> list[Region]:
-        """Where lines across the plot differ: a new column may have moved their label away."""
+        """Where lines differ from what they were; all of those that had not been drawn."""
         found = []
         for y, old in before.items():
             self._lines.pop(y, None)
-            pairs = zip(old, self.line(y), strict=True)
-            moved = [x for x, (one, other) in enumerate(pairs) if one != other]
-            if moved:
+            new = self.line(y)
+            moved = [0, len(new) - 1]
+            if old:
+                pairs = enumerate(zip(old, new, strict=True))
+                moved = [x for x, (one, other) in pairs if one != other]
+            if moved and new:
                 found.append(Region(moved[0], y, moved[-1] - moved[0] + 1, 1))
         return found
 
@@ -173,9 +175,10 @@ class Canvas:
         if (sample, kind) == self._said:
             return []
         self._said = (sample, kind)
-        width, height = self.size
+        height = self.size.height
         rows = self.legend_rows + (self.has_steps and self.legend_rows < 2)
-        return self._again([Region(0, height - rows, width, rows)])
+        # A burst tells of another moment all the time, and most of the words stay.
+        return self._relabelled({y: self._lines.pop(y, []) for y in range(height - rows, height)})
 
     def _again(self, regions: list[Region]) -> list[Region]:
         for region in regions:

@@ -25,7 +25,7 @@ from memwb.workbench.charts.timeline import Column, Timeline
 from memwb.workbench.charts.view import Overlay, View
 from memwb.workbench.charts.window import WHOLE, Window
 
-GROWTH = 1.25
+GROWTH = 1.4
 """By how much more than it needs the axis of a burst grows: each time all of it is drawn again."""
 
 

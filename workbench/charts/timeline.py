@@ -225,7 +225,7 @@ class Timeline:
         guess = (before[-1][-1].time - before[-1][0].time) if before else FIRST_SPAN
         guess = max(guess, 1e-6)
         # Grows in strides, so that most samples only add columns at the end.
-        return guess * 1.5 ** max(0, math.ceil(math.log(max(elapsed, guess) / guess, 1.5) - 1e-9))
+        return guess * 2.0 ** max(0, math.ceil(math.log2(max(elapsed, guess) / guess) - 1e-9))
 
     def columns(
         self, slot: Slot, part: tuple[int, int] | None = None, measure: Measure = ALLOCATED

@@ -1,0 +1,27 @@
+"""The benchmark of the charts runs, and says what it was to say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_case_is_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.charts", "--json", "--size", "60x16"]
+    command += ["--points", "200", "--frames", "2", "--seconds", "1"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    # 1: an aim was missed, which a busy machine may.
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(done.stdout)
+    names = [row["case"] for row in found["cases"]]
+    assert len(names) == 9 and names[-2:] == ["textual-plotext", "textual-hires-canvas"]
+    for row in found["cases"]:
+        assert "skipped" in row or (row["bytes"] > 0 and row["cpu_ms"] >= 0)
+    assert found["streamed"]["frames_a_second"] > 0 and found["streamed"]["kib_a_second"] > 0
