@@ -7,6 +7,7 @@ Besides, it notes the origin of each storage: the module, the operator, shape an
 from __future__ import annotations
 
 import contextlib
+import gc
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,6 +55,8 @@ class MetaMeter:
         """Of operators that are looked into: see libraries.py."""
         self.own_kernel: Kernel | None = None
         """Of memwb's own operators, whichever they are."""
+        self.compiles = False
+        """The plan has code compiled while it runs."""
         self.pretence: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         """What is off inside of an operator, and on in such a kernel."""
         self.scratch = scratch
@@ -87,6 +90,10 @@ class MetaMeter:
         self._training = step > 0
         self._in_loss = phase == LOSS
         if not self.paused:
+            if self.compiles:
+                # The compiler's fake tensors share the storage of what they were made of, which
+                # real tensors would not, and lie in cycles until they are collected.
+                gc.collect()
             self.trace.mark(0.0, step, phase)
 
     def sight(self, category: int, tensors: Iterable[torch.Tensor]) -> None:

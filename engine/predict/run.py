@@ -77,6 +77,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     meter = MetaMeter(target.scratch, host, target.results)
     meter.kernels = kernels(target.kind)
     meter.own_kernel = own_kernel(target.kind)
+    meter.compiles = _compiles(plan)
     found = _Found(meter)
     _forget()
     every = [_period(name, params) for name, params in active(plan).items()]
@@ -94,7 +95,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
                 torch.random.fork_rng(devices=()),
                 pretending(target, meter) as seen,
             ):
-                if not _compiles(plan):
+                if not meter.compiles:
                     hooks = [
                         torch.nn.modules.module.register_module_forward_pre_hook(found.enter),
                         torch.nn.modules.module.register_module_forward_hook(
