@@ -7,8 +7,8 @@ Besides, it notes the origin of each storage: the module, the operator, shape an
 from __future__ import annotations
 
 import contextlib
-import gc
 import functools
+import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
