@@ -52,5 +52,6 @@ def test_json_is_the_data(capsys: pytest.CaptureFixture[str], local: gpus.Gpu) -
         "bf16": None,
         "source": "NVML",
         "local": True,
+        "multiprocessors": None,
     }
     assert len(others) == len(gpus.listed())
