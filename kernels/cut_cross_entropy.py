@@ -471,12 +471,14 @@ def _cce_backward_cuda(
 def _cce_borrowed(d_weight: Tensor, x: Tensor) -> tuple[Tensor | None, int]:
     """fp32 memory like ``x`` in the last words of the weight's gradient, and how many these are.
 
-    None where that is not there or not aligned, or would have half the words gone through twice,
-    which is an eighth more work.
+    None where nothing is to be added up, where that is not there or not aligned, or where half the
+    words would be gone through twice, which is an eighth more work.
     """
     count, width = x.shape
     borrowed = 2 * count
-    if not d_weight.is_contiguous() or 2 * borrowed > d_weight.shape[0] or width % 8:
+    if not count or not d_weight.is_contiguous() or width % 8:
+        return None, 0
+    if 2 * borrowed > d_weight.shape[0]:
         return None, 0
     return d_weight[-borrowed:].view(-1).view(torch.float32).view(count, width), borrowed
 

@@ -220,6 +220,15 @@ def test_memory_is_borrowed_only_where_it_fits() -> None:
     assert d_weight[:10].eq(0).all() and d_weight[10:].ne(0).any(1).all()
     for other in (d_weight[:19], torch.zeros(8, 20, dtype=torch.bfloat16).t(), d_weight[:0]):
         assert module._cce_borrowed(other, x) == (None, 0)
+    assert module._cce_borrowed(d_weight, x[:0]) == (None, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_kernels_where_all_labels_are_ignored(interpreted: Any, dtype: torch.dtype) -> None:
+    with interpreted(module), losses.mixed_products(), small():
+        case = losses.case(5, 37, 16, dtype, ignored=1)
+        value, *found = losses.outcome(cut_cross_entropy, case, "sum")
+    assert value.eq(0) and all(one.eq(0).all() for one in found)
 
 
 def test_the_kernels_where_logits_are_peaky_or_masked(interpreted: Any) -> None:
