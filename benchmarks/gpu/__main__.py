@@ -3,6 +3,7 @@
 Runs the sections one after another, what tells most first, and writes for each a JSON file with
 every figure, the versions, the device, the date and the commit, and a table to read. A section that
 has used up its share of the time stops before its next burst or case, and says what it left out.
+One that fails says so in its files and on standard error, and takes none of the others with it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,7 +43,20 @@ def share(names: list[str], place: int, left: float) -> float:
     return left * weights[0] / sum(weights)
 
 
-def main() -> int:
+def absent(device: str) -> str:
+    """Why nothing can be measured on that device, or nothing."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return "" if device == "cpu" else f"there is no device {device!r}: it is cuda or cpu"
+    if torch.cuda.is_available():
+        return ""
+    version = f"torch {torch.__version__}"
+    build = version if torch.version.cuda else f"{version}, which is built without CUDA"
+    return f"there is no CUDA device here ({build}); --device cpu tries the suite out"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections; 0 when all that ran went as it should and every section was whole."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for what was measured")
@@ -50,10 +65,14 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="cpu tries the suite out [%(default)s]")
     parser.add_argument("--only", default="", help="kernel cases with this in their labels")
     parser.add_argument("--arms", default="", help="of the race, with commas between; all without")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     names = [name for name in args.sections.split(",") if name]
     if wrong := [name for name in names if name not in SECTIONS]:
         parser.error(f"there is no section {wrong[0]!r}; there are {', '.join(SECTIONS)}")
+    if args.minutes < 0:
+        parser.error(f"{args.minutes:g} minutes are no time")
+    if reason := absent(args.device):
+        parser.error(reason)
     args.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.minutes * 60
     whole = True
@@ -64,17 +83,23 @@ def main() -> int:
         more = {"only": args.only} if name in FILTERED else {}
         more |= {"arms": args.arms} if name == "kernels-race" else {}
         more |= {"out": args.out} if name == "traces" else {}
-        rows, left = measure(args.device, until, **more)
-        found = {**surroundings(), "section": name, "rows": rows, "left_out": left}
+        error = ""
+        try:
+            rows, left = measure(args.device, until, **more)
+            table = SECTIONS[name].table(rows)
+        except Exception as failure:
+            traceback.print_exc()
+            error = f"{type(failure).__name__}: {failure}"
+            rows, left, table = [], [], f"Failed: {error}"
+        found = {**surroundings(), "section": name, "error": error, "rows": rows, "left_out": left}
         (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        table = SECTIONS[name].table(rows)
         if left:
             why = predict.lack(args.device) if name == "predict" else ""
             table += f"\n\nLeft out ({why or 'for want of time'}): {', '.join(left)}."
         head = ", ".join(f"{key} {value}" for key, value in surroundings().items())
         (args.out / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{table}\n")
         print(f"{name}\n{table}\n", flush=True)
-        whole &= not left and all(row["outcome"] in row["expected"] for row in rows)
+        whole &= not error and not left and all(row["outcome"] in row["expected"] for row in rows)
     return 0 if whole else 1
 
 

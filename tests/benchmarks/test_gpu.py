@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def suite(monkeypatch: Any) -> Any:
+    """The command's module; the repository's root is on the path for it alone."""
+    for loaded in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.gpu.__main__")
 
 
 def test_a_suite_without_time_writes_its_tables_and_names_what_is_left(tmp_path: Path) -> None:
@@ -27,3 +41,37 @@ def test_a_suite_without_time_writes_its_tables_and_names_what_is_left(tmp_path:
         assert "Left out" in (tmp_path / f"{name}.md").read_text()
     left = json.loads((tmp_path / "techniques.json").read_text())["left_out"]
     assert "alone: lora" in left and "removed: without bf16" in left
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ([], "no CUDA device here"), (["--device", "cud"], "no device 'cud'"),
+    (["--device", "cpu", "--minutes", "-1"], "no time"),
+    (["--device", "cpu", "--sections", "thruth"], "there are truth, kernels-correct"),
+])  # fmt: skip
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(
+    suite: Any, tmp_path: Path, monkeypatch: Any, capsys: Any, more: list[str], said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        suite.main(["--out", str(tmp_path / "out"), *more])
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_section_that_fails_takes_none_of_the_others_with_it(
+    suite: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise ValueError("a driver of yesterday")
+
+    right = {"outcome": "done", "expected": ["done"]}
+    sections = {
+        "broken": SimpleNamespace(measure=fails),
+        "whole": SimpleNamespace(measure=lambda *_: ([right], []), table=lambda rows: "a table"),
+    }
+    monkeypatch.setattr(suite, "SECTIONS", sections)
+    command = ["--device", "cpu", "--out", str(tmp_path), "--sections"]
+    assert suite.main([*command, "broken,whole"]) == 1
+    assert json.loads((tmp_path / "broken.json").read_text())["error"].endswith("of yesterday")
+    assert "Failed: ValueError" in (tmp_path / "broken.md").read_text()
+    assert json.loads((tmp_path / "whole.json").read_text())["rows"] == [right]
+    assert suite.main([*command, "whole"]) == 0
