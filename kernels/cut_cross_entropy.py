@@ -52,6 +52,7 @@ def cut_cross_entropy(
         raise ValueError("tokens divides a sum, and reduction 'none' has none")
     if hidden.dtype != weight.dtype:
         raise ValueError(f"hidden is {hidden.dtype} and weight is {weight.dtype}: cast one of them")
+    _cce_shapes(hidden, weight, labels, bias)
     if shift:
         labels = torch.nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     flat = labels.reshape(-1).contiguous()
@@ -65,6 +66,17 @@ def cut_cross_entropy(
     if tokens is None and reduction == "mean":
         return losses.sum() / (flat != ignore_index).sum()
     return losses.sum() / (1 if tokens is None else tokens)
+
+
+def _cce_shapes(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
+    """Raise ValueError for what does not fit: a GPU would read past the end, and say nothing."""
+    rows, width, words = hidden.shape[:-1], hidden.shape[-1], weight.shape[0]
+    if labels.shape != rows:
+        raise ValueError(f"labels are {tuple(labels.shape)}, rows of hidden {tuple(rows)}")
+    if weight.dim() != 2 or weight.shape[1] != width or not words:
+        raise ValueError(f"weight is {tuple(weight.shape)}, for hidden states of width {width}")
+    if bias is not None and bias.shape != (words,):
+        raise ValueError(f"bias is {tuple(bias.shape)}, for a vocabulary of {words:,}")
 
 
 def cut_cross_entropy_reference(

@@ -51,6 +51,7 @@ def fused_linear_cross_entropy(
         raise ValueError("tokens divides a sum, and reduction 'none' has none")
     if hidden.dtype != weight.dtype:
         raise ValueError(f"hidden is {hidden.dtype} and weight is {weight.dtype}: cast one of them")
+    _flce_shapes(hidden, weight, labels, bias)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
     if shift:
@@ -72,6 +73,17 @@ def fused_linear_cross_entropy(
     if late:
         loss = loss / (tokens if tokens is not None else (labels != ignore_index).sum())
     return loss.reshape(shape) if reduction == "none" else loss
+
+
+def _flce_shapes(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
+    """Raise ValueError for what does not fit: a GPU would read past the end, and say nothing."""
+    rows, width, words = hidden.shape[:-1], hidden.shape[-1], weight.shape[0]
+    if labels.shape != rows:
+        raise ValueError(f"labels are {tuple(labels.shape)}, rows of hidden {tuple(rows)}")
+    if weight.dim() != 2 or weight.shape[1] != width or not words:
+        raise ValueError(f"weight is {tuple(weight.shape)}, for hidden states of width {width}")
+    if bias is not None and bias.shape != (words,):
+        raise ValueError(f"bias is {tuple(bias.shape)}, for a vocabulary of {words:,}")
 
 
 def fused_linear_cross_entropy_reference(

@@ -30,6 +30,7 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> torch.Tensor:
     """The norm of each row of ``x``, scaled by ``weight`` and moved by ``bias``, if given."""
+    _layer_norm_fits(x, weight, bias)
     y, _, _ = _layer_norm(_layer_norm_rows(x), weight, bias, eps)
     out: torch.Tensor = y if y.shape == x.shape else y.view(x.shape)
     return out
@@ -45,6 +46,7 @@ def add_layer_norm(
     """The norm of ``x + residual``, and that sum: the next residual."""
     if x.shape != residual.shape:
         raise ValueError(f"the residual is {tuple(residual.shape)}, its addend {tuple(x.shape)}")
+    _layer_norm_fits(x, weight, bias)
     rows = _layer_norm_rows(x)
     y, _, _, total = _add_layer_norm(rows, _layer_norm_rows(residual), weight, bias, eps)
     return (y, total) if y.shape == x.shape else (y.view(x.shape), total.view(x.shape))
@@ -63,6 +65,13 @@ def layer_norm_reference(
     y = y if weight is None else y * weight.to(wide.dtype)
     y = y if bias is None else y + bias.to(wide.dtype)
     return y.to(x.dtype)
+
+
+def _layer_norm_fits(x: torch.Tensor, *sized: torch.Tensor | None) -> None:
+    """Raise ValueError for weight or bias of another size: a GPU would read past its end."""
+    for one in sized:
+        if one is not None and one.shape != x.shape[-1:]:
+            raise ValueError(f"{tuple(one.shape)} for rows of {x.shape[-1]:,} values")
 
 
 def _layer_norm_rows(x: torch.Tensor) -> torch.Tensor:

@@ -77,6 +77,8 @@ def lora_mlp(
     """
     if activation not in ("silu", "gelu", "tanh"):
         raise ValueError(f"no activation {activation!r}")
+    if gate.shape != up.shape:
+        raise ValueError(f"gate is {tuple(gate.shape)}, up {tuple(up.shape)}")
     kind, dtype = gate.device.type, gate.dtype
     if torch.is_autocast_enabled(kind) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)

@@ -38,6 +38,7 @@ def rms_norm(
     cast_first: bool = False,
 ) -> torch.Tensor:
     """The norm of each row of ``x``, scaled by ``weight`` if there is one."""
+    _rms_norm_fits(x, weight)
     y, _ = _rms_norm(_rms_norm_rows(x), weight, eps, offset, cast_first)
     out: torch.Tensor = y if y.shape == x.shape else y.view(x.shape)
     return out
@@ -55,6 +56,7 @@ def add_rms_norm(
     """The norm of ``x + residual``, and that sum, in its own precision: the next residual."""
     if x.shape != residual.shape:
         raise ValueError(f"the residual is {tuple(residual.shape)}, its addend {tuple(x.shape)}")
+    _rms_norm_fits(x, weight)
     rows = _rms_norm_rows(x)
     y, _, total = _add_rms_norm(rows, _rms_norm_rows(residual), weight, eps, offset, cast_first)
     return (y, total) if y.shape == x.shape else (y.view(x.shape), total.view(x.shape))
@@ -76,6 +78,12 @@ def rms_norm_reference(
     if cast_first:
         return (offset + weight) * normal.to(x.dtype)
     return (normal * (offset + weight.to(wide.dtype))).to(x.dtype)
+
+
+def _rms_norm_fits(x: torch.Tensor, weight: torch.Tensor | None) -> None:
+    """Raise ValueError for a weight of another size: a GPU would read past its end."""
+    if weight is not None and weight.shape != x.shape[-1:]:
+        raise ValueError(f"weight is {tuple(weight.shape)}, rows have {x.shape[-1]:,} values")
 
 
 def _rms_norm_rows(x: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,9 @@ def rope(
     """
     if cos.shape != sin.shape or cos.shape[-1] % 2 or cos.shape[-1] > q.shape[-1]:
         raise ValueError(f"heads of {q.shape[-1]} values, cos {cos.shape}, sin {sin.shape}")
+    alike = q.shape[0] == k.shape[0] and q.shape[2:] == k.shape[2:]
+    if not alike or cos.shape[1] != q.shape[2] or cos.shape[0] not in (1, q.shape[0]):
+        raise ValueError(f"queries {tuple(q.shape)}, keys {tuple(k.shape)}, cos {cos.shape}")
     q, k, cos, sin = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, cos, sin))
     rotated_q, rotated_k = _rope(q, k, cos, sin, interleaved)
     return rotated_q, rotated_k

@@ -177,6 +177,17 @@ def test_wrong_options_are_told(wrong: dict[str, Any]) -> None:
         cut_cross_entropy(case.hidden.double(), case.weight, case.labels)
 
 
+def test_shapes_that_do_not_fit_are_told() -> None:
+    hidden, weight, bias, labels = losses.case(6, 5)
+    for first, said in ((hidden[:3], "labels"), (hidden[..., :9], "weight"), (hidden[0], "labels")):
+        with pytest.raises(ValueError, match=f"{said} (are|is)"):
+            cut_cross_entropy(first, weight, labels, bias)
+    for name, one in (("weight", weight[:0]), ("weight", weight[0]), ("bias", bias[:4])):
+        given = {"weight": weight, "bias": bias, name: one}
+        with pytest.raises(ValueError, match=f"{name} is"):
+            cut_cross_entropy(hidden, labels=labels, **given)
+
+
 def test_the_operators_keep_torch_s_rules() -> None:
     case = losses.case(6, 11)
     options = (-100, 0.1, 5.0, 0.5, 0.01)

@@ -120,6 +120,15 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(whole[2:], parts[2:])
 
 
+def test_what_does_not_fit_is_refused() -> None:
+    x, weight, bias = inputs_of(2, 3, 8, dtype=torch.float32)
+    for sized in ((weight[:1], bias), (weight, bias[:1]), (weight.repeat(2), None)):
+        with pytest.raises(ValueError, match="rows of 8 values"):
+            layer_norm(x, *sized)
+        with pytest.raises(ValueError, match="rows of 8 values"):
+            add_layer_norm(x, x, *sized)
+
+
 def test_the_operators_are_what_torch_expects() -> None:
     x, weight, bias = (one.requires_grad_() for one in inputs_of(2, 3, 8, dtype=torch.float32))
     torch.library.opcheck(module._layer_norm, (x, weight, bias, 1e-5))

@@ -149,6 +149,8 @@ def test_a_trained_layer_is_refused() -> None:
         lora_mlp(gate, up, weight, None, case.a, case.b, 1.0, "silu").sum().backward()
     with pytest.raises(ValueError, match="relu"):
         lora_mlp(gate, up, weight, None, case.a, case.b, 1.0, "relu")
+    with pytest.raises(ValueError, match="gate is"):
+        lora_mlp(gate, up[:1], weight, None, case.a, case.b, 1.0, "silu")
 
 
 @pytest.mark.parametrize("nested", [False, True])

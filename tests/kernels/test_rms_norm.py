@@ -212,6 +212,11 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_does_not_fit_is_refused(interpreted: Any) -> None:
     with pytest.raises(ValueError, match="residual is"):
         add_rms_norm(torch.ones(2, 4), torch.ones(1, 4))
+    for size in (1, 3, 5):
+        with pytest.raises(ValueError, match="weight is"):
+            rms_norm(torch.ones(2, 4), torch.ones(size))
+        with pytest.raises(ValueError, match="weight is"):
+            add_rms_norm(torch.ones(2, 4), torch.ones(2, 4), torch.ones(size))
     with interpreted(module), pytest.raises(ValueError, match="no kernel for rows of"):
         rms_norm(torch.ones(1, 2**14 + 1))
     with interpreted(module), pytest.raises(ValueError, match="float64"):

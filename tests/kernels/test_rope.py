@@ -134,6 +134,10 @@ def test_what_does_not_fit_is_refused() -> None:
     for angles in ((cos, sin[..., :4]), (cos[..., :3], sin[..., :3]), (cos.repeat(1, 1, 2),) * 2):
         with pytest.raises(ValueError, match="heads of 8 values"):
             rope(q, k, *angles)
+    others = ((k, cos[:, :2], sin[:, :2]), (k[:1], cos, sin), (k[:, :, :2], cos, sin))
+    for one in (*others, (k[..., :4], cos, sin), (k, cos.repeat(3, 1, 1), sin.repeat(3, 1, 1))):
+        with pytest.raises(ValueError, match="queries"):
+            rope(q, *one)
 
 
 def test_the_operators_are_what_torch_expects() -> None:
