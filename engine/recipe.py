@@ -94,8 +94,17 @@ def choose_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdecimal())):
+        raise SystemExit(f"--device {name}: it is auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise SystemExit(f"--device {name}: torch finds no CUDA device here")
+    if number:
+        count = torch.cuda.device_count()
+        if int(number) >= count:
+            raise SystemExit(f"--device {name}: torch finds {count} here, and counts from 0")
+        # Triton and other libraries launch on the current device, wherever their tensors are.
+        torch.cuda.set_device(int(number))
     return torch.device(name)
 
 

@@ -275,6 +275,28 @@ def test_jsonl_and_parquet_train_like_the_same_text(
     assert one == two
 
 
+def test_a_device_with_a_number_is_the_one_that_libraries_launch_on(monkeypatch: Any) -> None:
+    import torch
+
+    from memwb.engine.recipe import choose_device
+
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert current == [1]
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cpu") == torch.device("cpu")
+    for wrong, said in (("cuda:2", "finds 2"), ("cuda:x", "cuda:N"), ("gpu", "is auto, cpu")):
+        with pytest.raises(SystemExit, match=f"--device {wrong}: .*{said}"):
+            choose_device(wrong)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no CUDA device here"):
+        choose_device("cuda:0")
+    assert current == [1]
+
+
 def test_a_script_asks_for_nothing_but_what_its_plan_needs() -> None:
     """pyarrow is for parquet files alone: train.py starts without it."""
     tree = ast.parse(script(plan_from({"model": "tiny"}), resolve("tiny")))
