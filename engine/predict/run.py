@@ -18,6 +18,7 @@ import torch
 
 from memwb.engine import catalog, script
 from memwb.engine.errors import CannotPredict
+from memwb.engine.gpus import capability
 from memwb.engine.plan import Plan, active
 from memwb.engine.predict import documents
 from memwb.engine.predict.documents import Rows, rows_of
@@ -65,6 +66,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     ``take`` says of how many layers: ALL, or the SHORT or LONG of the two depths that tell the
     rest, if there are such. No weights are read. Whatever the script raises is raised.
     """
+    _refuse_kernels(plan, target)
     _refuse(plan)
     import_libraries()
     # No weights are read, so it does not matter how they are stored.
@@ -155,17 +157,29 @@ LIBRARIES = (
 )
 
 
+def _refuse_kernels(plan: Plan, target: Target) -> None:
+    """Kernels need their language, here and on the GPU."""
+    names = [name for name in active(plan) if "triton" in techniques()[name].packages]
+    if names and importlib.util.find_spec("triton") is None:
+        raise CannotPredict(
+            f"{names[0]} cannot be predicted",
+            "its kernels are written for Triton, which is not on this machine (there are "
+            "packages of it for Linux)",
+            f"Predict on Linux, or without it: -o {names[0]}=off.",
+            technique=names[0],
+        )
+    if names and target.kind == "cuda" and capability(target.arch) < (8, 0):
+        raise CannotPredict(
+            f"{names[0]} cannot be predicted for {target.name}",
+            "its kernels are written for Triton, which supports GPUs of compute capability 8.0 "
+            f"(Ampere) and later; this one has {'.'.join(map(str, capability(target.arch)))}",
+            f"Predict for a later GPU, or without it: -o {names[0]}=off.",
+            technique=names[0],
+        )
+
+
 def _refuse(plan: Plan) -> None:
-    """Kernels need their language; token ids have values also here: very many are not predicted."""
-    for name in active(plan):
-        if "triton" in techniques()[name].packages and importlib.util.find_spec("triton") is None:
-            raise CannotPredict(
-                f"{name} cannot be predicted",
-                "its kernels are written for Triton, which is not on this machine (there are "
-                "packages of it for Linux)",
-                f"Predict on Linux, or without it: -o {name}=off.",
-                technique=name,
-            )
+    """Token ids have values also here: very many are not predicted."""
     work = plan.workload
     tokens = work.batch_size * work.sequence_length
     if tokens > MOST_VALUES:

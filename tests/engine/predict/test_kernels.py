@@ -28,6 +28,7 @@ import triton
 ROWS, WIDTH = 96, 32
 LABELS = torch.tensor([-100, 1, 2] * (ROWS // 3))
 IGNORED = 32
+SGD = {"model": "tiny", "techniques": {"sgd": {}}}
 
 
 @triton.jit
@@ -143,5 +144,15 @@ def test_without_triton_a_technique_on_it_is_refused_by_name(
     monkeypatch.setattr(run, "techniques", lambda: changed)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CannotPredict, match="sgd") as caught:
-        run._refuse(plan_from({"model": "tiny", "techniques": {"sgd": {}}}))
+        run._refuse_kernels(plan_from(SGD), target_named("rtx-4090"))
     assert caught.value.technique == "sgd" and "Linux" in caught.value.what
+
+
+def test_a_gpu_that_triton_does_not_support_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = techniques()
+    changed = {**known, "sgd": msgspec.structs.replace(known["sgd"], packages=("triton",))}
+    monkeypatch.setattr(run, "techniques", lambda: changed)
+    with pytest.raises(CannotPredict, match="sgd") as caught:
+        run._refuse_kernels(plan_from(SGD), target_named("t4"))
+    assert "8.0" in caught.value.what and "7.5" in caught.value.what
+    run._refuse_kernels(plan_from(SGD), target_named("a100-80gb"))
