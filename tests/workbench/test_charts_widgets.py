@@ -205,14 +205,14 @@ async def test_a_new_column_redraws_few_cells() -> None:
         chart.append(second[:40])
         await pilot.pause()
         drawn: list[Region] = []
-        plain = chart._again
+        plain = chart.again
 
         def watch(regions: Iterable[Region]) -> None:
             held = list(regions)
             drawn.extend(held)
             plain(held)
 
-        chart._again = watch  # type: ignore[method-assign]
+        chart.again = watch  # type: ignore[method-assign]
         canvas = chart.canvas
         chart.append(second[40:44])
         await pilot.pause()
