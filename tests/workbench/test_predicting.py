@@ -352,7 +352,7 @@ async def test_the_chart_shows_what_is_predicted_alone_and_then_behind(
             "2 Memory · #1 · dotted: the plan, predicted"
         )
         assert "× predicted" in app.main.peak.text
-        assert chart.canvas._outline
+        assert chart.canvas._outlines
 
 
 async def test_another_target_is_chosen_kept_and_predicted(
