@@ -400,3 +400,16 @@ async def test_the_loss_grows_and_freezes() -> None:
         lines.clear()
         await pilot.pause()
         assert "5.5" not in "\n".join(screen_of(app))
+
+
+@pytest.mark.parametrize("width", range(70, 130, 7))
+async def test_the_name_of_a_run_and_the_capacity_do_not_share_cells(width: int) -> None:
+    app = Charts()
+    async with app.run_test(size=(width, 14)) as pilot:
+        app.chart.set_samples(burst())
+        app.chart.lay_over([("#2", burst())])
+        app.chart.capacity = 141 * GIB
+        await pilot.pause()
+        drawn = "\n".join(screen_of(app))
+        assert "#2" in drawn
+        assert "capacity 141 GiB ↑" in drawn or "141 GiB ↑" in drawn, drawn

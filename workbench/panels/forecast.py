@@ -149,7 +149,9 @@ def state_words(outlook: Outlook) -> str:
         case outlooks.WAITING:
             return "predicting …" if outlook.awaited else "not predicted: there is no engine"
         case outlooks.FAILED if outlook.failure is not None:
-            return ": ".join(part for part in (outlook.failure.title, _why(outlook)) if part)
+            # One that has nothing but a title says it once.
+            told = dict.fromkeys((outlook.failure.title, _why(outlook)))
+            return ": ".join(part for part in told if part)
     return "" if outlook.result else "not yet predicted"
 
 
@@ -203,7 +205,7 @@ def table(
         own = label == "predicted"
         before = mark if own and not outlook.current else ""
         cells = [
-            (f"{before + _cell(each, key, unit, own):>{size}}", look if key == "allocated" else "")
+            (f"{_cell(each, key, unit, own, before):>{size}}", look if key == "allocated" else "")
             for _, key, size in columns
         ]
         if own and not outlook.current:
@@ -213,8 +215,8 @@ def table(
     return lines
 
 
-def _cell(peak: Peak, key: str, unit: int, predicted: bool) -> str:
-    return "–" if predicted and untold(peak, key) else figure(value(peak, key) / unit)
+def _cell(peak: Peak, key: str, unit: int, predicted: bool, mark: str = "") -> str:
+    return "–" if predicted and untold(peak, key) else mark + figure(value(peak, key) / unit)
 
 
 def untold(peak: Peak, key: str) -> bool:
