@@ -413,3 +413,10 @@ async def test_the_name_of_a_run_and_the_capacity_do_not_share_cells(width: int)
         drawn = "\n".join(screen_of(app))
         assert "#2" in drawn
         assert "capacity 141 GiB ↑" in drawn or "141 GiB ↑" in drawn, drawn
+
+
+async def test_an_empty_chart_is_not_zoomed() -> None:
+    app = Charts()
+    async with app.run_test(size=(100, 24)):
+        app.chart.zoom(2)
+        assert app.chart.window.whole

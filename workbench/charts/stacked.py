@@ -311,6 +311,8 @@ class StackedChart(Widget, can_focus=True):
 
     def zoom(self, factor: float, column: int | None = None) -> None:
         """Nearer or further away: around a column, else the moment that the legend speaks of."""
+        if not self._shown.by_step:
+            return
         canvas = self.canvas
         if column is None:
             column = canvas.column(self.moment()[0])
