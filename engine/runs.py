@@ -41,6 +41,7 @@ from memwb.engine.protocol import (
     decode_event,
     encode,
 )
+from memwb.engine.technique import techniques
 
 PLAN, SCRIPT, EVENTS, SUMMARY = "plan.toml", "train.py", "events.jsonl", "summary.json"
 NOT_OF_A_RUN = Hello | Ready | Problem | Beat | Predicted | Toggled | Unpredicted | AllPredicted
@@ -151,6 +152,8 @@ def record(plan: Plan, started: Started, name: str = "", predicted: Peak | None 
     Raises MemwbError when nothing can be written there.
     """
     root = paths.runs_folder()
+    # Not in the order in which they came to be switched on: two runs of one plan are called alike.
+    used = [each for each in techniques() if each in plan.techniques]
     with _writing(root):
         root.mkdir(parents=True, exist_ok=True)
         number, folder = _claim(root)
@@ -160,11 +163,11 @@ def record(plan: Plan, started: Started, name: str = "", predicted: Peak | None 
             run=number,
             folder=str(folder),
             outcome="running",
-            name=name or plain_name(plan.techniques),
+            name=name or plain_name(used),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             model=plan.model,
             weights=started.weights,
-            techniques=list(plan.techniques),
+            techniques=used,
             device=started.device.kind,
             device_name=started.device.name,
             steps=started.steps,

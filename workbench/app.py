@@ -261,8 +261,9 @@ class Workbench(App[None]):
         run = history.chosen(self, "c marks")
         if run is None:
             return
-        session = state.marked(self.session, run.folder)
-        if session == self.session:
+        before = state.known(self.session, [each.folder for each in self.recorded])
+        session = state.marked(before, run.folder)
+        if session == before:
             self.notify("Four are marked; c on one of them takes its mark away.")
             return
         self.keep(session)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memwb.engine.runs import Summary
     from memwb.workbench.app import Workbench
 
+RUN_QUESTION, QUIT_QUESTION = "run-anyway", "quit"
 PATIENCE = 4.0
 """Seconds that a burst has to stop in before the workbench is left without waiting for it."""
 
@@ -52,7 +53,17 @@ def ask_run(app: Workbench, title: str, text: str) -> None:
             app.predictor.follow()
 
     question = AskScreen(title, text, "run anyway", "leave it", careful=True)
+    question.id = RUN_QUESTION
     app.push_screen(question, answered)
+
+
+def ask_run_again(app: Workbench) -> None:
+    """More is known of the plan: the question whether to run it, if it is open, says so."""
+    from memwb.workbench.screens.ask import AskScreen
+
+    question = app.screen
+    if isinstance(question, AskScreen) and question.id == RUN_QUESTION and question.is_mounted:
+        question.put(*(app.predictor.doubt(asked=True)))
 
 
 def load_preset(app: Workbench) -> None:
@@ -123,7 +134,7 @@ def ask_quit(app: Workbench) -> None:
     """Whether to leave a running burst."""
     from memwb.workbench.screens.ask import AskScreen
 
-    if isinstance(app.screen, AskScreen):
+    if isinstance(app.screen, AskScreen) and app.screen.id == QUIT_QUESTION:
         return
 
     def answered(sure: bool | None) -> None:
@@ -131,6 +142,7 @@ def ask_quit(app: Workbench) -> None:
             app.run_worker(_stop_and_quit(app), group="quit", exclusive=True)
 
     question = AskScreen("A burst is running", "Stop it and quit?", "quit", "stay")
+    question.id = QUIT_QUESTION
     app.push_screen(question, answered)
 
 

@@ -31,13 +31,27 @@ def _loss(run: Summary) -> float | None:
     return run.losses[-1] if run.losses and math.isfinite(run.losses[-1]) else None
 
 
+COMPARABLE = ("done", "oom")
+"""Outcomes of runs whose peak says something of their plan: it was reached, or was too much."""
+
+
+def whole_peak(run: Summary) -> int | None:
+    """The bytes of a run's peak; None of one that was cut short, perhaps before its peak."""
+    return run.peak.allocated if run.peak is not None and run.outcome in COMPARABLE else None
+
+
+def at_least(run: Summary) -> str:
+    """The mark before a peak that is only the most until the run was cut short."""
+    return "≥" if run.peak is not None and whole_peak(run) is None else ""
+
+
 ORDERS = {
     order.name: order
     for order in (
         Order("time", lambda run: (run.created, run.run), True, "newest first", "oldest first"),
         Order(
             "peak",
-            lambda run: run.peak.allocated if run.peak else None,
+            whole_peak,
             False,
             "smallest peak first",
             "largest peak first",

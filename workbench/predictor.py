@@ -22,7 +22,7 @@ from memwb.engine.protocol import (
     Toggled,
     Unpredicted,
 )
-from memwb.workbench import library
+from memwb.workbench import dialogs, library
 from memwb.workbench import outlook as outlooks
 from memwb.workbench.foresight import capacity_of, exceeds
 from memwb.workbench.outlook import Outlook
@@ -246,6 +246,8 @@ class Predictor:
                 self.app.bursts.foretell(known.result.peak)
             self._owed = None
         self.app.bursts.predicted()
+        if self._standing:
+            dialogs.ask_run_again(self.app)
 
     def _draw(self) -> None:
         self._drawing = None
@@ -257,6 +259,7 @@ class Predictor:
             return
         outlook = replace(self.outlook, awaited=self.app.engine_state != "dead")
         self.app.main.foresee(outlook, self.app.device or self._machine)
+        dialogs.ask_run_again(self.app)
 
     # Before a run.
 
@@ -297,19 +300,19 @@ class Predictor:
         if self._standing:
             self.app.bursts.predicted()
 
-    def doubt(self) -> tuple[str, str]:
+    def doubt(self, asked: bool = False) -> tuple[str, str]:
         """The question before a run that will not fit, or of which nothing is known yet.
 
-        Empty where it fits, and where it cannot be told.
+        Empty where it fits, and where it cannot be told; but once it was ``asked``, that is told.
         """
         known, device = self.local, self.app.device
         if known.plan != self.app.session.plan or not known.settled:
             return toggles.UNKNOWN
         if known.result is None:
-            return "", ""
+            return toggles.UNTOLD if asked else ("", "")
         capacity = capacity_of(known, device)
         if capacity is None or not exceeds(known.result.peak, capacity):
-            return "", ""
+            return toggles.fitting(known, capacity) if asked else ("", "")
         return toggles.doubt(known, capacity, device, self.outlook if self._abroad else None)
 
     def ran(self) -> Peak | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 from msgspec.structs import replace
 
@@ -80,6 +82,12 @@ def folded_all(session: Session, groups: tuple[str, ...]) -> Session:
 def shown(session: Session, folder: str) -> Session:
     """The session with one run in the charts and nothing laid over it."""
     return replace(session, shown=folder, marks=())
+
+
+def known(session: Session, folders: Iterable[str]) -> Session:
+    """The session without marks of runs that are no more: others may have deleted them."""
+    there = set(folders)
+    return replace(session, marks=tuple(mark for mark in session.marks if mark in there))
 
 
 def marked(session: Session, folder: str) -> Session:

@@ -13,7 +13,7 @@ import pytest
 
 from memwb.engine import runs
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan, Workload
+from memwb.engine.plan import Plan, Workload, override
 from memwb.engine.protocol import (
     Beat,
     Categories,
@@ -64,6 +64,16 @@ def test_a_run_comes_back_as_it_was(home: Path) -> None:
         "summary.json",
         "train.py",
     ]
+
+
+def test_a_plan_is_called_alike_however_it_came_to_be() -> None:
+    plans = [
+        override(override(PLAN, f"{first}=on"), f"{second}=on")
+        for first, second in (("lora", "adamw_8bit"), ("adamw_8bit", "lora"))
+    ]
+    one, other = (runs.record(plan, STARTED).summary for plan in plans)
+    assert one.name == other.name == "lora + adamw_8bit"
+    assert one.techniques == other.techniques
 
 
 def test_only_the_burst_itself_is_kept() -> None:

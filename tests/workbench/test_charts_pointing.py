@@ -232,11 +232,11 @@ async def test_dragging_pans_and_is_no_click() -> None:
         await pilot.hover(StackedChart, offset=(75, 9))
         assert chart.canvas.first == first - 15
         await pilot.mouse_up(StackedChart, offset=(75, 9))
-        assert app.mouse_captured is None and chart._key is None
+        assert app.mouse_captured is None and chart._pointer.key is None
         await pilot.hover(StackedChart, offset=(50, 5))
         assert chart.canvas.first == first - 15, "let go is let go"
         await pilot.click(StackedChart, offset=(50, 5))
-        assert chart._key is chart.columns[50 - chart.canvas.left]
+        assert chart._pointer.key is chart.columns[50 - chart.canvas.left]
 
 
 async def test_a_name_in_the_legend_is_a_switch() -> None:

@@ -205,14 +205,14 @@ async def test_a_new_column_redraws_few_cells() -> None:
         chart.append(second[:40])
         await pilot.pause()
         drawn: list[Region] = []
-        plain = chart._again
+        plain = chart.again
 
         def watch(regions: Iterable[Region]) -> None:
             held = list(regions)
             drawn.extend(held)
             plain(held)
 
-        chart._again = watch  # type: ignore[method-assign]
+        chart.again = watch  # type: ignore[method-assign]
         canvas = chart.canvas
         chart.append(second[40:44])
         await pilot.pause()
@@ -400,3 +400,23 @@ async def test_the_loss_grows_and_freezes() -> None:
         lines.clear()
         await pilot.pause()
         assert "5.5" not in "\n".join(screen_of(app))
+
+
+@pytest.mark.parametrize("width", range(70, 130, 7))
+async def test_the_name_of_a_run_and_the_capacity_do_not_share_cells(width: int) -> None:
+    app = Charts()
+    async with app.run_test(size=(width, 14)) as pilot:
+        app.chart.set_samples(burst())
+        app.chart.lay_over([("#2", burst())])
+        app.chart.capacity = 141 * GIB
+        await pilot.pause()
+        drawn = "\n".join(screen_of(app))
+        assert "#2" in drawn
+        assert "capacity 141 GiB ↑" in drawn or "141 GiB ↑" in drawn, drawn
+
+
+async def test_an_empty_chart_is_not_zoomed() -> None:
+    app = Charts()
+    async with app.run_test(size=(100, 24)):
+        app.chart.zoom(2)
+        assert app.chart.window.whole

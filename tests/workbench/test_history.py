@@ -262,6 +262,14 @@ async def test_c_compares_up_to_four(opened: Any, waiting: Any) -> None:
         panel(app).rows.select(app.recorded[0].folder)
         await pilot.press("c")
         assert len(app.session.marks) == 4, "a fifth is not taken"
+        # Another workbench deletes the one that was marked first: its letter and its place go.
+        keeping.delete_run(runs.find_run("4"))
+        await pilot.press("1", "5")
+        await waiting(pilot, lambda: len(app.recorded) == 4)
+        assert "A filled · B C outlined" in panel(app).border_subtitle
+        panel(app).rows.select(app.recorded[0].folder)
+        await pilot.press("c")
+        await waiting(pilot, lambda: "D #5" in main(app).peak.text)
 
 
 async def test_shift_r_replays_faster_then_at_once(

@@ -9,7 +9,7 @@ import pytest
 from memwb.engine.errors import MemwbError
 from memwb.engine.protocol import Categories, Peak
 from memwb.engine.runs import Summary
-from memwb.workbench.ordering import ORDERS, matching, order_named, sorted_runs
+from memwb.workbench.ordering import ORDERS, at_least, matching, order_named, sorted_runs
 
 
 def run(number: int, **known: object) -> Summary:
@@ -29,6 +29,13 @@ RUNS = [
     run(2, peak=peak(300), losses=[3.0], model="B", name="gamma", note="spilled\nbadly"),
     run(1, outcome="failed", techniques=["lora"], model="", name="lora", pinned="now"),
 ]
+
+
+def test_a_run_that_was_cut_short_is_not_the_smallest() -> None:
+    cut = [run(n, outcome=how, peak=peak(5)) for n, how in ((6, "stopped"), (7, "interrupted"))]
+    for turned in (False, True):
+        assert [each.run for each in sorted_runs([*cut, *RUNS], "peak", turned)][3:5] == [6, 7]
+    assert [at_least(each) for each in (*cut, *RUNS[:3])] == ["≥", "≥", "", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from memwb.engine.plan import Plan, override
 from memwb.engine.technique import GROUPS, techniques
@@ -326,3 +326,18 @@ async def test_export_names_its_keys_in_a_small_terminal(
         keys = app.screen.query_one("#export-keys").render().plain
         assert "esc leave" in keys and ("merge" in keys) == merges
         assert "--output" in str(app.screen.query_one("#launch").render())
+
+
+@pytest.mark.parametrize("size", [(120, 46), (200, 50)])
+async def test_what_is_told_of_a_technique_is_told_whole(
+    bench: Any, waiting: Any, forecast: Any, size: tuple[int, int]
+) -> None:
+    app = bench(plan=Plan(model="tiny"), forecast=forecast())
+    async with app.run_test(size=size) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        about = app.main.plan_panel.query_one("#about", Static)
+        for name in techniques():
+            rows(app).select(f"technique:{name}")
+            await pilot.pause()
+            needed = about.visual.get_height(about.styles, about.content_size.width)
+            assert needed <= about.content_size.height, name

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from textual.widgets import Static
 
 from memwb.engine.client import DIED
 from memwb.engine.plan import Plan, override
@@ -177,6 +178,43 @@ async def test_a_run_that_has_waited_long_asks(
         await waiting(pilot, lambda: [run.outcome for run in list_runs()] == ["stopped"])
         assert isinstance(app.scripted.commands[-1], Stop)
         assert list_runs()[0].predicted == result.peak
+
+
+@pytest.mark.parametrize("target", ["", "h100-80gb"])
+async def test_an_open_question_whether_to_run_learns_of_the_answer(
+    bench: Any, waiting: Any, forecast: Any, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(predictor, "PATIENCE", 0.1)
+    app = bench("full", plan=plan_of(), forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        app.aim(target)
+        await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        question = app.screen
+        box = question.query_one(Static)
+        assert box.border_title == "Not predicted yet"
+        asked = [each.prediction for each in app.scripted.questions if not each.target]
+        app.scripted.emit(Predicted(asked[-1], forecast()))
+        await waiting(pilot, lambda: box.border_title == "This plan fits")
+        assert "run it?" in str(box.render()) and "y run anyway" in str(box.render())
+        assert app.screen is question and not app.scripted.commands, "it is not answered by itself"
+        await pilot.press("y")
+        await waiting(pilot, lambda: app.scripted.commands)
+
+
+async def test_an_open_question_whether_to_run_learns_that_there_is_no_answer(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "PATIENCE", 0.1)
+    app = bench("full", plan=plan_of(), forecast=silent)
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        app.scripted.emit(Unpredicted(app.scripted.questions[-1].prediction, "Not to be told"))
+        box = app.screen.query_one(Static)
+        await waiting(pilot, lambda: box.border_title == "Not predicted")
 
 
 async def test_s_takes_back_a_run_that_waits(bench: Any, waiting: Any, forecast: Any) -> None:

@@ -352,7 +352,7 @@ async def test_the_chart_shows_what_is_predicted_alone_and_then_behind(
             "2 Memory · #1 · dotted: the plan, predicted"
         )
         assert "× predicted" in app.main.peak.text
-        assert chart.canvas._outline
+        assert chart.canvas._outlines
 
 
 async def test_another_target_is_chosen_kept_and_predicted(
@@ -475,3 +475,42 @@ async def test_what_is_not_kept_is_asked_for_what_is_seen_first(
         question = app.scripted.questions[0]
         assert question.changes and question.first[0] == "lora"
         assert app.predictor.outlook.current, "what is known stays"
+
+
+@pytest.mark.parametrize("state", [outlooks.WAITING, outlooks.PROBLEMS])
+def test_what_is_of_an_earlier_plan_bears_a_mark_without_colours(forecast: Any, state: str) -> None:
+    result = forecast()
+    known = outlooks.Outlook(state=outlooks.CURRENT, plan=plan_of(), result=result)
+    old = outlooks.replace(known, state=state)
+    cpu = Device("cpu", "a CPU", 16 * 2**30)
+    now, before = (
+        forecasts.lines(each, None, 90, None, cpu, "~").plain.split("\n") for each in (known, old)
+    )
+    assert not any("~" in line.replace("~rtx", "") for line in now)
+    assert before[1].count("~") == 7 and "~–" not in before[1], before[1]
+    fits = next(line for line in before if line.startswith("fits"))
+    assert fits[11] == "~" and any(line.startswith("~") for line in before[3:-1])
+    assert [len(line) for line in before if "fits" in line] == [len(now[-1])]
+    whole_before = whole(old, None, None, 90, cpu, "~").plain
+    assert whole_before.count("~") - whole_before.count("~rtx") >= 7
+    assert "~" not in forecasts.lines(old, None, 90, None, cpu).plain.replace("~rtx", "")
+
+
+async def test_the_charts_stay_put_whatever_is_predicted(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    app = bench(plan=plan_of(), forecast=forecast())
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        heights = [app.main.peak.size.height]
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        heights.append(app.main.peak.size.height)
+        app.change_plan(plan_of("quantize_4bit=on"))
+        await pilot.pause()
+        assert "plan has problems" in app.main.peak.text
+        heights.append(app.main.peak.size.height)
+        app.aim("rtx-4090")
+        app.change_plan(plan_of("model=smollm2-135m"))
+        await pilot.pause()
+        heights.append(app.main.peak.size.height)
+        assert set(heights) == {forecasts.ROWS}

@@ -341,7 +341,7 @@ class Canvas:
     ) -> None:
         """What stands on the bands of a row."""
         codes = [column[row] for column in self._codes]
-        self._draw_heights(cells, codes, row, outline)
+        self._draw_heights(cells, codes, row, {*outline, *tags})
         for column, (character, look) in outline.items():
             # This run's own edge may be here too: within one cell the two agree.
             if not (0 < codes[column][0] < 8 and codes[column][2] < 0):
@@ -350,7 +350,7 @@ class Canvas:
             cells[column] = self.looks.over(codes[column], character, self.styles[look])
 
     def _draw_heights(
-        self, cells: list[Cell], codes: Sequence[Code], row: int, outline: overlays.Line
+        self, cells: list[Cell], codes: Sequence[Code], row: int, taken: set[int]
     ) -> None:
         """The lines that run through a row with their labels, over everything but edges."""
         crossed = self._crossed(row)
@@ -358,12 +358,12 @@ class Canvas:
             return
         here = [each for each in crossed if each[2] <= self.top]
         beyond = [each for each in crossed if each[2] > self.top]
-        taken = set(outline)
         if self._box is not None and self.rows - 1 - row < self._box.region.bottom:
             taken |= {x - self.left for x in self._box.region.column_range}
         free = [code == EMPTY and column not in taken for column, code in enumerate(codes)]
         # What is in one row is one line with two names.
-        names = [f"{name} {gib(value)}" for name, _, value in here]
+        old = "~" if self.view.stale and self.looks.hatched else ""
+        names = [f"{old if each == 'predicted' else ''}{each} {gib(v)}" for each, _, v in here]
         names += [f"{name} {gib(value)} ↑" for name, _, value in beyond]
         if not here:
             short = [f"{gib(value)} ↑" for _, _, value in beyond]

@@ -15,6 +15,7 @@ from textual.widget import Widget
 
 from memwb.workbench.charts import window
 from memwb.workbench.charts.hand import Hand
+from memwb.workbench.charts.looks import looks
 from memwb.workbench.charts.palette import Cell
 from memwb.workbench.charts.plot import FEWEST, OVERLAYS, Line, Picture, Point, picture
 from memwb.workbench.charts.strips import joined
@@ -36,7 +37,7 @@ class LineChart(Widget, can_focus=True):
         & .line-chart--line { color: $accent; }
         & .line-chart--cursor { color: $foreground; text-style: bold; }
         & .line-chart--overlay { color: $foreground 55%; }
-        & .line-chart--overlay-2 { color: $warning; }
+        & .line-chart--overlay-2 { color: $primary; }
         & .line-chart--overlay-3 { color: $success; }
         & .line-chart--overlay-4 { color: $error; }
     }
@@ -153,7 +154,7 @@ class LineChart(Widget, can_focus=True):
         return Strip(joined(cells)).adjust_cell_length(width, self.rich_style)
 
     def _look(self, role: str) -> Style:
-        return self.get_component_rich_style(f"line-chart--{role}") if role else self.rich_style
+        return looks(self, "line-chart", (role,))[role] if role else self.rich_style
 
     # What of it is seen.
 

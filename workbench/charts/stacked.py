@@ -14,12 +14,12 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from memwb.engine.protocol import CATEGORIES, Sample
-from memwb.workbench.charts import overlays, travel, window
+from memwb.workbench.charts import overlays, window
 from memwb.workbench.charts.bands import NONE, Hidden
 from memwb.workbench.charts.canvas import STYLES, Canvas
 from memwb.workbench.charts.hand import Hand
-from memwb.workbench.charts.inset import Moment
-from memwb.workbench.charts.palette import Palette, palette
+from memwb.workbench.charts.looks import bands, looks
+from memwb.workbench.charts.pointer import Pointer
 from memwb.workbench.charts.slices import COUNT, Slice
 from memwb.workbench.charts.timeline import Column, Timeline
 from memwb.workbench.charts.view import Overlay, View
@@ -50,7 +50,7 @@ class StackedChart(Widget, can_focus=True):
         & .stacked-chart--foreseen { color: $warning; }
         & .stacked-chart--stale { color: $foreground 30%; }
         & .stacked-chart--overlay { color: $foreground; }
-        & .stacked-chart--overlay-2 { color: $warning; }
+        & .stacked-chart--overlay-2 { color: $primary; }
         & .stacked-chart--overlay-3 { color: $success; }
         & .stacked-chart--overlay-4 { color: $accent; }
         & .stacked-chart--cursor { color: $foreground; }
@@ -119,13 +119,11 @@ class StackedChart(Widget, can_focus=True):
         self._foreseen = Timeline()
         self.words: tuple[str, ...] = ()
         """What else there is to say of the peak, such as its largest tensors."""
-        self._key: Sample | None = None
-        self._hover: Sample | None = None
-        self._told: Sample | None = None
         self._canvas: Canvas | None = None
         self._room = 0
         """Bytes for which the axis of a burst that goes on has room."""
         self._hand = Hand(self)
+        self._pointer = Pointer(self)
 
     def compose(self) -> ComposeResult:
         """The slices that show it."""
@@ -144,10 +142,7 @@ class StackedChart(Widget, can_focus=True):
             # Of other steps a part says nothing; of the same ones it can be compared.
             self.set_reactive(StackedChart.window, WHOLE)
         self._room = 0
-        known = set(map(id, samples))
-        self._key, self._hover = (
-            one if id(one) in known else None for one in (self._key, self._hover)
-        )
+        self._pointer.keep(samples)
         if not self.frozen:
             self._shown = self._live
         self._rebuild()
@@ -192,9 +187,14 @@ class StackedChart(Widget, can_focus=True):
         self._rebuild()
 
     @property
+    def shown(self) -> Timeline:
+        """The samples that are drawn."""
+        return self._shown
+
+    @property
     def cursor(self) -> Sample | None:
         """The sample under the mouse, else under the keyboard's cursor, else None."""
-        return self._hover or self._key
+        return self._pointer.at
 
     @property
     def columns(self) -> Sequence[Column]:
@@ -218,26 +218,13 @@ class StackedChart(Widget, can_focus=True):
                 room=self._room,
                 timed=not self.foretold,
             )
-            styles = {
-                name: self.get_component_rich_style(f"stacked-chart--{name}") for name in STYLES
-            }
-            styles["ground"] = self.rich_style
-            self._canvas = Canvas(size, view, self._palette(), styles)
-            self._canvas.point(self._pointed())
-            self._canvas.say(*self._moment())
+            styles = {**looks(self, "stacked-chart", STYLES), "ground": self.rich_style}
+            self._canvas = Canvas(size, view, bands(self, self.foretold), styles)
+            self._canvas.point(self._pointer.moment())
+            self._canvas.say(*self.moment())
         return self._canvas
 
-    def _palette(self) -> Palette:
-        ground = self.rich_style.bgcolor
-        return palette(
-            dark=self.app.current_theme.dark,
-            ansi=self.app.native_ansi_color,
-            colours=not self.app.no_color,
-            ground=ground.name if ground else "default",
-            faint=self.foretold,
-        )
-
-    def _moment(self) -> tuple[Sample | None, str]:
+    def moment(self) -> tuple[Sample | None, str]:
         """What the legend speaks of, and what to call it."""
         frozen = " · frozen" if self.frozen else ""
         if self.foretold and self.cursor is None:
@@ -247,14 +234,6 @@ class StackedChart(Widget, can_focus=True):
         if self.resting == "latest":
             return self._shown.last, f"latest{frozen}"
         return self._shown.peak, f"peak{frozen}"
-
-    def _pointed(self) -> Moment | None:
-        """The cursor's moment with all that is known of it."""
-        sample = self.cursor
-        if sample is None:
-            return None
-        words = self.words if sample is self._shown.peak else ()
-        return Moment(sample, self._shown.before(sample), words=words)
 
     # Reactions.
 
@@ -272,13 +251,13 @@ class StackedChart(Widget, can_focus=True):
 
     def watch_resting(self) -> None:
         """The legend speaks of another moment."""
-        self._again(self.canvas.say(*self._moment()))
+        self.again(self.canvas.say(*self.moment()))
 
     def notify_style_update(self) -> None:
         """Another theme is another chart."""
         super().notify_style_update()
         self._canvas = None
-        self._again([self.size.region])
+        self.again([self.size.region])
 
     def on_resize(self) -> None:
         """Another size is another chart."""
@@ -289,7 +268,7 @@ class StackedChart(Widget, can_focus=True):
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """The cursor follows the mouse; a part of the chart follows the hand that holds it."""
         if not self._hand.drag(event, len(self.columns)):
-            self._point(hover=self.canvas.under(*self._offset(event)))
+            self._pointer.point(hover=self.canvas.under(*self._offset(event)))
 
     def _offset(self, event: events.MouseEvent) -> tuple[int, int]:
         """Where in the chart the mouse is."""
@@ -309,7 +288,7 @@ class StackedChart(Widget, can_focus=True):
         """The mouse is gone; the keyboard's cursor shows again."""
         # Leaving one slice for the next is not leaving.
         if not self.is_mouse_over:
-            self._point(hover=None)
+            self._pointer.point(hover=None)
 
     def on_click(self, event: events.Click) -> None:
         """The cursor stays where the mouse was pressed; a name in the legend is a switch."""
@@ -318,7 +297,7 @@ class StackedChart(Widget, can_focus=True):
             self.toggle_band(band)
         sample = self.canvas.under(*self._offset(event))
         if sample is not None and not self._hand.dragged:
-            self._point(key=sample)
+            self._pointer.point(key=sample)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """Nearer, or with shift earlier."""
@@ -332,9 +311,11 @@ class StackedChart(Widget, can_focus=True):
 
     def zoom(self, factor: float, column: int | None = None) -> None:
         """Nearer or further away: around a column, else the moment that the legend speaks of."""
+        if not self._shown.by_step:
+            return
         canvas = self.canvas
         if column is None:
-            column = canvas.column(self._moment()[0])
+            column = canvas.column(self.moment()[0])
         last = len(canvas.columns) - 1
         if last < 0:
             # It is not on the screen yet: around the middle, whatever its size will be.
@@ -357,56 +338,31 @@ class StackedChart(Widget, can_focus=True):
         if band in range(len(CATEGORIES)):
             self.hidden = self.hidden ^ {band}
 
-    def _reveal(self, sample: Sample) -> Canvas:
-        """Move what is seen until it holds a moment."""
-        place = self.canvas.place(sample)
-        if place is not None:
-            self.window = window.showing(self.window, place, len(self.columns))
-        return self.canvas
-
     # The keyboard's cursor.
 
     def action_move(self, way: int) -> None:
         """Move the cursor to the moment before (−1) or after (1) that the chart shows."""
-        if self._key is None:
-            self._point(key=travel.first_press(self.canvas, self._shown))
-            return
-        canvas = self._reveal(self._key)
-        there = travel.beside(canvas, self._shown, self._key, way)
-        if there is not None:
-            canvas = self._reveal(there)
-            column = canvas.column(there)
-            self._point(key=there if column is None else canvas.columns[column])
+        self._pointer.move(way)
 
     def action_jump(self, way: int, phases: bool) -> None:
         """Move the cursor to where the phase (or the step) before or after this one begins."""
-        here = self._key or self._moment()[0]
-        if here is not None:
-            there = travel.jump(travel.starts(self._shown, phases), here, way)
-            self._go(there or here)
+        self._pointer.jump(way, phases)
 
     def action_edge(self, side: int) -> None:
         """Move the cursor to the first (−1) or the last (1) moment of the burst."""
-        held = [sample for _, part in sorted(self._shown.by_step.items()) for sample in part]
-        if held:
-            end = held[0 if side < 0 else -1]
-            canvas = self._reveal(end)
-            column = canvas.column(end)
-            self._point(key=end if column is None else canvas.columns[column])
-
-    def _go(self, sample: Sample | None) -> None:
-        """Move the cursor to a moment, and what is seen with it."""
-        if sample is not None:
-            self._reveal(sample)
-        self._point(key=sample)
+        self._pointer.edge(side)
 
     def action_peak(self) -> None:
         """Move the cursor to the moment of the most allocated bytes."""
-        self._go(self._shown.peak)
+        self._pointer.go(self._shown.peak)
 
     def action_release(self) -> None:
         """Take the cursor away."""
-        self._point(key=None, hover=None)
+        self._pointer.point(key=None, hover=None)
+
+    def tell_cursor(self) -> None:
+        """The cursor stands on another sample, or on none."""
+        self.post_message(self.Cursor(self, self.cursor))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Without a cursor, escape is left to whoever else wants it."""
@@ -416,24 +372,10 @@ class StackedChart(Widget, can_focus=True):
         """Hold the chart still, or let it go on."""
         self.frozen = not self.frozen
 
-    def _point(self, **to: Sample | None) -> None:
-        """Set the keyboard's cursor or the mouse's, and tell if it stands elsewhere now."""
-        self._key = to.get("key", self._key)
-        self._hover = to.get("hover", self._hover)
-        self._follow()
-
-    def _follow(self) -> None:
-        """Draw the cursor and the legend where they belong, and tell."""
-        canvas = self.canvas
-        self._again(canvas.point(self._pointed()) + canvas.say(*self._moment()))
-        if self.cursor is not self._told:
-            self._told = self.cursor
-            self.post_message(self.Cursor(self, self.cursor))
-
     def _rebuild(self) -> None:
         self._canvas = None
-        self._again([self.size.region])
-        self._settle()
+        self.again([self.size.region])
+        self._pointer.settle()
 
     def _advance(self, changed: set[int]) -> None:
         """Draw what new samples changed, or everything where they change the scale."""
@@ -444,18 +386,10 @@ class StackedChart(Widget, can_focus=True):
                 self._room = int(peak.allocated * GROWTH)
             self._rebuild()
         else:
-            self._again(regions)
-            self._settle()
+            self.again(regions)
+            self._pointer.settle()
 
-    def _settle(self) -> None:
-        """Bring cursors onto samples that are still there."""
-        self._key, self._hover = self._kept(self._key), self._kept(self._hover)
-        self._follow()
-
-    def _kept(self, sample: Sample | None) -> Sample | None:
-        return travel.nearest(self._shown, sample) if sample is not None else None
-
-    def _again(self, regions: Iterable[Region]) -> None:
+    def again(self, regions: Iterable[Region]) -> None:
         """Have regions shown again by the slices that hold them."""
         slices = self.query_children(Slice)
         for region in regions:

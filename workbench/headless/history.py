@@ -16,7 +16,7 @@ from memwb.workbench import comparing
 from memwb.workbench.deviation import verdict_line
 from memwb.workbench.headless.output import loss, on_terminal, print_json, rate, size, table
 from memwb.workbench.headless.run import peak_table
-from memwb.workbench.ordering import matching, order_named, sorted_runs
+from memwb.workbench.ordering import at_least, matching, order_named, sorted_runs, whole_peak
 from memwb.workbench.units import delta, printable, seconds
 from memwb.workbench.waste import waste
 
@@ -74,7 +74,7 @@ def _list(_: list[str], arguments: argparse.Namespace) -> int:
             run.name,
             run.device,
             run.outcome,
-            size(run.peak.allocated if run.peak else None),
+            at_least(run) + size(run.peak.allocated if run.peak else None),
             f"{loss(run.losses[-1]) if run.losses else '–'}{_mark(run, beyond)}",
             rate(run.tokens_per_second),
         ]
@@ -100,9 +100,8 @@ def _list(_: list[str], arguments: argparse.Namespace) -> int:
 
 
 def _to(run: Summary, baseline: Summary) -> str:
-    if run is baseline or run.peak is None or baseline.peak is None:
-        return ""
-    return delta(run.peak.allocated - baseline.peak.allocated)
+    own, other = whole_peak(run), whole_peak(baseline)
+    return "" if run is baseline or own is None or other is None else delta(own - other)
 
 
 def _mark(run: Summary, beyond: frozenset[str]) -> str:

@@ -9,6 +9,7 @@ from textual.content import Content
 
 from memwb.workbench.comparing import LETTERS, Line, Side, lines, percent
 from memwb.workbench.deviation import verdict_line
+from memwb.workbench.ordering import COMPARABLE, whole_peak
 from memwb.workbench.units import delta, printable
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ def held_against(trace: Trace | None, pinned: Summary | None) -> Content:
     """How far a run is from the pinned one, in a line; empty where there is nothing to hold."""
     if trace is None or pinned is None or trace.label == f"#{pinned.run}":
         return Content()
-    peak, parts = trace.peak, []
-    if peak is not None and pinned.peak is not None:
-        parts.append(f"{delta(peak.allocated - pinned.peak.allocated)} peak")
+    peak, other, parts = trace.peak, whole_peak(pinned), []
+    done = trace.ended is not None and trace.ended.outcome in COMPARABLE
+    if done and peak is not None and other is not None:
+        parts.append(f"{delta(peak.allocated - other)} peak")
     if trace.tokens_per_second and pinned.tokens_per_second:
         parts.append(f"{percent(trace.tokens_per_second / pinned.tokens_per_second)} tok/s")
     if not parts:

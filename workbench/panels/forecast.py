@@ -20,6 +20,8 @@ from memwb.workbench.units import gib, name
 MUTED = "$foreground 60%"
 OLD = "$foreground 45%"
 """Figures of an earlier plan."""
+ROWS = 6
+"""Lines of a prediction that is there: its panel has them from the start, and nothing jumps."""
 LABEL = 12
 TOTALS = ("allocated", "reserved", "device")
 SHORT = {"allocated": "alloc", "reserved": "resv", "gradients": "grads", "optimizer": "optim"}
@@ -93,30 +95,38 @@ def lines(
     width: int,
     trace: Trace | None = None,
     device: Device | None = None,
+    mark: str = "",
 ) -> Content:
-    """The figures, why they are what they are, and what the plan fits: four lines or five."""
-    found = table(outlook, peak, width, trace)
+    """The figures, why they are what they are, and what the plan fits.
+
+    The mark stands before what is of an earlier plan, where colours cannot tell.
+    """
+    found = table(outlook, peak, width, trace, mark)
     result = outlook.result
     if told := compared(peak, trace):
         found.append(Content.styled(told, MUTED).truncate(width, ellipsis=True))
     if result is not None:
         brief = _brief(result) if len(result.words) == 0 else result.words[0]
         says = state_words(outlook) if outlook.state == outlooks.PROBLEMS else ""
-        said = wrapped(brief, width, "" if outlook.current else OLD)
+        mark = "" if outlook.current else mark
+        said = wrapped(f"{mark}{brief}", width, "" if outlook.current else OLD)
         if says:
+            # In the place of a line of it: there are no more of them than without problems.
             found.append(Content.styled(f"{says}; this was predicted before:", "$text-warning"))
-        found += said[:1] if len(said) < 2 else [said[0], _cut(said[1:])]
-        line = fits_line(result, width, outlook.current)
-        found.append(line if line.plain else _here(outlook, device))
+            found.append(_cut(said))
+        else:
+            found += said[:1] if len(said) < 2 else [said[0], _cut(said[1:])]
+        line = fits_line(result, width, outlook.current, mark)
+        found.append(line if line.plain else _here(outlook, device, mark))
     return Content("\n").join(line for line in found if line.plain)
 
 
 def _cut(rest: Sequence[Content]) -> Content:
-    """The second of two lines, which says so where there were more."""
+    """The last of the lines there is room for, which says so where there were more."""
     return rest[0] + Content("…") if len(rest) > 1 else rest[0]
 
 
-def _here(outlook: Outlook, device: Device | None) -> Content:
+def _here(outlook: Outlook, device: Device | None, mark: str) -> Content:
     """Whether it fits this machine, where no GPU was asked about."""
     room = capacity_of(outlook, device)
     if outlook.result is None or not room:
@@ -128,7 +138,7 @@ def _here(outlook: Outlook, device: Device | None) -> Content:
         " this machine",
         (f" {gib(room)}   t predicts for a GPU", MUTED),
     )
-    return line if outlook.current else faint(line)
+    return line if outlook.current else faint(line, mark)
 
 
 def state_words(outlook: Outlook) -> str:
@@ -139,7 +149,9 @@ def state_words(outlook: Outlook) -> str:
         case outlooks.WAITING:
             return "predicting …" if outlook.awaited else "not predicted: there is no engine"
         case outlooks.FAILED if outlook.failure is not None:
-            return ": ".join(part for part in (outlook.failure.title, _why(outlook)) if part)
+            # One that has nothing but a title says it once.
+            told = dict.fromkeys((outlook.failure.title, _why(outlook)))
+            return ": ".join(part for part in told if part)
     return "" if outlook.result else "not yet predicted"
 
 
@@ -161,7 +173,7 @@ def measured(trace: Trace | None) -> str:
 
 
 def table(
-    outlook: Outlook, peak: Peak | None, width: int, trace: Trace | None = None
+    outlook: Outlook, peak: Peak | None, width: int, trace: Trace | None = None, mark: str = ""
 ) -> list[Content]:
     """Predicted over measured: the totals and the categories, each in its column."""
     result = outlook.result
@@ -191,19 +203,20 @@ def table(
             lines.append(Content.assemble((f"{label:<{first}}", MUTED), (said, MUTED)))
             continue
         own = label == "predicted"
+        before = mark if own and not outlook.current else ""
         cells = [
-            (f"{_cell(each, key, unit, own):>{size}}", look if key == "allocated" else "")
+            (f"{_cell(each, key, unit, own, before):>{size}}", look if key == "allocated" else "")
             for _, key, size in columns
         ]
-        if label == "predicted" and not outlook.current:
+        if own and not outlook.current:
             cells = [(text, OLD) for text, _ in cells]
             cells.append((f"  {_old(outlook)}", MUTED))
         lines.append(Content.assemble((f"{label:<{first}}", MUTED), *cells))
     return lines
 
 
-def _cell(peak: Peak, key: str, unit: int, predicted: bool) -> str:
-    return "–" if predicted and untold(peak, key) else figure(value(peak, key) / unit)
+def _cell(peak: Peak, key: str, unit: int, predicted: bool, mark: str = "") -> str:
+    return "–" if predicted and untold(peak, key) else mark + figure(value(peak, key) / unit)
 
 
 def untold(peak: Peak, key: str) -> bool:
@@ -252,7 +265,7 @@ def against(peak: Peak | None, predicted: Peak | None, label: str) -> str:
     return f"{label} measured {told} {gib(predicted.allocated)}" + (f" ({rest})" if rest else "")
 
 
-def fits_line(result: Prediction, width: int, current: bool = True) -> Content:
+def fits_line(result: Prediction, width: int, current: bool = True, mark: str = "") -> Content:
     """The target's verdict, then those of the GPUs around the edge of what fits."""
     if not result.fits:
         return Content()
@@ -272,7 +285,7 @@ def fits_line(result: Prediction, width: int, current: bool = True) -> Content:
     for at, fit in enumerate(shown):
         parts += ["  " if at else "", mark_of(fit), f" {named(fit)}", (f" {_room(fit)}", MUTED)]
     line = Content.assemble(*parts, (" GiB", MUTED))
-    return line if current else faint(line)
+    return line if current else faint(line, mark)
 
 
 def mark_of(fit: Fit) -> tuple[str, str]:
@@ -298,6 +311,7 @@ def wrapped(text: str, width: int, style: str = "") -> list[Content]:
     return [Content.styled(line, style) for line in textwrap.wrap(text, max(20, width))]
 
 
-def faint(line: Content) -> Content:
-    """The same, as something of an earlier plan."""
-    return Content.styled(line.plain, OLD)
+def faint(line: Content, mark: str = "") -> Content:
+    """The same, as something of an earlier plan, with the mark between a label and what it says."""
+    text = line.plain
+    return Content.styled(f"{text[: LABEL - 1]}{mark}{text[LABEL:]}" if mark else text, OLD)

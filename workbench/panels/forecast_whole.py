@@ -43,10 +43,15 @@ def whole(
     trace: Trace | None,
     width: int,
     device: Device | None = None,
+    mark: str = "",
 ) -> Content:
-    """Everything: figures beside each other, words, the fit list, the tensors, the notes."""
+    """Everything: figures beside each other, words, the fit list, the tensors, the notes.
+
+    The mark stands before figures of an earlier plan, where colours cannot tell; what is below
+    them comes after words that do.
+    """
     result = outlook.result
-    figures = _pairs(outlook, peak, trace)
+    figures = _pairs(outlook, peak, trace, "" if outlook.current else mark)
     if told := compared(peak, trace):
         figures += wrapped(told, width, MUTED)
     said = state_words(outlook)
@@ -126,7 +131,7 @@ def _head(text: str) -> Content:
     return Content.styled(text, "bold $text-primary")
 
 
-def _pairs(outlook: Outlook, peak: Peak | None, trace: Trace | None) -> list[Content]:
+def _pairs(outlook: Outlook, peak: Peak | None, trace: Trace | None, mark: str) -> list[Content]:
     """The figures, one a line: predicted, then measured."""
     result = outlook.result
     first = result.peak if result is not None else None
@@ -136,7 +141,7 @@ def _pairs(outlook: Outlook, peak: Peak | None, trace: Trace | None) -> list[Con
     lines = [Content.styled(head, MUTED)]
     plain = "" if outlook.current else OLD
     for key in (*CATEGORIES, *TOTALS):
-        told = gib(value(first, key)) if first and not untold(first, key) else "–"
+        told = mark + gib(value(first, key)) if first and not untold(first, key) else "–"
         found = gib(value(peak, key)) if peak else "–"
         share = f"{value(first, key) / max(1, first.allocated):.0%}" if first else ""
         look = "bold" if key == "allocated" else ""

@@ -10,7 +10,7 @@ from textual.content import Content
 from memwb.engine.keeping import given_name
 from memwb.engine.technique import techniques
 from memwb.workbench.comparing import LETTERS
-from memwb.workbench.ordering import ORDERS
+from memwb.workbench.ordering import ORDERS, at_least, whole_peak
 from memwb.workbench.panels.rows import Row, Spans
 from memwb.workbench.units import delta, gib, loss, moment, name, rate
 
@@ -63,15 +63,18 @@ def _moment(run: Summary, view: View) -> str:
 
 
 def _peak(run: Summary, view: View) -> str:
-    return gib(run.peak.allocated) if run.peak else run.outcome
+    if run.peak is None:
+        return run.outcome
+    return f"{at_least(run)}{gib(run.peak.allocated)}"
 
 
 def _gap(run: Summary, view: View) -> str:
-    if view.pinned is None or run.peak is None or view.pinned.peak is None:
+    if view.pinned is None:
         return ""
     if run.folder == view.pinned.folder:
         return "baseline"
-    return delta(run.peak.allocated - view.pinned.peak.allocated)
+    own, other = whole_peak(run), whole_peak(view.pinned)
+    return "" if own is None or other is None else delta(own - other)
 
 
 COLUMNS = (

@@ -80,6 +80,9 @@ class MemoryPanel(Vertical):
         self._outlook, self._device = outlook, device
         if changed or stale:
             self._foresee()
+        else:
+            # Whether another is on its way may be all that has changed.
+            self._retitle()
 
     def _foresee(self) -> None:
         result, chart = self._outlook.result, self.chart
@@ -171,7 +174,12 @@ class MemoryPanel(Vertical):
             parts.append(moment)
         if self._outlook.result is not None and not self.chart.overlay:
             told = forecast.meant(self._outlook) if self._outlook.target else "predicted"
-            parts.append(f"dotted: the plan, {told}" if self._measured else told)
+            # A moment's wait for the next is told by its looks, where there are colours.
+            looks = self._outlook.waits and not self.app.no_color
+            if self._outlook.current or looks:
+                parts.append(f"dotted: the plan, {told}" if self._measured else told)
+            else:
+                parts.append(f"dotted: {told} before" if self._measured else f"{told} before")
         parts.append(self.chart.window.mark())
         parts.append("frozen" if self.frozen else "")
         alone = not self._measured and self._outlook.result is not None

@@ -68,12 +68,21 @@ class PeakPanel(VerticalScroll):
         # Where both are shown, a place in the title would be that of either.
         parts = ["4 Peak", f"in {peak.phase}" if peak is not None and not meant else "", meant]
         self._entitle(" · ".join(part for part in parts if part))
-        if self.screen.has_class("-single"):
-            told = forecast_whole.whole(self._outlook, peak, trace, width, self._device)
+        mark = "~" if self.app.no_color else ""
+        alone = self.screen.has_class("-single")
+        if alone:
+            told = forecast_whole.whole(self._outlook, peak, trace, width, self._device, mark)
         else:
-            told = forecast.lines(self._outlook, peak, width, trace, self._device)
+            told = forecast.lines(self._outlook, peak, width, trace, self._device, mark)
         against = held_against(trace, self._pinned).truncate(width, ellipsis=True)
-        self._update(Content("\n").join((told, against)) if against.plain else told)
+        text = Content("\n").join((told, against)) if against.plain else told
+        self._update(text if alone else self._filled(text))
+
+    def _filled(self, text: Content) -> Content:
+        """With empty lines in the place of what is not known yet: the charts above stay put."""
+        usual = forecast.ROWS + (self._trace is not None) + (self._pinned is not None)
+        missing = usual - 1 - text.plain.count("\n")
+        return Content("\n").join((text, *[Content()] * missing)) if missing > 0 else text
 
     def _entitle(self, title: str) -> None:
         # A title that is set has all of the panel drawn again; a burst tells of it all the time.

@@ -84,7 +84,7 @@ def technique_rows(
         left = ((f"  {OFF} ", "muted"), (technique.title, "off"))
     rows = [Row(row, left)]
     if missing and not any(problem.here for problem in found):
-        rows += _wrapped(row, missing, "muted" if not chosen else "error", width)
+        rows += _wrapped(row, f"not here: {missing}", "muted" if not chosen else "error", width)
     for problem in found:
         rows += _wrapped(row, problem.reason, "error", width)
         rows += _wrapped(row, f"f  {problem.fix}", "warning", width)

@@ -93,10 +93,12 @@ class RunsPanel(Vertical):
         """Other runs, or others of them in the charts, or another order."""
         grown = len(runs) > len(self._runs)
         other = runs is not self._runs
+        known = {run.folder for run in runs}
         self._runs = runs
         self._view = self._view._replace(
             shown=session.shown,
-            marks=session.marks[:MARKS],
+            # A run that somebody else has deleted has no letter.
+            marks=tuple(mark for mark in session.marks if mark in known)[:MARKS],
             pinned=pinned(runs),
             sort=session.sort if session.sort in ORDERS else "time",
             turned=session.turned,

@@ -17,6 +17,8 @@ UNKNOWN = (
     "Whether this plan fits is still being predicted: run anyway?",
 )
 """The question before a run of which nothing is known yet."""
+UNTOLD = ("Not predicted", "Whether this plan fits cannot be predicted: run it?")
+"""The same once the answer has come while it was asked, and there is none."""
 MOST_SAVING = 3
 """How many toggles are named that would save the most."""
 
@@ -103,6 +105,13 @@ def _saving(change: Change, result: Prediction, capacity: int | None) -> str:
     gap = need(change.peak) - need(result.peak)
     ends = ", then it fits" if capacity and not exceeds(change.peak, capacity) else ""
     return f"{title} {'on' if change.on else 'off'}: {delta(gap)}{ends}"
+
+
+def fitting(outlook: Outlook, capacity: int | None) -> tuple[str, str]:
+    """What a question turns into when it was open and the plan is found to fit."""
+    assert outlook.result is not None
+    room = f" of {gib(capacity)}" if capacity else ""
+    return "This plan fits", f"Predicted {gib(need(outlook.result.peak))}{room}: run it?"
 
 
 def doubt(

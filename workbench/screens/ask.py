@@ -32,14 +32,19 @@ class AskScreen(ModalScreen[bool]):
         """A careful question is left by Enter: what came with a habit is no answer to it."""
         super().__init__()
         self._careful = careful
+        self._answers = (yes, no)
         self._title = title
-        self._text = Content.from_markup(
+        self._text = self._asked(text)
+
+    def _asked(self, text: str) -> Content:
+        yes, no = self._answers
+        return Content.from_markup(
             "$text\n\n[@click=screen.answer(True)][b]y[/b] $yes[/]    "
             "[@click=screen.answer(False)][b]n[/b] $no[/]$keys",
             text=text,
             yes=yes,
             no=no,
-            keys=" (esc, ↵)" if careful else "",
+            keys=" (esc, ↵)" if self._careful else "",
         )
 
     def compose(self) -> ComposeResult:
@@ -47,6 +52,13 @@ class AskScreen(ModalScreen[bool]):
         box = Static(self._text, classes="dialog")
         box.border_title = self._title
         yield box
+
+    def put(self, title: str, text: str) -> None:
+        """The question in other words, since more is known by now; the answers stay the same."""
+        self._title, self._text = title, self._asked(text)
+        box = self.query_one(Static)
+        box.border_title = title
+        box.update(self._text)
 
     def action_enter(self) -> None:
         """What Enter answers."""
