@@ -7,9 +7,7 @@ of them. The two streams are compared moment by moment.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
-import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +18,9 @@ from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.memory import CATEGORIES
 from memwb.engine.plan import Plan, override, plan_from, problems
 from memwb.engine.predict.fold import fold
-from memwb.engine.predict.run import ALL, LONG, SHORT, traced
+from memwb.engine.predict.run import ALL, LONG, SHORT, import_libraries, traced
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target, target_named
-from memwb.engine.trainer.server import PRELOADED
 
 CHECKPOINTING = "activation_checkpointing"
 LOW = ("bf16=on", f"{CHECKPOINTING}=on")
@@ -137,9 +134,7 @@ def cases(
 
 def warm() -> None:
     """Import what the engine's server has at hand when it predicts."""
-    for name in PRELOADED:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    import_libraries()
     gc.collect()
     gc.freeze()
 

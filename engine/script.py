@@ -17,7 +17,15 @@ from memwb.engine.catalog import Model
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, active, check, plan_toml
 from memwb.engine.stitch import Piece, gather, import_block
-from memwb.engine.technique import OLDEST_TORCH, REPLACING, STAGES, hooks_of, module_of, techniques
+from memwb.engine.technique import (
+    OLDEST_TORCH,
+    REPLACING,
+    STAGES,
+    hooks_of,
+    module_of,
+    release_of,
+    techniques,
+)
 from memwb.engine.version import VERSION
 
 RECIPE = "memwb.engine.recipe"
@@ -251,7 +259,7 @@ def _needed(plan: Plan) -> list[str]:
 def _torch(plan: Plan) -> str:
     """The oldest torch that has what all of the plan's techniques need."""
     versions = [OLDEST_TORCH, *(techniques()[name].torch for name in active(plan))]
-    return max(versions, key=lambda version: [int(part) for part in version.split(".")])
+    return max(versions, key=release_of)
 
 
 def _versions(needed: list[str]) -> list[str]:

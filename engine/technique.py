@@ -193,7 +193,7 @@ def unavailable(technique: Technique, params: Any = None, device: Device | None 
     missing = _missing(technique.packages)
     if missing:
         return f"needs {' and '.join(missing)}: pip install {' '.join(missing)}"
-    if _parts(torch_version()) < _parts(technique.torch):
+    if release_of(torch_version()) < release_of(technique.torch):
         least = technique.torch
         return f"needs torch {least}, not {torch_version()}: pip install 'torch>={least}'"
     reason = getattr(module_of(technique.name), "unavailable", None)
@@ -261,7 +261,8 @@ def torch_version() -> str:
     return ""
 
 
-def _parts(version: str) -> list[int]:
+def release_of(version: str) -> list[int]:
+    """The major and minor number of a version, by which versions are compared."""
     return [int(part) for part in re.findall(r"\d+", version)[:2]]
 
 

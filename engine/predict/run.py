@@ -168,11 +168,12 @@ def _refuse_kernels(plan: Plan, target: Target) -> None:
             f"Predict on Linux, or without it: -o {names[0]}=off.",
             technique=names[0],
         )
-    if names and target.kind == "cuda" and capability(target.arch) < (8, 0):
+    version = capability(target.arch) if target.kind == "cuda" else None
+    if names and version is not None and version < (8, 0):
         raise CannotPredict(
             f"{names[0]} cannot be predicted for {target.name}",
             "its kernels are written for Triton, which supports GPUs of compute capability 8.0 "
-            f"(Ampere) and later; this one has {'.'.join(map(str, capability(target.arch)))}",
+            f"(Ampere) and later; this one has {'.'.join(map(str, version))}",
             f"Predict for a later GPU, or without it: -o {names[0]}=off.",
             technique=names[0],
         )

@@ -130,8 +130,9 @@ def surprise(error: BaseException) -> MemwbError:
 
 def _unfetched(job: Job, error: BaseException) -> MemwbError | None:
     """The words for a model that is only on the hub, where the hub could not be asked."""
-    model = resolve(job.plan.model, job.plan.weights, True, job.trust_remote_code)
-    if not isinstance(error, OSError) or model.config is not None:
+    if not isinstance(error, OSError):
+        return None
+    if resolve(job.plan.model, job.plan.weights, True, job.trust_remote_code).config is not None:
         return None
     return MemwbError(
         f"The config of {job.plan.model} is not here and could not be fetched",

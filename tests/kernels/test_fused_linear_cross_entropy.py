@@ -49,24 +49,6 @@ def test_flat_peaky_and_extreme_logits(peak: float, dtype: torch.dtype) -> None:
     check(SEVENS, case=case, reduction="mean")
 
 
-def test_words_that_a_bias_masks() -> None:
-    case = losses.case(9, 31)
-    with torch.no_grad():
-        case.bias[7:13] = -torch.inf
-    case.labels[:] = 3
-    value, *found = losses.outcome(SEVENS, case)
-    assert value.isfinite() and all(one.isfinite().all() for one in found)
-    assert found[1][7:13].eq(0).all()
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_all_labels_ignored(reduction: str) -> None:
-    case = losses.case(9, 31, ignored=1)
-    value, *found = losses.outcome(SEVENS, case, reduction)
-    assert value.isnan().all() if reduction == "mean" else value.eq(0).all()
-    assert all(one.eq(0).all() for one in found)
-
-
 def test_labels_are_shifted_and_a_sum_is_divided() -> None:
     case = losses.case(12, 31)
     hidden, labels = case.hidden.view(2, 6, -1), case.labels.view(2, 6)
@@ -80,31 +62,6 @@ def test_labels_are_shifted_and_a_sum_is_divided() -> None:
     )
     torch.testing.assert_close(single[:, :-1].flatten(), rows)
     assert single.shape == labels.shape and single[:, -1].eq(0).all()
-
-
-def test_other_strides() -> None:
-    case = losses.case(12, 31)
-    hidden, weight = (one.detach().t().contiguous().t().requires_grad_() for one in case[:2])
-    turned = losses.Case(hidden, weight, *case[2:])
-    for one, other in zip(
-        losses.outcome(SEVENS, turned), losses.outcome(SEVENS, case), strict=True
-    ):
-        torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("trained", ["hidden", "weight", "bias"])
-def test_what_is_frozen_gets_no_gradient(trained: str) -> None:
-    case = losses.case(12, 31)
-    alone = losses.Case(*(one.detach() for one in case))
-    getattr(alone, trained).requires_grad_()
-    SEVENS(alone.hidden, alone.weight, alone.labels, alone.bias).backward()
-    found = torch.autograd.grad(
-        SEVENS(case.hidden, case.weight, case.labels, case.bias), getattr(case, trained)
-    )[0]
-    torch.testing.assert_close(getattr(alone, trained).grad, found)
-    assert [one.grad is None for one in alone].count(False) == 1
-    with torch.no_grad():
-        assert not SEVENS(*case[:2], case.labels).requires_grad
 
 
 def test_gradients_are_given_away_added_up_and_not_given_twice() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ import pytest
 from memwb.engine.plan import override, plan_from
 from memwb.engine.predict import layers
 from memwb.engine.predict.fold import fold
+from memwb.engine.predict.run import import_libraries
 from memwb.engine.predict.stream import Birth, Stream
-from memwb.engine.trainer.server import PRELOADED
 from memwb.engine.trainer.trace import ACTIVATIONS, GRADIENTS, OPTIMIZER, TEMPORARY, WEIGHTS, Moment
 
 
@@ -243,8 +242,7 @@ PLANS = {
 @pytest.fixture(scope="module", autouse=True)
 def libraries() -> None:
     """As in the engine's server: imported before anything is pretended."""
-    for name in PRELOADED:
-        importlib.import_module(name)
+    import_libraries()
     # A trace collects garbage often, and need not look at what the imports made.
     gc.collect()
     gc.freeze()
