@@ -17,7 +17,7 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import Device
 from memwb.engine.technique import GROUPS
-from memwb.workbench import dialogs, history, library, state
+from memwb.workbench import dialogs, guide, history, library, state
 from memwb.workbench.bursts import Bursts
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
 from memwb.workbench.ordering import ORDERS
@@ -102,6 +102,7 @@ class Workbench(App[None]):
         found = await asyncio.to_thread(library.assumed_device)
         if self.device is None:
             self.main.plan_panel.meet(found)
+        guide.greet(self, gpu=found.kind == "cuda")
 
     def _keep_theme(self, name: str) -> None:
         try:
@@ -338,6 +339,10 @@ class Workbench(App[None]):
     def action_save_preset(self) -> None:
         """Save the plan under a name."""
         dialogs.save_preset(self)
+
+    def action_guide(self) -> None:
+        """End the guided first session, or begin it."""
+        self.keep(state.guide_turned(self.session))
 
     def action_ask_quit(self) -> None:
         """Quit, with the cursor kept; a running burst is asked about once."""

@@ -34,6 +34,7 @@ from memwb.workbench.trace import Trace
 if TYPE_CHECKING:
     from memwb.engine.guard import Baseline
     from memwb.workbench.app import Workbench
+    from memwb.workbench.state import Session
 
 WAITS = "predicting, then it runs… · s takes it back"
 """What a run does that waits for what is predicted of it."""
@@ -100,7 +101,7 @@ class Bursts:
                 self.device = event.device
                 app.main.plan_panel.meet(event.device)
                 self._become("ready")
-                app.main.memory.empty(texts.first_steps(texts.no_gpu(event.device)))
+                app.main.memory.empty(texts.first_steps())
                 app.predictor.follow()
                 if self.wanted:
                     self.run()
@@ -147,12 +148,21 @@ class Bursts:
             app.main.tell(kind, title, text, passing=event.outcome == "refused")
         self._running = False
         self._become("ready")
+        if event.outcome == "done" and app.session.guide in ("run", "again"):
+            app.keep(self._guided(app.session))
         if self.live is not None:
             history.judge(app, self.live)
         if self.live is not None and self.followed:
             app.main.show_trace(self.live)
         app.predictor.follow()
         app.run_worker(history.load(app), group="history")
+
+    def _guided(self, session: Session) -> Session:
+        """The session after a burst; what was switched while it ran need not be switched again."""
+        after = state.guided(session, session.guide)
+        ran = self.live.techniques if self.live is not None else ()
+        toggled = set(ran) != set(session.plan.techniques)
+        return state.guided(after, "toggle") if toggled and session.guide == "run" else after
 
     def opened(self, folder: str, number: int) -> None:
         """The burst has a folder: it is in the history and in the charts from now on."""

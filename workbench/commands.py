@@ -233,6 +233,13 @@ COMMANDS = (
         "Explain the focused widget, or the technique at the cursor.",
     ),
     Command(
+        "guide",
+        "h",
+        "app.guide",
+        "Guided first session",
+        "Begin it: four steps, each done by doing it. While it is shown: end it.",
+    ),
+    Command(
         "palette",
         "ctrl+p",
         "app.command_palette",

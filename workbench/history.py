@@ -46,7 +46,7 @@ async def show(app: Workbench) -> None:
     elif traces:
         app.main.show_trace(traces[0])
     else:
-        app.main.nothing(texts.first_steps(texts.no_gpu(app.device)))
+        app.main.nothing(texts.first_steps())
 
 
 def chosen(app: Workbench, doing: str) -> Summary | None:

@@ -11,7 +11,7 @@ from memwb.workbench import library
 from memwb.workbench.app import Workbench
 from memwb.workbench.pump import Engine
 from memwb.workbench.settings import Settings, read_session, read_settings
-from memwb.workbench.state import Session
+from memwb.workbench.state import GUIDE, Session, edited, guided, newcomer
 
 
 def start(plan: Plan | None = None) -> int:
@@ -27,9 +27,12 @@ def start(plan: Plan | None = None) -> int:
 
 
 def open_workbench(
-    plan: Plan | None = None, engine: Callable[[], Engine] | None = None
+    plan: Plan | None = None, engine: Callable[[], Engine] | None = None, guide: bool = True
 ) -> Workbench:
-    """The app as it was left, with another plan if one is given, and on another engine."""
+    """The app as it was left, with another plan if one is given, and on another engine.
+
+    Whoever starts it for the first time is guided, if ``guide``.
+    """
     warning: MemwbError | None = None
     try:
         settings = read_settings()
@@ -38,8 +41,8 @@ def open_workbench(
     session = read_session()
     if session is None:
         session = Session(plan or library.first_plan(settings.preset, settings.model))
-    elif plan is not None:
-        from memwb.workbench.state import edited
-
-        session = edited(session, plan)
+        session = newcomer(session) if guide else session
+    else:
+        session = guided(session, GUIDE[-1])
+        session = edited(session, plan) if plan is not None else session
     return Workbench(session, settings, engine, warning)

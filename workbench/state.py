@@ -12,6 +12,8 @@ from memwb.engine.plan import Plan
 UNDO_DEPTH = 50
 MARKS = 4
 """Runs that can be compared at once: more lines in one chart are not told apart."""
+GUIDE = ("run", "toggle", "again", "compare", "export", "done")
+"""The deeds of the guided first session in their order; at the last it says goodbye."""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -39,6 +41,10 @@ class Session(msgspec.Struct, frozen=True):
     """Only that panel is shown."""
     target: str = ""
     """The folder last exported to."""
+    guide: str = ""
+    """Which deed of the guided first session is next; empty where nobody is guided."""
+    greeted: bool = True
+    """Whether what a first start says once has been said."""
 
 
 def edited(session: Session, plan: Plan) -> Session:
@@ -46,7 +52,9 @@ def edited(session: Session, plan: Plan) -> Session:
     if plan == session.plan:
         return session
     undo = (*session.undo, session.plan)[-UNDO_DEPTH:]
-    return replace(session, plan=plan, undo=undo, redo=())
+    made = replace(session, plan=plan, undo=undo, redo=())
+    toggled = plan.techniques.keys() != session.plan.techniques.keys()
+    return guided(made, "toggle") if toggled else made
 
 
 def undone(session: Session) -> Session:
@@ -97,7 +105,8 @@ def marked(session: Session, folder: str) -> Session:
     """
     if folder in session.marks:
         return replace(session, marks=tuple(mark for mark in session.marks if mark != folder))
-    return replace(session, marks=(*session.marks, folder)[:MARKS])
+    made = replace(session, marks=(*session.marks, folder)[:MARKS])
+    return guided(made, "compare") if len(made.marks) > 1 else made
 
 
 def without_run(session: Session, gone: str) -> Session:
@@ -123,7 +132,24 @@ def standing(session: Session, row: str) -> Session:
 
 def exported(session: Session, target: str) -> Session:
     """The session that remembers where it exported to."""
-    return replace(session, target=target)
+    return guided(replace(session, target=target), "export")
+
+
+def newcomer(session: Session) -> Session:
+    """The session of a first start: guided, and with the techniques before the workload."""
+    return replace(session, guide=GUIDE[0], greeted=False, folded=("workload",))
+
+
+def guided(session: Session, done: str) -> Session:
+    """The session after a deed: the guide goes on if it is the one that it waits for."""
+    if done != session.guide or done not in GUIDE:
+        return session
+    return replace(session, guide=(*GUIDE, "")[GUIDE.index(done) + 1])
+
+
+def guide_turned(session: Session) -> Session:
+    """The session without its guide, or guided from the first step on."""
+    return replace(session, guide="" if session.guide else GUIDE[0])
 
 
 def at(session: Session, tab: str) -> Session:

@@ -235,11 +235,14 @@ def bench() -> Bench:
     """Opens the workbench as it was left, with a scripted engine that plays these bursts."""
 
     def build(
-        *names: str | Sequence[Event] | None, plan: Plan | None = None, **how: object
+        *names: str | Sequence[Event] | None,
+        plan: Plan | None = None,
+        guide: bool = False,
+        **how: object,
     ) -> Workbench:
         bursts = [recorded(name) if isinstance(name, str) else name for name in names]
         engine = ScriptedEngine(*bursts, **how)  # type: ignore[arg-type]
-        app = open_workbench(plan, lambda: engine)
+        app = open_workbench(plan, lambda: engine, guide=guide)
         app.scripted = engine  # type: ignore[attr-defined]
         return app
 

@@ -34,7 +34,7 @@ async def test_a_burst_is_drawn_and_recorded(bench: Any, waiting: Any, play: Any
     app = bench("full")
     async with app.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
-        assert "No GPU here" in str(main(app).query_one("#first-steps").render())
+        assert "Nothing has run yet" in str(main(app).query_one("#first-steps").render())
         await pilot.press("r")
         await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
         assert main(app).memory.chart.display

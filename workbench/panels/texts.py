@@ -175,13 +175,6 @@ def _command(name: str) -> Command:
     return next(command for command in COMMANDS if command.id == name)
 
 
-def no_gpu(device: Device | None) -> str:
-    """Said once where there is no GPU."""
-    if device is None or device.kind == "cuda":
-        return ""
-    return "No GPU here: bursts run on the CPU; memory by category is the same arithmetic."
-
-
 def loss_line(trace: Trace, verdict: Verdict | None = None, room: int = 0) -> Content:
     """First and last loss, the speed, and how far the losses are from the baseline's.
 
@@ -242,7 +235,7 @@ def flagged(verdict: Verdict, label: str) -> tuple[str, str]:
     return f"{label} does not follow #{verdict.run} {verdict.name}", text[0].upper() + text[1:]
 
 
-def first_steps(device: str) -> Content:
+def first_steps() -> Content:
     """What an empty chart says on a first start."""
     lines = [
         "Nothing has run yet.",
@@ -252,7 +245,7 @@ def first_steps(device: str) -> Content:
         "[b]r[/b]      run a burst of this plan and watch its memory",
         "[b]?[/b]      explain what the cursor is on",
     ]
-    return Content.from_markup("\n".join([*lines, "", device] if device else lines))
+    return Content.from_markup("\n".join(lines))
 
 
 def tabs(current: str, maximised: bool) -> Content:

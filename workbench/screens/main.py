@@ -16,6 +16,7 @@ from textual.widgets import Input
 
 from memwb.engine.protocol import CATEGORIES, Device, Event, Samples, Started, Step, Timeline
 from memwb.engine.runs import pinned
+from memwb.workbench import guide
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.commands import bindings
@@ -82,6 +83,7 @@ class MainScreen(Screen[None]):
                 yield PeakPanel(id="peak")
                 yield RunsPanel(self._owner, self._session, self._keymap, id="runs")
         yield Notice(id="notice")
+        yield Line(id="guide")
         yield Line(id="footer")
 
     def on_mount(self) -> None:
@@ -94,6 +96,7 @@ class MainScreen(Screen[None]):
     def on_resize(self, event: events.Resize) -> None:
         """A small terminal shows one panel at a time."""
         self.lay_out(self._session)
+        self._show_guide()
 
     @property
     def plan_panel(self) -> PlanPanel:
@@ -167,6 +170,14 @@ class MainScreen(Screen[None]):
         filtering = typing and self.focused is not None and self.focused.id in FILTERS
         keys = footer(self._session.tab, running, typing, self._keymap, broken, filtering)
         self.query_one("#footer", Line).show(keys)
+        self._show_guide()
+
+    def _show_guide(self) -> None:
+        told = guide.line(self._session, self._engine, self._keymap, self.app.size.width)
+        strip = self.query_one("#guide", Line)
+        strip.display = bool(told)
+        if told:
+            strip.show(*told)
 
     def show_trace(
         self, trace: Trace | None, over: Sequence[Trace] = (), compared: Compared | None = None

@@ -1,0 +1,92 @@
+"""The guided first session, and what a first start says once."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from memwb.engine.plan import Plan
+from memwb.workbench import guide
+from memwb.workbench.state import GUIDE, Session
+
+SMALL = (80, 24)
+
+
+def main(app: Any) -> Any:
+    return app.screen_stack[0]
+
+
+def strip(app: Any) -> str:
+    line = main(app).query_one("#guide")
+    return str(line.render()) if line.display else ""
+
+
+async def test_each_step_is_done_by_doing_it_and_never_comes_again(
+    bench: Any, waiting: Any, tmp_path: Path
+) -> None:
+    app = bench("full", "lora", guide=True, ready=False)
+    async with app.run_test(size=SMALL) as pilot:
+        await waiting(pilot, lambda: app.session.greeted)
+        assert "No GPU here" in main(app).notice.render().plain
+        assert app.session.folded == ("workload",)
+        assert " 1/4 " in strip(app) and "Press r" in strip(app) and "h ends" in strip(app)
+        app.scripted.become_ready()
+        await pilot.press("e", "escape", "u")
+        assert " 1/4 " in strip(app), "only its own deed moves it on"
+        await pilot.press("r")
+        await waiting(pilot, lambda: " 2/4 " in strip(app))
+        assert not main(app).notice.display and "1 to the plan" in strip(app)
+        await pilot.press("1")
+        main(app).plan_panel.rows.select("technique:lora")
+        await pilot.press("space")
+        assert " 3/4 " in strip(app) and "Press r again" in strip(app)
+        await pilot.press("r")
+        await waiting(pilot, lambda: "5 goes to the runs" in strip(app) and len(app.recorded) == 2)
+        await pilot.press("5")
+        assert " 3/4  c marks" in strip(app)
+        await pilot.press("c", "down")
+        assert "↓ to the other run" in strip(app)
+        await pilot.press("c")
+        assert " 4/4 " in strip(app) and "shows the script" in strip(app)
+        await pilot.press("e")
+        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        app.screen._retarget(str(tmp_path / "out"))
+        await pilot.press("w")
+        await waiting(pilot, lambda: app.screen is main(app))
+        assert " ✓ " in strip(app) and main(app).query_one("#guide").region.height == 1
+    app = bench(guide=True)
+    async with app.run_test(size=SMALL) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        assert not strip(app) and not main(app).notice.display
+
+
+async def test_it_is_ended_by_a_key_and_begun_again_by_it(
+    bench: Any, waiting: Any, play: Any
+) -> None:
+    app = bench("full", guide=True)
+    async with app.run_test(size=SMALL) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        # What was switched while the burst ran need not be switched again.
+        app.scripted.hold = True
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.busy and "It trains" in strip(app))
+        await pilot.press("1")
+        main(app).plan_panel.rows.select("technique:lora")
+        await pilot.press("space", "h")
+        assert not strip(app)
+        await pilot.press("h")
+        app.scripted.emit(play("full")[-1])
+        await waiting(pilot, lambda: " 3/4 " in strip(app))
+        await pilot.press("h")
+    assert bench(guide=True).session.guide == ""
+
+
+def test_it_is_told_in_one_line_however_narrow() -> None:
+    plan = Plan(model="tiny")
+    for deed, tab, engine in product(GUIDE, ("plan", "runs"), ("starting", "ready", "running")):
+        session = Session(plan, guide=deed, tab=tab, marks=("a",))
+        for width in (80, 120):
+            left, right = guide.line(session, engine, {"run": "F5"}, width)
+            assert left.cell_length + right.cell_length < width, left.plain
+        assert "$" not in left.plain + right.plain

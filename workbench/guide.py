@@ -1,0 +1,106 @@
+"""The guided first session: four steps in one line above the keys, each done by doing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+from textual.content import Content
+
+from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.state import GUIDE, Session
+
+if TYPE_CHECKING:
+    from memwb.workbench.app import Workbench
+
+PLACES = {"run": 1, "toggle": 2, "again": 3, "compare": 3, "export": 4}
+"""To run again and to compare are two deeds and one step."""
+STEPS = 4
+RIGHT = ("[b $text-accent]$guide[/] ends the guide ", "[b $text-accent]$guide[/] ends it ")
+
+
+def line(session: Session, engine: str, keymap: dict[str, str], width: int) -> tuple[Content, ...]:
+    """The one thing to do next, in the longest form that there is room for, and how to be rid of
+    it; nothing where nobody is guided."""
+    if session.guide not in GUIDE:
+        return ()
+    place = PLACES.get(session.guide)
+    done = Content.styled(" ✓ ", "bold $text-success")
+    head = Content.styled(f" {place}/{STEPS} ", "bold reverse") if place else done
+    rights = [_keyed(form, keymap) for form in RIGHT]
+    forms = [Content(" ").join((head, _keyed(form, keymap))) for form in _told(session, engine)]
+    for form in forms:
+        for right in rights:
+            if form.cell_length + right.cell_length < width:
+                return form, right
+    return forms[-1], rights[-1]
+
+
+def greet(app: Workbench, gpu: bool) -> None:
+    """Said once, on the first start on a machine without a GPU: what works all the same."""
+    if app.session.greeted:
+        return
+    if not gpu and app.settings.device == "auto":
+        title = "No GPU here, and none is needed to begin"
+        text = (
+            "Bursts run on the CPU, with memory exact to the byte; $target predicts for dozens of "
+        )
+        text += "GPUs, and what $export writes runs on them."
+        app.main.tell("information", title, _keyed(text, app.settings.keymap).plain, passing=True)
+    app.keep(replace(app.session, greeted=True))
+
+
+def _told(session: Session, engine: str) -> tuple[str, ...]:
+    """What to do, long and short; a command's id after a dollar stands for its key."""
+    running, tab = engine in ("running", "stopping"), session.tab
+    steps = session.plan.workload.steps
+    if running and session.guide in ("run", "again"):
+        return (
+            "It trains: memory by category fills the chart, dotted is what was predicted",
+            "It trains; dotted is what was predicted of it",
+        )
+    if session.guide == "run":
+        early = " as soon as the engine is ready" if engine == "starting" else ""
+        return (
+            f"Press {_key('run')}: the plan runs for {steps} steps{early}, and every byte is seen",
+            f"Press {_key('run')}: {steps} steps run, every byte is seen",
+        )
+    if session.guide == "toggle":
+        there = "" if tab == "plan" else f"{_key('jump_plan')} to the plan, "
+        return (
+            f"Save memory: {there}[b]↓[/] to a technique, {_key('toggle')} switches it; "
+            "beside it stands what the peak would change by",
+            f"{there}[b]↓[/] to a technique; {_key('toggle')} makes the change shown beside it",
+            f"{there}[b]↓[/], {_key('toggle')} makes the change that stands beside it",
+        )
+    if session.guide == "again":
+        return (
+            f"Press {_key('run')} again: what was predicted of the change is measured",
+            f"Press {_key('run')} again, and the change is measured",
+        )
+    if session.guide == "compare":
+        if tab != "runs":
+            return (f"Compare the two: {_key('jump_runs')} goes to the runs",)
+        if not session.marks:
+            return (f"{_key('compare')} marks the run at the cursor",)
+        return (f"[b]↓[/] to the other run, {_key('compare')} lays it over the first",)
+    if session.guide == "export":
+        return (
+            f"{_key('export')} shows the script that ran; [b $text-accent]w[/] there writes it, "
+            "and it runs without memwb",
+            f"{_key('export')} shows the script; [b $text-accent]w[/] there writes it",
+        )
+    return (
+        f"That was all of it. {_key('help')} explains what the cursor is on, "
+        f"{_key('palette')} finds every command",
+        f"All done. {_key('help')} explains, {_key('palette')} finds every command",
+    )
+
+
+def _key(command: str) -> str:
+    return f"[b $text-accent]${command}[/]"
+
+
+def _keyed(form: str, keymap: dict[str, str]) -> Content:
+    keys = {command.id: shown_key(command, keymap) for command in COMMANDS}
+    return Content.from_markup(form, **keys)
