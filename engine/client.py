@@ -32,6 +32,9 @@ from memwb.engine.protocol import (
 
 DIED = "The engine died"
 """The title of the last word on a burst or a prediction that ended with the process."""
+GARBLED = "The engine said something that is no event"
+TOO_LONG = "The engine sent a line that is too long"
+"""The titles of lines that could not be read."""
 LONGEST_LINE = 64 * 2**20
 """A line may be this long; a longer one is a Problem, and the stream goes on."""
 
@@ -118,8 +121,7 @@ class Engine:
                 line = await process.stdout.readline()
             except ValueError:
                 # asyncio has dropped what it had read of the line.
-                title = "The engine sent a line that is too long"
-                yield Problem(title, f"more than {LONGEST_LINE} bytes")
+                yield Problem(TOO_LONG, f"more than {LONGEST_LINE} bytes")
                 continue
             except ConnectionResetError:
                 break
@@ -214,4 +216,4 @@ def _event(line: bytes) -> Event:
         return decode_event(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         shown = line[:200].decode("utf-8", "replace").rstrip()
-        return Problem("The engine said something that is no event", f"{error}: {shown}")
+        return Problem(GARBLED, f"{error}: {shown}")

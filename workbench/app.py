@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec.structs import replace
 from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -17,9 +18,9 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import Device
 from memwb.engine.technique import GROUPS
-from memwb.workbench import dialogs, guide, history, library, state
+from memwb.workbench import dialogs, guide, history, library, searching, state
 from memwb.workbench.bursts import Bursts
-from memwb.workbench.commands import COMMANDS, keys_of, shown_key
+from memwb.workbench.commands import COMMANDS, keys_of
 from memwb.workbench.ordering import ORDERS
 from memwb.workbench.panels import texts
 from memwb.workbench.predictor import Predictor
@@ -43,6 +44,10 @@ class Workbench(App[None]):
 
     TITLE = "memwb"
     CSS_PATH: ClassVar[str] = "workbench.tcss"
+    # In the screens over the main one letters may be text.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+g", "jump_mode", "Jump", show=False, priority=True)
+    ]
 
     def __init__(
         self,
@@ -259,16 +264,7 @@ class Workbench(App[None]):
 
     def action_compare(self) -> None:
         """Mark the run at the cursor of the history."""
-        run = history.chosen(self, "c marks")
-        if run is None:
-            return
-        before = state.known(self.session, [each.folder for each in self.recorded])
-        session = state.marked(before, run.folder)
-        if session == before:
-            self.notify("Four are marked; c on one of them takes its mark away.")
-            return
-        self.keep(session)
-        self.show_runs()
+        history.mark(self)
 
     def action_sort_runs(self, name: str = "") -> None:
         """Sort the history by something, the other way round if it is; without it by the next."""
@@ -311,6 +307,18 @@ class Workbench(App[None]):
     def action_replay(self) -> None:
         """Tell a run again."""
         history.replay(self)
+
+    def action_restart_engine(self) -> None:
+        """End the engine's process and start another."""
+        dialogs.restart(self)
+
+    def action_copy(self) -> None:
+        """What the focused panel shows, to the clipboard of the terminal."""
+        dialogs.copy(self)
+
+    def action_jump_mode(self) -> None:
+        """A letter on everything that can be gone to."""
+        dialogs.jump(self)
 
     def action_undo(self) -> None:
         """Take back the last edit."""
@@ -370,23 +378,9 @@ class Workbench(App[None]):
         await self.bursts.close_engine()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Every action by name, with its key."""
-        for command in COMMANDS:
-            if command.palette:
-                key = shown_key(command, self.settings.keymap)
-                run = _runner(self, command.action)
-                yield SystemCommand(f"{command.title}  ({key})", command.help, run)
-        yield SystemCommand("Theme", "Change the colours.", self.action_change_theme)
+        """Every action of the screen in front by name, with its key."""
+        return searching.commands(self, screen)
 
     def tell_error(self, error: MemwbError) -> None:
         """What was wrong and what to do, above the footer."""
         self.main.tell("error", error.title, "\n".join(p for p in (error.what, error.fix) if p))
-
-
-def _runner(app: Workbench, action: str) -> Callable[[], None]:
-    name = action if "." in action else f"screen.{action}"
-
-    def run() -> None:
-        app.call_later(app.run_action, name)
-
-    return run

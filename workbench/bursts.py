@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from memwb.engine.client import DIED
+from memwb.engine.client import DIED, GARBLED, TOO_LONG
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import problems
 from memwb.engine.protocol import (
@@ -26,12 +26,15 @@ from memwb.engine.protocol import (
     Toggled,
     Unpredicted,
 )
-from memwb.workbench import dialogs, history, state
+from memwb.workbench import dialogs, history, state, watch
+from memwb.workbench.commands import key_for
 from memwb.workbench.panels import texts
 from memwb.workbench.pump import Engine, Pump
 from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
+    from textual.timer import Timer
+
     from memwb.engine.guard import Baseline
     from memwb.workbench.app import Workbench
     from memwb.workbench.state import Session
@@ -46,7 +49,7 @@ class Bursts:
     def __init__(self, app: Workbench, factory: Callable[[], Engine]) -> None:
         self.app = app
         self.engine_state = "starting"
-        """starting, ready, running, stopping or dead."""
+        """starting, ready, running, stopping, restarting or dead."""
         self.device: Device | None = None
         self.live: Trace | None = None
         self.folder = ""
@@ -60,6 +63,15 @@ class Bursts:
         self.wanted = False
         """Whether a run waits for the engine, or for what is predicted of it."""
         self._running = False
+        self._watch = watch.Watch()
+        self._clock: Timer | None = None
+        self._again = False
+        """Whether the engine is being ended only to be started again."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether the engine does not respond."""
+        return self._watch.silent
 
     @property
     def busy(self) -> bool:
@@ -78,8 +90,31 @@ class Bursts:
     def start_engine(self) -> None:
         """Bring up a process; what it says comes as messages of the app."""
         self._pump = Pump(self._factory, self.app.post_message)
+        self._watch = watch.Watch()
+        self._clock = self._clock or self.app.set_interval(watch.EVERY, self.look)
         self._become("starting")
         self.app.run_worker(self._pump.run(), group="engine", exclusive=True)
+
+    def restart(self) -> None:
+        """End the engine's process, whatever it is doing, and start another."""
+        self.app.main.notice.clear()
+        if self._pump is None:
+            self.start_engine()
+        elif not self._again:
+            self._again = True
+            self._become("restarting")
+            self.app.run_worker(self.close_engine(), group="restart")
+
+    def look(self) -> None:
+        """See whether the engine still speaks."""
+        if self._watch.look(self.engine_state):
+            told = watch.not_responding(self._watch.seconds, self._key("restart"))
+            self.app.main.tell("warning", *told)
+        if self.silent and self.app.main.children:
+            self.show()
+
+    def _key(self, command: str) -> str:
+        return key_for(command, self.app.settings.keymap)
 
     async def close_engine(self) -> None:
         """End the engine and wait for it; a burst of it ends as stopped."""
@@ -94,6 +129,11 @@ class Bursts:
     def hear(self, event: Event) -> None:
         """One event: the state of the engine, the live trace, the screen."""
         app = self.app
+        if self._pump is not None:
+            self._pump.heard()
+        if self._watch.heard():
+            app.main.notice.clear()
+            self.show()
         match event:
             case Hello():
                 self._become("starting")
@@ -105,6 +145,10 @@ class Bursts:
                 app.predictor.follow()
                 if self.wanted:
                     self.run()
+            case Problem(title=title) if title in (GARBLED, TOO_LONG):
+                said = self._watch.unreadable(event, self._key("restart"))
+                if said is not None:
+                    app.main.tell("warning", *said)
             case Problem():
                 app.main.tell("error", event.title, "\n".join((event.what, event.fix)).strip())
                 if not self._running and self.busy:
@@ -182,6 +226,10 @@ class Bursts:
         self._pump = None
         self._running = False
         self._unwant()
+        again, self._again = self._again, False
+        if again:
+            self.start_engine()
+            return
         self._become("dead")
         self.app.predictor.follow()
         self.app.predictor.show()
@@ -196,7 +244,8 @@ class Bursts:
     # What it does
 
     def _become(self, engine: str) -> None:
-        self.engine_state = engine
+        # What an engine still says while it is being ended changes nothing of that.
+        self.engine_state = "restarting" if self._again else engine
         self.show()
 
     def show(self) -> None:
@@ -205,9 +254,12 @@ class Bursts:
         doing = app.replay.doing
         if engine == "running":
             doing = doing or texts.progress(self.live)
-        if self.wanted and engine in ("starting", "ready"):
+        if self.wanted and engine in ("starting", "restarting", "ready"):
             doing = "runs when the engine is ready"
             doing = WAITS if engine == "ready" else doing
+        if self.silent:
+            key = self._key("restart")
+            doing = f"not responding for {self._watch.seconds:.0f} s · {key} restarts it"
         app.main.show_header(app.model, self.device, engine, doing)
 
     # Running
@@ -230,7 +282,7 @@ class Bursts:
             )
             return
         self.wanted = True
-        if self.engine_state == "starting" or app.predictor.held():
+        if self.engine_state in ("starting", "restarting") or app.predictor.held():
             self.show()
             return
         title, text = app.predictor.doubt()
@@ -274,6 +326,7 @@ class Bursts:
         # Until the burst has started there is nothing of it to show.
         self.live, self.folder, self._label, self._failure = None, "", "", ""
         self.baseline = None
+        self._watch.heard()
         self._become("running")
         self._foretold = self.app.predictor.ran()
         try:
@@ -295,6 +348,7 @@ class Bursts:
         self._unwant()
         if self.engine_state == "running" and self._pump is not None:
             self._pump.send(Stop())
+            self._watch.heard()
             self._become("stopping")
         elif self.engine_state != "stopping":
             self.show()

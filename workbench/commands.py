@@ -169,6 +169,57 @@ COMMANDS = (
         "Give the focused panel the whole screen, or give it back.",
     ),
     Command(
+        "more",
+        "right_parenthesis",
+        "resize(1)",
+        "More room for the panel",
+        "Make the focused panel larger; a panel at the right takes lines of its neighbours. "
+        "The mouse drags any border between two panels.",
+    ),
+    Command(
+        "less",
+        "left_parenthesis",
+        "resize(-1)",
+        "Less room for the panel",
+        "Make the focused panel smaller.",
+    ),
+    Command(
+        "wider",
+        "right_curly_bracket",
+        "widen(1)",
+        "Widen the plan",
+        "Move the border between the plan and the panels at its right; it is kept.",
+    ),
+    Command(
+        "narrower",
+        "left_curly_bracket",
+        "widen(-1)",
+        "Narrow the plan",
+        "Move the border between the plan and the panels at its right; it is kept.",
+    ),
+    Command(
+        "usual_sizes",
+        "backslash",
+        "usual_sizes",
+        "The usual sizes",
+        "Give every panel the size that it has without anybody's doing.",
+    ),
+    Command(
+        "copy",
+        "y",
+        "app.copy",
+        "Copy",
+        "Copy what the focused panel shows to the clipboard: the plan as TOML, the moment at the "
+        "chart's cursor, the peak, the run. It reaches your own terminal over ssh and tmux too.",
+    ),
+    Command(
+        "restart",
+        "E",
+        "app.restart_engine",
+        "Restart the engine",
+        "End the engine's process and start another; a running burst is asked about first.",
+    ),
+    Command(
         "zoom_in",
         "plus,equals_sign",
         "zoom(2)",
@@ -220,6 +271,13 @@ COMMANDS = (
         )
         for category in CATEGORIES
     ),
+    Command(
+        "jump_mode",
+        "J,ctrl+g",
+        "app.jump_mode",
+        "Jump",
+        "Show a letter on every panel, row and field in sight; typing it goes there.",
+    ),
     Command("jump_plan", "1", "jump('plan')", "Go to the plan", "Focus the plan."),
     Command("jump_memory", "2", "jump('memory')", "Go to memory", "Focus the memory chart."),
     Command("jump_loss", "3", "jump('loss')", "Go to loss", "Focus the loss chart."),
@@ -261,6 +319,11 @@ NAMES = {
     "minus": "\N{MINUS SIGN}",
     "less_than_sign": "<",
     "greater_than_sign": ">",
+    "left_parenthesis": "(",
+    "right_parenthesis": ")",
+    "left_curly_bracket": "{",
+    "right_curly_bracket": "}",
+    "backslash": "\\",
     "escape": "esc",
     "enter": "↵",
 }
@@ -302,3 +365,8 @@ def keys_of(command: Command, keymap: dict[str, str]) -> str:
 def shown_key(command: Command, keymap: dict[str, str]) -> str:
     """The first key of a command as shown beside it."""
     return key_name(keys_of(command, keymap).split(",")[0].strip())
+
+
+def key_for(name: str, keymap: dict[str, str]) -> str:
+    """The first key of the command of that id."""
+    return shown_key(next(command for command in COMMANDS if command.id == name), keymap)

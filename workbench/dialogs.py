@@ -130,6 +130,60 @@ def export(app: Workbench) -> None:
     )
 
 
+def copy(app: Workbench) -> None:
+    """What the panel with the focus shows, to the clipboard."""
+    from memwb.workbench.copying import copied
+
+    what, text = copied(app.main, app.session)
+    if not text:
+        app.notify(f"Nothing to copy: {what}")
+        return
+    # OSC 52: the terminal that a person sits at takes it, however far away this runs.
+    app.copy_to_clipboard(text)
+    lines = text.count("\n") + 1
+    app.notify(f"Copied {what}" + (f" ({lines} lines)." if lines > 1 else "."), markup=False)
+
+
+def jump(app: Workbench) -> None:
+    """Letters over the screen in front; the one that is typed leads there."""
+    from memwb.workbench.panels.rows import Rows
+    from memwb.workbench.screens.jump import JumpScreen, Target, tabs, targets
+
+    screen = app.screen
+    found = targets(screen)
+    if screen is app.main:
+        found = [*tabs(app.main), *found]
+    if isinstance(screen, JumpScreen) or not found:
+        return
+
+    def chosen(target: Target | None) -> None:
+        if target is None or not target.widget.is_mounted:
+            return
+        if target.panel:
+            app.main.action_jump(target.panel)
+            return
+        screen.set_focus(target.widget)
+        if target.row and isinstance(target.widget, Rows):
+            target.widget.select(target.row)
+
+    app.push_screen(JumpScreen(found), chosen)
+
+
+def restart(app: Workbench) -> None:
+    """Another process for the engine; a burst that is heard of is asked about."""
+    from memwb.workbench.screens.ask import AskScreen
+
+    def answered(sure: bool | None) -> None:
+        if sure:
+            app.bursts.restart()
+
+    if not app.busy or app.bursts.silent:
+        app.bursts.restart()
+        return
+    text = "End it and start the engine again?"
+    app.push_screen(AskScreen("A burst is running", text, "restart", "leave it"), answered)
+
+
 def ask_quit(app: Workbench) -> None:
     """Whether to leave a running burst."""
     from memwb.workbench.screens.ask import AskScreen

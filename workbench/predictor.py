@@ -84,7 +84,7 @@ class Predictor:
         if not self._standing:
             return
         now = self._subject
-        ready = app.engine_state not in ("starting", "dead")
+        ready = app.engine_state not in ("starting", "restarting", "dead")
         if not ready:
             self._toggling = ""
             if not self._here.settled:

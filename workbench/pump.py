@@ -67,6 +67,10 @@ class EngineGone(Message):
         self.reason = reason
 
 
+AHEAD = 256
+"""Events that may be on their way to the screen: an engine that says more waits in its pipe."""
+
+
 class Pump:
     """Holds one engine: starts it, takes its events in order, records its bursts."""
 
@@ -77,6 +81,7 @@ class Pump:
         self._predicted: Peak | None = None
         self._recorder: Recorder | None = None
         self._bursts = 0
+        self._room = asyncio.Semaphore(AHEAD)
 
     async def run(self) -> None:
         """Until the engine is gone. Files are written in a thread: a slow disk delays no key."""
@@ -89,6 +94,7 @@ class Pump:
                 except MemwbError as error:
                     self._give_up()
                     self._post(NotRecorded(error))
+                await self._room.acquire()
                 self._post(EngineEvent(event))
         except MemwbError as error:
             reason = error
@@ -96,6 +102,10 @@ class Pump:
             reason = MemwbError("The engine could not be started", str(error), "Press r to retry.")
         self._give_up()
         self._post(EngineGone(reason))
+
+    def heard(self) -> None:
+        """An event has reached the screen."""
+        self._room.release()
 
     def start(self, plan: Plan, settings: Settings, predicted: Peak | None = None) -> None:
         """Run a burst of the plan where and with what the settings allow.

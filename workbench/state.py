@@ -39,6 +39,8 @@ class Session(msgspec.Struct, frozen=True):
     """The panel with the focus, and the one visible in a narrow terminal."""
     maximised: bool = False
     """Only that panel is shown."""
+    sizes: dict[str, float] = {}
+    """What the panels that were given another size have of the screen: see ``sizes``."""
     target: str = ""
     """The folder last exported to."""
     guide: str = ""
@@ -122,7 +124,7 @@ def sorted_by(session: Session, name: str, turned: bool = False) -> Session:
 
 def arranged(session: Session, other: Session) -> Session:
     """The session with the layout of another."""
-    return replace(session, tab=other.tab, maximised=other.maximised)
+    return replace(session, tab=other.tab, maximised=other.maximised, sizes=other.sizes)
 
 
 def standing(session: Session, row: str) -> Session:

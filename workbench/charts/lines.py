@@ -104,11 +104,16 @@ class LineChart(Widget, can_focus=True):
         return self._key if self._hover is None else self._hover
 
     @property
+    def series(self) -> tuple[Line, ...]:
+        """The series that are drawn."""
+        return tuple(self._shown.values())
+
+    @property
     def drawn(self) -> Picture:
         """The picture as it is shown now."""
         width, height = self.size
         if self._picture is None or self._picture.size != (width, height):
-            lines = tuple(self._shown.values())
+            lines = self.series
             self._picture = picture(lines, self.steps, width, height, self.window, self.cursor)
         return self._picture
 

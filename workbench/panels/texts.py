@@ -31,6 +31,7 @@ ENGINE = {
     "ready": ("engine ready", "$text-success"),
     "running": ("running", "$text-accent"),
     "stopping": ("stopping…", "$text-warning"),
+    "restarting": ("ending the engine…", "$text-warning"),
     "dead": ("engine gone · r starts it", "$text-error"),
 }
 """What the header says of each state of the engine, and in which colour."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input
@@ -21,6 +21,7 @@ from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.commands import bindings
 from memwb.workbench.outlook import Outlook
+from memwb.workbench.panels.body import Body
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.loss import LossPanel
 from memwb.workbench.panels.memory import MemoryPanel
@@ -44,6 +45,7 @@ NARROW = 100
 """Below this width, or below SHORT lines, one panel is shown at a time."""
 SHORT = 30
 WIDE = 160
+ALONE = "One panel has the whole screen here: there is no border to move."
 TALL = 46
 """From this height on the plan says what the row at the cursor is."""
 
@@ -75,7 +77,7 @@ class MainScreen(Screen[None]):
             header_left(self._session.plan, None), header_right(None, "starting")[0], id="header"
         )
         yield Line(id="tabs")
-        with Horizontal(id="body"):
+        with Body(self._resized, id="body"):
             yield PlanPanel(self._owner, self._session, id="plan")
             with Vertical(id="right"):
                 yield MemoryPanel(id="memory")
@@ -215,6 +217,10 @@ class MainScreen(Screen[None]):
         self._set_layout(session)
         narrow = self.has_class("-narrow")
         self.query_one("#tabs", Line).show(tabs(session.tab, session.maximised and not narrow))
+        self.query_one(Body).share(session.sizes, self.has_class("-single"))
+
+    def _resized(self, sizes: dict[str, float]) -> None:
+        self._owner.arrange(replace(self._session, sizes=sizes))
 
     def _set_layout(self, session: Session) -> None:
         width, height = self.app.size
@@ -329,6 +335,20 @@ class MainScreen(Screen[None]):
         session = self._session
         layout = replace(session, tab=self.panel, maximised=not session.maximised)
         self._owner.arrange(layout)
+
+    def action_resize(self, way: int) -> None:
+        """More room for the focused panel, or less."""
+        if not self.query_one(Body).grow(self.panel, way):
+            self.app.notify(ALONE)
+
+    def action_widen(self, way: int) -> None:
+        """A wider plan, or a narrower one."""
+        if not self.query_one(Body).widen(way):
+            self.app.notify(ALONE)
+
+    def action_usual_sizes(self) -> None:
+        """What every panel has without anybody's doing."""
+        self._resized({})
 
     def action_back(self) -> None:
         """Put away what is in the way, the nearest first."""
