@@ -177,6 +177,10 @@ class Workbench(App[None]):
         """Another plan; the one before can be had back with undo."""
         self._take(state.edited(self.session, plan))
 
+    def begin_with(self, plan: Plan) -> None:
+        """A plan that the next edits begin from."""
+        self._take(state.begun(self.session, plan))
+
     def _take(self, session: Session) -> None:
         before = self.session.plan
         if before != session.plan:
@@ -259,16 +263,7 @@ class Workbench(App[None]):
 
     def action_compare(self) -> None:
         """Mark the run at the cursor of the history."""
-        run = history.chosen(self, "c marks")
-        if run is None:
-            return
-        before = state.known(self.session, [each.folder for each in self.recorded])
-        session = state.marked(before, run.folder)
-        if session == before:
-            self.notify("Four are marked; c on one of them takes its mark away.")
-            return
-        self.keep(session)
-        self.show_runs()
+        history.mark(self)
 
     def action_sort_runs(self, name: str = "") -> None:
         """Sort the history by something, the other way round if it is; without it by the next."""
@@ -314,11 +309,19 @@ class Workbench(App[None]):
 
     def action_undo(self) -> None:
         """Take back the last edit."""
-        self._take(state.undone(self.session))
+        self._go(state.undone(self.session), "undone")
 
     def action_redo(self) -> None:
         """Make it again."""
-        self._take(state.redone(self.session))
+        self._go(state.redone(self.session), "done again")
+
+    def _go(self, session: Session, how: str) -> None:
+        before = self.session.plan
+        if session is self.session:
+            self.notify(f"There is nothing to be {how}.")
+            return
+        self._take(session)
+        self.main.plan_panel.went(before, how)
 
     def action_model(self) -> None:
         """Choose a model."""
@@ -343,6 +346,10 @@ class Workbench(App[None]):
     def action_guide(self) -> None:
         """End the guided first session, or begin it."""
         self.keep(state.guide_turned(self.session))
+
+    def action_plan_text(self) -> None:
+        """The plan as TOML."""
+        dialogs.edit_text(self)
 
     def action_ask_quit(self) -> None:
         """Quit, with the cursor kept; a running burst is asked about once."""

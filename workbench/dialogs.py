@@ -70,7 +70,25 @@ def load_preset(app: Workbench) -> None:
     """The plan of a preset in the place of this one."""
     from memwb.workbench.screens.presets import PresetScreen
 
-    app.push_screen(PresetScreen(), _changing(app))
+    def chosen(plan: Plan | None) -> None:
+        if plan is not None:
+            app.begin_with(plan)
+
+    app.push_screen(PresetScreen(), chosen)
+
+
+def edit_text(app: Workbench) -> None:
+    """The plan as TOML text."""
+    from memwb.workbench.screens.plan_text import PlanTextScreen, Written
+
+    def applied(found: Written | None) -> None:
+        if found is not None:
+            before = app.session.plan
+            app.change_plan(found.plan)
+            app.keep(state.written(app.session, found.text))
+            app.main.plan_panel.went(before, "as TOML")
+
+    app.push_screen(PlanTextScreen(app.session.plan, app.session.text), applied)
 
 
 def save_preset(app: Workbench) -> None:

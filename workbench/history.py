@@ -60,6 +60,20 @@ def chosen(app: Workbench, doing: str) -> Summary | None:
     return app.main.runs.run
 
 
+def mark(app: Workbench) -> None:
+    """Mark the run at the cursor of the history, or take its mark away."""
+    run = chosen(app, "c marks")
+    if run is None:
+        return
+    before = state.known(app.session, [each.folder for each in app.recorded])
+    session = state.marked(before, run.folder)
+    if session == before:
+        app.notify("Four are marked; c on one of them takes its mark away.")
+        return
+    app.keep(session)
+    app.show_runs()
+
+
 async def pin(app: Workbench, run: Summary) -> None:
     """Make a run the baseline, or no longer; what is shown is held against it."""
     try:
