@@ -99,6 +99,14 @@ COMMANDS = (
         "Write a note that is kept with the run at the cursor of the history.",
     ),
     Command(
+        "take_plan",
+        "L",
+        "take_plan",
+        "Take over a run's plan",
+        "The plan of the run at the cursor of the history, to be edited and run again.",
+        where=("runs",),
+    ),
+    Command(
         "delete_run",
         "d",
         "app.delete_run",

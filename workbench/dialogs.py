@@ -13,7 +13,6 @@ from memwb.workbench import history, library, state
 from memwb.workbench.units import printable
 
 if TYPE_CHECKING:
-    from memwb.engine.runs import Summary
     from memwb.workbench.app import Workbench
 
 RUN_QUESTION, QUIT_QUESTION = "run-anyway", "quit"
@@ -83,10 +82,8 @@ def edit_text(app: Workbench) -> None:
 
     def applied(found: Written | None) -> None:
         if found is not None:
-            before = app.session.plan
-            app.change_plan(found.plan)
+            app.take_plan(found.plan, "as TOML")
             app.keep(state.written(app.session, found.text))
-            app.main.plan_panel.went(before, "as TOML")
 
     app.push_screen(PlanTextScreen(app.session.plan, app.session.text), applied)
 
@@ -102,9 +99,13 @@ def save_preset(app: Workbench) -> None:
     app.push_screen(SaveScreen(app.session.plan), saved)
 
 
-def describe_run(app: Workbench, run: Summary, first: str) -> None:
-    """The name and the note of a run; ``first`` is what is typed into at once."""
+def describe_run(app: Workbench, doing: str, first: str) -> None:
+    """The name and the note of the run at the cursor; ``first`` is what is typed into at once."""
     from memwb.workbench.screens.remarks import RemarksScreen
+
+    run = history.chosen(app, doing)
+    if run is None:
+        return
 
     def said(changed: bool | None) -> None:
         if changed:
@@ -113,9 +114,13 @@ def describe_run(app: Workbench, run: Summary, first: str) -> None:
     app.push_screen(RemarksScreen(run, first), said)
 
 
-def ask_delete(app: Workbench, run: Summary) -> None:
-    """Whether to delete a run for good."""
+def ask_delete(app: Workbench) -> None:
+    """Whether to delete the run at the cursor for good."""
     from memwb.workbench.screens.ask import AskScreen
+
+    run = history.chosen(app, "d deletes")
+    if run is None:
+        return
 
     def answered(sure: bool | None) -> None:
         if sure:

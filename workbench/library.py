@@ -117,6 +117,13 @@ def compared(runs: Sequence[Summary], traces: Sequence[Trace]) -> Compared:
     return Compared(sides, tuple(verdicts))
 
 
+def plan_of(folder: str) -> Plan | None:
+    """The plan of a recorded run; None where it cannot be read."""
+    from memwb.engine.guard import plan_of
+
+    return plan_of(folder)
+
+
 def describe(folder: str, name: str | None = None, note: str | None = None) -> None:
     """Keep a name or a note of a run; None leaves what there is. Raises MemwbError."""
     from memwb.engine import remarks

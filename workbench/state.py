@@ -139,6 +139,13 @@ def sorted_by(session: Session, name: str, turned: bool = False) -> Session:
     return replace(session, sort=name, turned=turned)
 
 
+def ordered(session: Session, name: str, names: list[str]) -> Session:
+    """The session with the history by a name, the other way round if it is; without by the next."""
+    at = names.index(session.sort) if session.sort in names else -1
+    turned = name == session.sort and not session.turned
+    return sorted_by(session, name or names[(at + 1) % len(names)], turned)
+
+
 def arranged(session: Session, other: Session) -> Session:
     """The session with the layout of another."""
     return replace(session, tab=other.tab, maximised=other.maximised)

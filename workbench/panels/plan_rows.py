@@ -288,7 +288,9 @@ def _filtered(rows: list[Row], wanted: str) -> list[Row]:
         kind, _, rest = row.id.partition(":")
         parameter = rest.startswith("techniques.")
         if row.selectable:
-            text = "".join(piece for piece, _ in row.left) + " "
+            # Why something cannot run here is told in its row only while the cursor is elsewhere.
+            seen = row.left[:1] if absent(row) else row.left
+            text = "".join(piece for piece, _ in seen) + " "
             text += "" if kind == "group" else rest.rpartition(".")[2]
             keep = wanted.lower() in text.lower()
         if kind == "group":

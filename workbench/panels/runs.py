@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 
 from memwb.engine.runs import pinned
 from memwb.workbench import library
-from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.commands import COMMANDS, bindings, shown_key
 from memwb.workbench.comparing import LETTERS
 from memwb.workbench.ordering import ORDERS, matching, sorted_runs
 from memwb.workbench.panels.field import Field
@@ -50,6 +50,7 @@ class RunsPanel(Vertical):
     """The list of runs."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings("runs"),
         Binding("enter,down", "leave_filter(True)", "Keep the filter", show=False, priority=True),
         Binding("escape", "leave_filter(False)", "No filter", show=False, priority=True),
     ]
@@ -122,6 +123,18 @@ class RunsPanel(Vertical):
         """Show the run at the cursor."""
         if self.folder:
             self._owner.show_run(self.folder)
+
+    async def take_plan(self) -> None:
+        """The plan of the run at the cursor in the place of the one that is edited."""
+        run = self.run
+        if run is None:
+            self.app.notify("There is no run at the cursor.")
+            return
+        plan = await asyncio.to_thread(library.plan_of, run.folder)
+        if plan is None:
+            self.app.notify(f"The plan of #{run.run} cannot be read.", severity="warning")
+        else:
+            self._owner.take_plan(plan, f"from #{run.run}")
 
     def on_rows_pressed(self, event: Rows.Pressed) -> None:
         """A click shows the run."""

@@ -286,6 +286,10 @@ class MainScreen(Screen[None]):
             self._owner.change_plan(began)
             self._in_plan().went(before, "as it began")
 
+    async def action_take_plan(self) -> None:
+        """The plan of the run at the cursor of the history."""
+        await self.runs.take_plan()
+
     def action_fold_all(self) -> None:
         """The groups alone, or all of the plan."""
         self._in_plan()
