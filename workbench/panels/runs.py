@@ -39,6 +39,7 @@ DOING = (
     ("name_run", "name"),
     ("note_run", "note"),
     ("replay", "replay"),
+    ("take_plan", "plan"),
     ("delete_run", "delete"),
 )
 """What can be done with a run beside what the footer says."""
@@ -113,10 +114,15 @@ class RunsPanel(Vertical):
 
     @work(group="outside", exclusive=True)
     async def _judge(self) -> None:
-        """Mark the runs whose losses are outside; found beside the list, which does not wait."""
+        """Mark the runs whose losses are outside, and tell the plans of all.
+
+        Found beside the list, which does not wait.
+        """
         outside = await asyncio.to_thread(library.outside, self._runs)
-        if outside != self._view.outside:
-            self._view = self._view._replace(outside=outside)
+        called = await asyncio.to_thread(library.called, self._runs)
+        view = self._view._replace(outside=outside, called=called)
+        if view != self._view:
+            self._view = view
             self._fill()
 
     def choose(self) -> None:
@@ -255,4 +261,5 @@ class RunsPanel(Vertical):
 def _link(name: str, word: str, keymap: dict[str, str]) -> str:
     """A key and its word, to be pressed with the mouse too."""
     command = next(command for command in COMMANDS if command.id == name)
-    return f"[@click={command.action}]{escape(shown_key(command, keymap))} {word}[/]"
+    action = command.action if "." in command.action else f"screen.{command.action}"
+    return f"[@click={action}]{escape(shown_key(command, keymap))} {word}[/]"
