@@ -175,11 +175,16 @@ def override(plan: Plan, text: str) -> Plan:
         if not isinstance(table, dict):
             raise _wrong(text, f"$.{key}: {part} holds a value, not a table", _unknown(key))
     table[path[-1]] = _value(raw, table.get(path[-1]))
-    made = plan_from(data, f"-o {text}")
-    # Which technique was named last is known by their order.
-    order = [name for name in (*plan.techniques, *made.techniques) if name in made.techniques]
-    kept = {name: made.techniques[name] for name in order}
-    return msgspec.structs.replace(made, techniques=kept)
+    return in_order(plan_from(data, f"-o {text}"), plan)
+
+
+def in_order(plan: Plan, before: Plan) -> Plan:
+    """The plan with its techniques in the order in which an earlier one named them, new ones last.
+
+    Which technique was named last is known by their order.
+    """
+    names = [name for name in (*before.techniques, *plan.techniques) if name in plan.techniques]
+    return msgspec.structs.replace(plan, techniques={name: plan.techniques[name] for name in names})
 
 
 def toggle(plan: Plan, name: str, on: bool) -> Plan:

@@ -182,12 +182,22 @@ class Workbench(App[None]):
         """Another plan; the one before can be had back with undo."""
         self._take(state.edited(self.session, plan))
 
+    def take_plan(self, plan: Plan, how: str) -> None:
+        """A whole plan from elsewhere; what it changes is said."""
+        before = self.session.plan
+        self.change_plan(plan)
+        self.main.plan_panel.went(before, how)
+
+    def begin_with(self, plan: Plan) -> None:
+        """A plan that the next edits begin from."""
+        self._take(state.begun(self.session, plan))
+
     def _take(self, session: Session) -> None:
         before = self.session.plan
         if before != session.plan:
             self.bursts.edited()
-        if before != session.plan and self.main.notice.passing:
-            self.main.notice.clear()
+            if self.main.notice.passing:
+                self.main.notice.clear()
         self.keep(session)
         if (before.model, before.weights) != (session.plan.model, session.plan.weights):
             self.model = None
@@ -268,11 +278,7 @@ class Workbench(App[None]):
 
     def action_sort_runs(self, name: str = "") -> None:
         """Sort the history by something, the other way round if it is; without it by the next."""
-        session, names = self.session, list(ORDERS)
-        at = names.index(session.sort) if session.sort in names else -1
-        turned = name == session.sort and not session.turned
-        following = names[(at + 1) % len(names)]
-        self.keep(state.sorted_by(session, name or following, turned))
+        self.keep(state.ordered(self.session, name, list(ORDERS)))
         self.main.action_jump("runs")
 
     def action_turn_runs(self) -> None:
@@ -281,16 +287,11 @@ class Workbench(App[None]):
 
     def action_name_run(self) -> None:
         """Give the run at the cursor of the history a name."""
-        self._describe_run("n names", "name")
+        dialogs.describe_run(self, "n names", "name")
 
     def action_note_run(self) -> None:
         """Note something of the run at the cursor of the history."""
-        self._describe_run("N notes something of", "note")
-
-    def _describe_run(self, doing: str, first: str) -> None:
-        run = history.chosen(self, doing)
-        if run is not None:
-            dialogs.describe_run(self, run, first)
+        dialogs.describe_run(self, "N notes something of", "note")
 
     def action_pin_run(self) -> None:
         """Make the run at the cursor of the history the baseline, or no longer."""
@@ -300,9 +301,7 @@ class Workbench(App[None]):
 
     def action_delete_run(self) -> None:
         """Delete the run at the cursor of the history, if that is meant."""
-        run = history.chosen(self, "d deletes")
-        if run is not None:
-            dialogs.ask_delete(self, run)
+        dialogs.ask_delete(self)
 
     def action_replay(self) -> None:
         """Tell a run again."""
@@ -322,11 +321,19 @@ class Workbench(App[None]):
 
     def action_undo(self) -> None:
         """Take back the last edit."""
-        self._take(state.undone(self.session))
+        self._go(state.undone(self.session), "undone")
 
     def action_redo(self) -> None:
         """Make it again."""
-        self._take(state.redone(self.session))
+        self._go(state.redone(self.session), "done again")
+
+    def _go(self, session: Session, how: str) -> None:
+        before = self.session.plan
+        if session is self.session:
+            self.notify(f"There is nothing to be {how}.")
+            return
+        self._take(session)
+        self.main.plan_panel.went(before, how)
 
     def action_model(self) -> None:
         """Choose a model."""
@@ -351,6 +358,10 @@ class Workbench(App[None]):
     def action_guide(self) -> None:
         """End the guided first session, or begin it."""
         self.keep(state.guide_turned(self.session))
+
+    def action_plan_text(self) -> None:
+        """The plan as TOML."""
+        dialogs.edit_text(self)
 
     def action_ask_quit(self) -> None:
         """Quit, with the cursor kept; a running burst is asked about once."""

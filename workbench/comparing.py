@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from memwb.engine.runs import Summary
     from memwb.workbench.trace import Trace
 
+MINUS = "\N{MINUS SIGN}"
 LETTERS = "ABCD"
 """What the compared runs are called, in the order in which they were marked."""
 
@@ -108,15 +109,37 @@ def plan_lines(sides: Sequence[Side]) -> list[Line]:
             found[path] = tuple(map(value_text, values))
             continue
         name = rest.partition(".")[0]
-        found[f"{head}.{name}"] = tuple(_technique(name, each, differing) for each in sides)
+        found[f"{head}.{name}"] = tuple(_technique(name, each.plan, differing) for each in sides)
     return [Line(path, values, _none(sides), plan=True) for path, values in found.items()]
 
 
-def _technique(name: str, side: Side, differing: dict[str, list[Any]]) -> str:
+def called(plan: Plan) -> tuple[str, str]:
+    """Its techniques, with those of their parameters that are not usual, and its workload."""
+    values, known, work = values_of(plan), techniques(), plan.workload
+    names = []
+    for name in sorted(plan.techniques, key=list(known).index):
+        told = _technique(name, values, {})
+        names.append(known[name].title + ("" if told == "on" else f" {told}"))
+    more = f" × {work.gradient_accumulation}" if work.gradient_accumulation > 1 else ""
+    return " + ".join(names) or "plain", f"{work.batch_size} × {work.sequence_length}{more}"
+
+
+def apart_by(one: Side, other: Side) -> str:
+    """Why the losses of two runs cannot be held against each other, as far as it is known."""
+    found = [path for path in plan_differences([one, other]) if not path.startswith("techniques.")]
+    names = [path.removeprefix("workload.").replace("_", " ") for path in found]
+    if not names and one.device != other.device:
+        names = ["device"]
+    if not one.losses or not other.losses:
+        return "no losses"
+    return f"another {', '.join(names)}" if names else "other versions"
+
+
+def _technique(name: str, values: dict[str, Any], differing: dict[str, list[Any]]) -> str:
     """A technique as a plan has it: a dash where it is off."""
     whole = f"techniques.{name}"
-    mine = {path: value for path, value in side.plan.items() if path.startswith(f"{whole}.")}
-    if whole not in side.plan and not mine:
+    mine = {path: value for path, value in values.items() if path.startswith(f"{whole}.")}
+    if whole not in values and not mine:
         return "–"
     known = techniques().get(name)
     usual = msgspec.to_builtins(known.params()) if known is not None else {}
@@ -165,7 +188,7 @@ def lines(sides: Sequence[Side], brief: bool = False) -> list[Line]:
         found.append(Line("waste", shares, _none(sides)))
     if any(each.losses for each in sides):
         last = tuple(loss(each.losses[-1]) if each.losses else "–" for each in sides)
-        found.append(Line("last loss", last, _none(sides)))
+        found.append(Line("last loss", last, tuple(_less(sides[0], each) for each in sides[1:])))
         found.append(
             Line("loss at its furthest", ("",) * len(sides), tuple(map(_apart, apart(sides))))
         )
@@ -205,6 +228,15 @@ def percent(ratio: float) -> str:
     change = round((ratio - 1) * 100)
     sign = "±" if change == 0 else "+" if change > 0 else "\N{MINUS SIGN}"
     return f"{sign}{abs(change):,} %"
+
+
+def _less(one: Side, other: Side) -> str:
+    """By how much the last loss of another run is above or below."""
+    if not one.losses or not other.losses or len(one.losses) != len(other.losses):
+        return ""
+    gap = other.losses[-1] - one.losses[-1]
+    text = loss(abs(gap))
+    return f"±{text}" if not gap else f"{'+' if gap > 0 else MINUS}{text}" if gap == gap else ""
 
 
 def _apart(found: tuple[float, int] | None) -> str:

@@ -13,7 +13,6 @@ from memwb.workbench import history, library, state
 from memwb.workbench.units import printable
 
 if TYPE_CHECKING:
-    from memwb.engine.runs import Summary
     from memwb.workbench.app import Workbench
 
 RUN_QUESTION, QUIT_QUESTION = "run-anyway", "quit"
@@ -70,7 +69,23 @@ def load_preset(app: Workbench) -> None:
     """The plan of a preset in the place of this one."""
     from memwb.workbench.screens.presets import PresetScreen
 
-    app.push_screen(PresetScreen(), _changing(app))
+    def chosen(plan: Plan | None) -> None:
+        if plan is not None:
+            app.begin_with(plan)
+
+    app.push_screen(PresetScreen(), chosen)
+
+
+def edit_text(app: Workbench) -> None:
+    """The plan as TOML text."""
+    from memwb.workbench.screens.plan_text import PlanTextScreen, Written
+
+    def applied(found: Written | None) -> None:
+        if found is not None:
+            app.take_plan(found.plan, "as TOML")
+            app.keep(state.written(app.session, found.text))
+
+    app.push_screen(PlanTextScreen(app.session.plan, app.session.text), applied)
 
 
 def save_preset(app: Workbench) -> None:
@@ -84,9 +99,13 @@ def save_preset(app: Workbench) -> None:
     app.push_screen(SaveScreen(app.session.plan), saved)
 
 
-def describe_run(app: Workbench, run: Summary, first: str) -> None:
-    """The name and the note of a run; ``first`` is what is typed into at once."""
+def describe_run(app: Workbench, doing: str, first: str) -> None:
+    """The name and the note of the run at the cursor; ``first`` is what is typed into at once."""
     from memwb.workbench.screens.remarks import RemarksScreen
+
+    run = history.chosen(app, doing)
+    if run is None:
+        return
 
     def said(changed: bool | None) -> None:
         if changed:
@@ -95,9 +114,13 @@ def describe_run(app: Workbench, run: Summary, first: str) -> None:
     app.push_screen(RemarksScreen(run, first), said)
 
 
-def ask_delete(app: Workbench, run: Summary) -> None:
-    """Whether to delete a run for good."""
+def ask_delete(app: Workbench) -> None:
+    """Whether to delete the run at the cursor for good."""
     from memwb.workbench.screens.ask import AskScreen
+
+    run = history.chosen(app, "d deletes")
+    if run is None:
+        return
 
     def answered(sure: bool | None) -> None:
         if sure:

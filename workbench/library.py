@@ -117,6 +117,22 @@ def compared(runs: Sequence[Summary], traces: Sequence[Trace]) -> Compared:
     return Compared(sides, tuple(verdicts))
 
 
+def plan_of(folder: str) -> Plan | None:
+    """The plan of a recorded run; None where it cannot be read."""
+    from memwb.engine.guard import plan_of
+
+    return plan_of(folder)
+
+
+def called(runs: Sequence[Summary]) -> dict[str, tuple[str, str]]:
+    """What runs are called by their plans, and their workloads, by folder; of those that can be
+    read."""
+    from memwb.workbench.comparing import called
+
+    plans = {run.folder: plan_of(run.folder) for run in runs}
+    return {folder: called(plan) for folder, plan in plans.items() if plan is not None}
+
+
 def describe(folder: str, name: str | None = None, note: str | None = None) -> None:
     """Keep a name or a note of a run; None leaves what there is. Raises MemwbError."""
     from memwb.engine import remarks

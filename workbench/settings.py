@@ -123,6 +123,7 @@ def save_session(session: Session) -> None:
     """Keep the session; a crash in the middle leaves the one before."""
     data = msgspec.to_builtins(session)
     data["plan"] = plan_data(session.plan)
+    data["base"] = plan_data(session.base) if session.base is not None else None
     data["undo"] = [plan_data(plan) for plan in session.undo]
     data["redo"] = [plan_data(plan) for plan in session.redo]
     write_atomically(session_file(), msgspec.json.encode(data))
@@ -138,10 +139,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def _session(data: dict[str, Any]) -> Session:
     plan = plan_from(data.pop("plan"), "the last session")
+    base = data.pop("base", None)
     undo = _plans(data.pop("undo", []))
     redo = _plans(data.pop("redo", []))
     rest = msgspec.convert({**data, "plan": {"model": plan.model}}, Session)
-    return msgspec.structs.replace(rest, plan=plan, undo=undo, redo=redo)
+    began = _plans([base] if base else [])
+    return msgspec.structs.replace(
+        rest, plan=plan, base=began[0] if began else None, undo=undo, redo=redo
+    )
 
 
 def _plans(items: list[Any]) -> tuple[Plan, ...]:

@@ -11,7 +11,7 @@ from memwb.workbench import library
 from memwb.workbench.app import Workbench
 from memwb.workbench.pump import Engine
 from memwb.workbench.settings import Settings, read_session, read_settings
-from memwb.workbench.state import GUIDE, Session, edited, guided, newcomer
+from memwb.workbench.state import GUIDE, Session, begun, guided, newcomer
 
 
 def start(plan: Plan | None = None) -> int:
@@ -40,9 +40,10 @@ def open_workbench(
         settings, warning = Settings(), error
     session = read_session()
     if session is None:
-        session = Session(plan or library.first_plan(settings.preset, settings.model))
+        plan = plan or library.first_plan(settings.preset, settings.model)
+        session = Session(plan, base=plan)
         session = newcomer(session) if guide else session
     else:
         session = guided(session, GUIDE[-1])
-        session = edited(session, plan) if plan is not None else session
+        session = begun(session, plan) if plan is not None else session
     return Workbench(session, settings, engine, warning)

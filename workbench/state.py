@@ -45,6 +45,10 @@ class Session(msgspec.Struct, frozen=True):
     """The folder last exported to."""
     guide: str = ""
     """Which deed of the guided first session is next; empty where nobody is guided."""
+    base: Plan | None = None
+    """The plan that all edits began from: that of a preset, or what was opened."""
+    text: str = ""
+    """The plan as it was last written as TOML: its comments are kept."""
     greeted: bool = True
     """Whether what a first start says once has been said."""
 
@@ -57,6 +61,21 @@ def edited(session: Session, plan: Plan) -> Session:
     made = replace(session, plan=plan, undo=undo, redo=())
     toggled = plan.techniques.keys() != session.plan.techniques.keys()
     return guided(made, "toggle") if toggled else made
+
+
+def begun(session: Session, plan: Plan) -> Session:
+    """The session with a plan that its edits begin from."""
+    return replace(edited(session, plan), base=plan, text="")
+
+
+def written(session: Session, text: str) -> Session:
+    """The session with the text that its plan was read from."""
+    return replace(session, text=text)
+
+
+def beginning(session: Session) -> Plan:
+    """The plan that the edits began from, as far as that is known."""
+    return session.base or (*session.undo, session.plan)[0]
 
 
 def undone(session: Session) -> Session:
@@ -120,6 +139,13 @@ def without_run(session: Session, gone: str) -> Session:
 def sorted_by(session: Session, name: str, turned: bool = False) -> Session:
     """The session with the history in another order."""
     return replace(session, sort=name, turned=turned)
+
+
+def ordered(session: Session, name: str, names: list[str]) -> Session:
+    """The session with the history by a name, the other way round if it is; without by the next."""
+    at = names.index(session.sort) if session.sort in names else -1
+    turned = name == session.sort and not session.turned
+    return sorted_by(session, name or names[(at + 1) % len(names)], turned)
 
 
 def arranged(session: Session, other: Session) -> Session:

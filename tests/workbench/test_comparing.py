@@ -10,7 +10,16 @@ import pytest
 from memwb.engine.plan import Plan, override
 from memwb.engine.protocol import Ended, Event, Step
 from memwb.engine.runs import Summary
-from memwb.workbench.comparing import Line, Side, apart, figures, lines, plan_differences, side_of
+from memwb.workbench.comparing import (
+    Line,
+    Side,
+    apart,
+    called,
+    figures,
+    lines,
+    plan_differences,
+    side_of,
+)
 from memwb.workbench.deviation import share
 from memwb.workbench.panels.compared import Compared, comparison, held_against
 from memwb.workbench.trace import Trace, trace_of
@@ -109,6 +118,24 @@ def test_the_table_fits_its_panel(play: Play, count: int, width: int) -> None:
         assert f"{letter} #{side.run}" in drawn[0]
     assert any(line.startswith("activation_c") for line in drawn)
     assert any(line.startswith("peak alloc") for line in drawn)
+
+
+def test_losses_that_cannot_be_held_against_each_other_say_why(play: Play) -> None:
+    one, two = a_side(play, "full"), a_side(play, "full", "batch_size=4", "lora=on", run=2)
+    assert "B #2 owes no curve: another batch size" in text(one, two)
+    assert table(one, two)["last loss"].gaps == ("±0.0000",)
+    lower = two._replace(losses=[*two.losses[:-1], two.losses[-1] - 0.5])
+    assert table(one, lower)["last loss"].gaps == ("−0.5000",)
+    assert table(one, two._replace(losses=two.losses[:-1]))["last loss"].gaps == ("",)
+    elsewhere = one._replace(device="cuda")
+    assert "B #1 owes no curve: another device" in text(one, elsewhere)
+
+
+def test_a_plan_is_called_by_what_is_not_usual_of_it() -> None:
+    plan = override(override(Plan(model="tiny"), "lora.rank=64"), "bf16=on")
+    assert called(plan) == ("bf16 + LoRA rank 64", "1 × 1024")
+    assert called(Plan(model="tiny")) == ("plain", "1 × 1024")
+    assert called(override(plan, "gradient_accumulation=4"))[1] == "1 × 1024 × 4"
 
 
 def test_equal_plans_are_said_to_be_equal(play: Play) -> None:

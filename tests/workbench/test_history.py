@@ -210,6 +210,27 @@ async def test_b_pins_the_baseline_and_all_are_held_against_it(
         await waiting(pilot, lambda: "from elsewhere" in line(app, 2))
 
 
+async def test_shift_l_takes_over_the_plan_of_a_run(opened: Any, waiting: Any) -> None:
+    app = opened
+    async with app.run_test(size=SIZE) as pilot:
+        await app.ready(app, pilot)
+        before = app.session.plan
+        panel(app).rows.select(app.recorded[2].folder)
+        await pilot.press("L")
+        await waiting(pilot, lambda: app.session.plan != before)
+        assert app.session.plan.techniques["lora"].rank == 4
+        assert "from #2: " in str(main(app).plan_panel.border_title)
+        await pilot.press("u")
+        assert app.session.plan == before
+        (Path(app.recorded[3].folder) / "plan.toml").unlink()
+        panel(app).rows.select(app.recorded[3].folder)
+        await pilot.press("L")
+        await waiting(
+            pilot, lambda: any("cannot be read" in str(n.message) for n in app._notifications)
+        )
+        assert app.session.plan == before
+
+
 async def test_d_deletes_what_is_meant(opened: Any, waiting: Any, home: Path) -> None:
     app = opened
     async with app.run_test(size=SIZE) as pilot:

@@ -98,7 +98,7 @@ async def test_what_is_not_installed_is_named(bench: Any, monkeypatch: pytest.Mo
         await pilot.pause()
         lines = [text(row) for row in rows(app).rows]
         at = next(i for i, line in enumerate(lines) if "4-bit" in line)
-        assert "needs bitsandbytes" in lines[at + 1]
+        assert "needs bitsandbytes" in lines[at]
 
 
 async def test_what_the_device_cannot_run_is_told_and_passed_over(bench: Any) -> None:
@@ -108,7 +108,11 @@ async def test_what_the_device_cannot_run_is_told_and_passed_over(bench: Any) ->
         assert app.device.kind == "cpu"
         lines = [text(row) for row in rows(app).rows]
         at = next(i for i, line in enumerate(lines) if "tf32" in line)
-        assert "·" in lines[at] and "CUDA" in lines[at + 1]
+        assert "·" in lines[at] and "CUDA" in lines[at]
+        rows(app).select("technique:tf32")
+        await pilot.pause()
+        lines = [text(row) for row in rows(app).rows]
+        assert "CUDA" not in lines[at] and "not here: only CUDA" in lines[at + 1]
         rows(app).focus()
         for choice in ("eager", "sdpa"):
             rows(app).select("value:techniques.attention.implementation")
@@ -159,15 +163,61 @@ async def test_f_mends_what_the_device_cannot_run(
         assert "bf16" not in chosen and "tf32" not in chosen
 
 
-async def test_u_and_shift_u(bench: Any) -> None:
+async def test_every_edit_is_taken_back_and_made_again_where_it_is_seen(bench: Any) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
-        before = app.session.plan
-        rows(app).select("technique:sgd")
-        await pilot.press("space", "u")
-        assert app.session.plan == before
-        await pilot.press("U")
-        assert "sgd" in app.session.plan.techniques
+        await pilot.pause()
+        panel, began = main(app).plan_panel, app.session.plan
+        await pilot.press("u")
+        assert any("nothing to be undone" in str(n.message) for n in app._notifications)
+        rows(app).select("technique:lora")
+        await pilot.press("space")
+        app.change_plan(override(app.session.plan, "lora.rank=64"))
+        app.change_plan(override(app.session.plan, "workload.steps=2"))
+        rows(app).select("model")
+        await pilot.press("u")
+        assert rows(app).current.id == "value:workload.steps"
+        assert str(panel.border_title) == "1 Plan · undone: steps 2 → 8"
+        await pilot.press("u")
+        assert rows(app).current.id == "value:techniques.lora.rank"
+        await pilot.press("u")
+        assert app.session.plan == began and rows(app).current.id == "technique:lora"
+        assert "undone: LoRA off" in str(panel.border_title)
+        await pilot.press("U", "U", "U", "U")
+        assert app.session.plan.workload.steps == 2
+        assert app.session.plan.techniques["lora"].rank == 64
+        assert any("nothing to be done again" in str(n.message) for n in app._notifications)
+        assert str(panel.border_title) == "1 Plan · done again: steps 8 → 2"
+        app.fold("workload")
+        await pilot.press("u")
+        assert rows(app).current.id == "group:workload"
+
+
+async def test_x_resets_a_row_and_shift_x_the_plan(bench: Any) -> None:
+    plan = override(Plan(model="tiny"), "lora.rank=64")
+    app = bench(plan=plan)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        rows(app).select("value:techniques.lora.rank")
+        await pilot.press("enter", *"32", "enter", "x")
+        assert app.session.plan.techniques["lora"].rank == 16
+        app.change_plan(override(override(app.session.plan, "lora.rank=8"), "steps=3"))
+        for row in ("technique:lora", "group:workload", "group:adapters"):
+            rows(app).select(row)
+            await pilot.press("x")
+        assert app.session.plan == Plan(model="tiny")
+        await pilot.press("x")
+        assert any("as it usually is" in str(n.message) for n in app._notifications)
+        await pilot.press("X")
+        assert app.session.plan == plan
+        assert "as it began" in str(main(app).plan_panel.border_title)
+        await pilot.press("u")
+        assert app.session.plan == Plan(model="tiny")
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        await pilot.press("X")
+        assert app.session.plan == plan, "what a plan began from is kept"
 
 
 async def test_slash_filters_and_escape_gives_all_back(bench: Any) -> None:
@@ -301,14 +351,14 @@ async def test_the_palette_has_every_action(bench: Any) -> None:
 
 async def test_keys_can_be_given_other_names(bench: Any, home: Any) -> None:
     home.mkdir()
-    (home / "settings.toml").write_text('[keymap]\nundo = "x"\n')
+    (home / "settings.toml").write_text('[keymap]\nundo = "y"\n')
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         before = app.session.plan
         rows(app).select("technique:sgd")
         await pilot.press("space", "u")
         assert app.session.plan != before
-        await pilot.press("x")
+        await pilot.press("y")
         assert app.session.plan == before
 
 

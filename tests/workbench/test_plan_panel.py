@@ -11,7 +11,7 @@ from textual.widgets import Input, Static
 from memwb.engine.plan import Plan, override
 from memwb.engine.technique import GROUPS, techniques
 from memwb.workbench import library
-from memwb.workbench.panels import plan_rows, texts
+from memwb.workbench.panels import plan_rows, texts, values
 
 SMALL, MIDDLE, LARGE = (80, 24), (120, 40), (200, 50)
 
@@ -49,10 +49,10 @@ async def test_a_value_is_edited_on_its_own_row_with_its_hint(bench: Any, size: 
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
         panel = main(app).plan_panel
-        values = [row.id for row in rows(app).rows if row.id.startswith("value:")]
-        rows(app).select(values[0])
+        found = [row.id for row in rows(app).rows if row.id.startswith("value:")]
+        rows(app).select(found[0])
         await pilot.press("enter")
-        for value in values:
+        for value in found:
             await pilot.pause()
             editor = panel.query_one("Editor")
             assert value == f"value:{editor.path}"
@@ -63,7 +63,8 @@ async def test_a_value_is_edited_on_its_own_row_with_its_hint(bench: Any, size: 
             assert panel.content_region.contains_region(editor.region), value
             hint = "".join(str(note.render()).split())
             assert note.region.height == len(str(note.render()).splitlines()) > 0
-            assert hint == "".join(panel._hint(editor.path).split()) or hint.endswith("…")
+            whole = values.hint(panel.plan, editor.path, panel.device)
+            assert hint == "".join(whole.split()) or hint.endswith("…")
             await pilot.press("tab")
 
 
@@ -284,7 +285,7 @@ async def test_a_value_of_another_kind_is_told_in_words(
     app = bench(plan=plan_of("lora"))
     async with app.run_test(size=SMALL) as pilot:
         await pilot.pause()
-        assert main(app).plan_panel._wrong(path, typed) == told
+        assert values.wrong(app.session.plan, path, typed) == told
 
 
 @pytest.mark.parametrize("size", [SMALL, MIDDLE])

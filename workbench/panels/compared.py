@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from textual.content import Content
 
-from memwb.workbench.comparing import LETTERS, Line, Side, lines, percent
+from memwb.workbench.comparing import LETTERS, Line, Side, apart_by, lines, percent
 from memwb.workbench.deviation import verdict_line
 from memwb.workbench.ordering import COMPARABLE, whole_peak
 from memwb.workbench.units import delta, printable
@@ -49,10 +49,11 @@ def comparison(compared: Compared, width: int) -> Content:
     widths[0] = max(FEWEST, min(widths[0], (width or 999) - sum(widths[1:])))
     drawn = [_row(row, widths, line) for row, line in zip(rows, [None, *found], strict=True)]
     for side, verdict in zip(sides[1:], compared.verdicts, strict=True):
-        if verdict is not None:
-            style = MUTED if verdict.within else "bold $text-error"
-            letter = LETTERS[sides.index(side)]
-            drawn.append(Content.styled(f"{letter} #{side.run} {verdict_line(verdict)}", style))
+        style = MUTED if verdict is None or verdict.within else "bold $text-error"
+        told = verdict_line(verdict) if verdict is not None else ""
+        told = told or f"owes no curve: {apart_by(sides[0], side)}"
+        letter = LETTERS[sides.index(side)]
+        drawn.append(Content.styled(f"{letter} #{side.run} {told}", style))
     if not any(line.plan for line in found) and all(side.plan for side in sides):
         drawn.insert(1, Content.styled("the same plan", MUTED))
     return Content("\n").join(drawn)

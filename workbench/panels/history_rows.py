@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from textual.content import Content
@@ -43,6 +43,8 @@ class View(NamedTuple):
     turned: bool = False
     outside: Container[str] = ()
     """Folders of the runs whose losses are outside what they owe."""
+    called: Mapping[str, tuple[str, str]] = {}
+    """Techniques with their parameters, and the workload, by folder; once they are read."""
 
 
 class Column(NamedTuple):
@@ -77,11 +79,16 @@ def _gap(run: Summary, view: View) -> str:
     return "" if own is None or other is None else delta(own - other)
 
 
+def _workload(run: Summary, view: View) -> str:
+    return view.called.get(run.folder, ("", ""))[1]
+
+
 COLUMNS = (
     Column("time", "time", 13, "muted", 104, _moment),
     Column(
         "loss", "loss", 9, "muted", 84, lambda run, _: loss(run.losses[-1]) if run.losses else "–"
     ),
+    Column("", "batch × seq", 14, "muted", 120, _workload),
     Column("", "to ◆", 11, "muted", 0, _gap),
     Column("peak", "peak", 11, "value", 0, _peak),
     Column("speed", "speed", 15, "muted", 60, lambda run, _: rate(run.tokens_per_second)),
@@ -102,7 +109,7 @@ def history_rows(runs: Sequence[Summary], view: View, width: int) -> list[Row]:
 def columns_in(width: int, view: View) -> list[Column]:
     """The figures that a list of this width has room for."""
     found = [one for one in COLUMNS if width >= one.room or one.sort == view.sort != "time"]
-    return [one for one in found if one.sort or view.pinned is not None]
+    return [one for one in found if one.text is not _gap or view.pinned is not None]
 
 
 def head(view: View, width: int) -> tuple[Content, Content]:
@@ -144,18 +151,19 @@ def _row(run: Summary, view: View, columns: Sequence[Column]) -> Row:
         (f"{label(run.run):<{NUMBER - 2}}", "plain"),
         (f"{PINNED if pinned else ' '} ", "accent"),
         (f"{name(run.model, 24)}  ", "accent" if run.folder == view.shown else "plain"),
-        *_called(run),
+        *_called(run, view),
     )
     right: Spans = (("  ✗ loss", "error"),) if run.folder in view.outside else ()
     right += tuple((f"{one.text(run, view):>{one.width}}", one.style) for one in columns)
     return Row(run.folder, left, (*right, (" ", "muted")))
 
 
-def _called(run: Summary) -> Spans:
+def _called(run: Summary, view: View) -> Spans:
     """The given name before the techniques; the techniques alone where there is none."""
     known = techniques()
     # A run may be of a technique that this version does not know.
     names = " + ".join(known[n].title if n in known else n for n in run.techniques) or "plain"
+    names = view.called.get(run.folder, (names, ""))[0]
     note: Spans = ((f"{NOTED} ", "accent"),) if run.note else ()
     given = given_name(run)
     return (

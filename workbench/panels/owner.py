@@ -18,6 +18,9 @@ class Owner(Protocol):
     def change_plan(self, plan: Plan) -> None:
         """Another plan; the one before can be had back."""
 
+    def take_plan(self, plan: Plan, how: str) -> None:
+        """A whole plan from elsewhere; what it changes is said."""
+
     def fold(self, group: str) -> None:
         """Fold a group of the plan, or unfold it."""
 

@@ -62,7 +62,9 @@ class PeakPanel(VerticalScroll):
         if self._compared is not None:
             self._entitle("4 Difference")
             self._update(comparison(self._compared, width))
+            self.call_after_refresh(self._hint)
             return
+        self._hint()
         peak = trace.peak if trace is not None else None
         meant = forecast.meant(self._outlook)
         # Where both are shown, a place in the title would be that of either.
@@ -83,6 +85,13 @@ class PeakPanel(VerticalScroll):
         usual = forecast.ROWS + (self._trace is not None) + (self._pinned is not None)
         missing = usual - 1 - text.plain.count("\n")
         return Content("\n").join((text, *[Content()] * missing)) if missing > 0 else text
+
+    def _hint(self) -> None:
+        """Where the table has more lines than the panel, how to see all of it."""
+        cut = self._compared is not None and self.max_scroll_y > 0
+        said = "4 m shows all of it" if cut and not self.screen.has_class("-single") else ""
+        if said != self.border_subtitle:
+            self.border_subtitle = said
 
     def _entitle(self, title: str) -> None:
         # A title that is set has all of the panel drawn again; a burst tells of it all the time.

@@ -11,12 +11,13 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, Problem, override, problems, toggle
 from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
+from memwb.workbench import edits
+from memwb.workbench.commands import bindings
 from memwb.workbench.outlook import Outlook
-from memwb.workbench.panels import forecast, plan_rows, texts, toggles
+from memwb.workbench.panels import forecast, plan_rows, texts, toggles, values
 from memwb.workbench.panels.field import Field
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.owner import Owner
@@ -25,16 +26,17 @@ from memwb.workbench.state import Session
 
 if TYPE_CHECKING:
     from memwb.engine.explain import Explanation
-    from memwb.engine.protocol import Device
 
 Config = Mapping[str, Any] | None
 """The content of the model's config.json; None while it is not known."""
+TITLE = "1 Plan"
 
 
 class PlanPanel(Vertical):
     """Shows a plan and asks for edits; the screen holds the plan itself."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings("plan"),
         Binding("enter,down", "leave_filter(True)", "Keep the filter", show=False, priority=True),
         Binding("escape", "leave_filter(False)", "No filter", show=False, priority=True),
     ]
@@ -52,10 +54,11 @@ class PlanPanel(Vertical):
         self._here: Device | None = None
         self.found: list[Problem] = []
         self._first = session.row
+        self._at_absent = False
 
     def compose(self) -> ComposeResult:
         """The rows; editor and filter come when they are first asked for."""
-        self.border_title = "1 Plan"
+        self.border_title = TITLE
         rows = Rows(plan_rows.plan_rows(self.plan, self.folded), id="plan-rows")
         if not rows.select(self._first):
             rows.select("model")
@@ -86,6 +89,7 @@ class PlanPanel(Vertical):
         self.device, self.config = device or self.device, config
         self._fill()
         if changed:
+            self.border_title = TITLE
             # What a key has just brought about is to be seen.
             self.rows.reveal(*plan_rows.block(self.rows.rows, self.rows.cursor))
         self._count()
@@ -199,6 +203,30 @@ class PlanPanel(Vertical):
                 return texts.mended(problem, len(self.found))
         return ""
 
+    def reset_row(self) -> None:
+        """What the cursor is on as it usually is."""
+        before, row = self.plan, self.row.id if self.row else ""
+        made = edits.reset(before, row)
+        if made == before:
+            self.app.notify(texts.nothing_to_reset(row, before))
+            return
+        self._owner.change_plan(made)
+        self.say(before, "reset")
+
+    def went(self, before: Plan, how: str) -> None:
+        """An edit that no row brought about: the cursor goes to the row of it."""
+        for path in edits.differing(before, self.plan)[:1]:
+            row = edits.row_of(path)
+            any(self.rows.select(each) for each in (row, *plan_rows.above(row)))
+        self.say(before, how)
+
+    def say(self, before: Plan, how: str) -> None:
+        """What an edit has changed, in the title; in a toast where the plan is not in sight."""
+        said = f"{how}: {edits.told(before, self.plan)}"
+        self.border_title = Content(f"{TITLE} · {said}")
+        if not self.region.area:
+            self.app.notify(f"{said[:1].upper()}{said[1:]}.", markup=False)
+
     async def prepare(self) -> None:
         """Mount the fields, which no first paint needs; then they open without a wait."""
         from memwb.workbench.panels.editor import Editor
@@ -208,7 +236,8 @@ class PlanPanel(Vertical):
             field.display = False
             kept = Line(id="kept")
             kept.display = False
-            await self.mount(Editor(self._wrong, self.accept, self.leave), field, kept)
+            check = lambda path, text: values.wrong(self.plan, path, text)  # noqa: E731
+            await self.mount(Editor(check, self.accept, self.leave), field, kept)
             # However the list scrolls, the field stays on its row.
             self.watch(self.rows, "scroll_y", self._place_open, init=False)
 
@@ -269,6 +298,9 @@ class PlanPanel(Vertical):
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """Where there is room, a few words on what the cursor is on."""
         event.stop()
+        # Why something cannot run here is told whole at the cursor alone.
+        if plan_rows.absent(self.row) or self._at_absent:
+            self._fill()
         self._tell()
 
     async def on_rows_pressed(self, event: Rows.Pressed) -> None:
@@ -300,10 +332,11 @@ class PlanPanel(Vertical):
         shown = (self.folded, self.wanted, width, self.facts, self.device, self.config)
         before = self.row.id if self.row else ""
         self.rows.beside(self._beside())
-        self.rows.fill(plan_rows.plan_rows(self.plan, *shown))
+        self.rows.fill(plan_rows.plan_rows(self.plan, *shown, at=before))
         if self.row is None or self.row.id != before:
             # Its row is gone, as a parameter's with its technique: the nearest it belongs to.
             any(self.rows.select(each) for each in plan_rows.above(before))
+        self._at_absent = plan_rows.absent(self.row)
         self._tell()
         # The row may stand elsewhere now, once all of this is laid out.
         self.call_after_refresh(self._place_open)
@@ -321,17 +354,10 @@ class PlanPanel(Vertical):
 
     async def _step(self, path: str) -> None:
         """The next of a choice or a switch; anything else is typed."""
-        field = plan_rows.field(path)
-        value = plan_rows.value_at(self.plan, path)
-        choices = (False, True) if isinstance(value, bool) else field.choices if field else ()
-        if value not in choices:
+        following = values.following(self.plan, path, self.device)
+        if following is None:
             await self._open(path)
             return
-        # What cannot run here is passed over; it can still be typed.
-        closed = plan_rows.closed_choices(self.plan, path, self.device)
-        at = choices.index(value) + 1
-        later = (*choices[at:], *choices[:at])
-        following = next(choice for choice in later if choice not in closed)
         text = f"{path}={plan_rows.text_of(following)}"
         self._owner.change_plan(override(self.plan, text))
 
@@ -346,10 +372,10 @@ class PlanPanel(Vertical):
         await self._open(f"techniques.{name}.{fields[0]}")
 
     async def _open_neighbour(self, path: str, step: int) -> None:
-        values = [row.id for row in self.rows.rows if row.id.startswith("value:")]
-        place = values.index(f"value:{path}") + step
-        if 0 <= place < len(values):
-            await self._open(values[place].removeprefix("value:"))
+        found = [row.id for row in self.rows.rows if row.id.startswith("value:")]
+        place = found.index(f"value:{path}") + step
+        if 0 <= place < len(found):
+            await self._open(found[place].removeprefix("value:"))
 
     async def _open(self, path: str) -> None:
         from memwb.workbench.panels.editor import Editor
@@ -358,7 +384,7 @@ class PlanPanel(Vertical):
         self.rows.select(f"value:{path}")
         editor = self.query_one(Editor)
         text = plan_rows.text_of(plan_rows.value_at(self.plan, path))
-        editor.open(path, text, self._hint(path))
+        editor.open(path, text, values.hint(self.plan, path, self.device))
         self._place_open()
 
     def _place_open(self) -> None:
@@ -371,22 +397,3 @@ class PlanPanel(Vertical):
             line = max(0, min(line, self.rows.size.height - 1))
             width = max(12, self.rows.scrollable_content_region.width - plan_rows.LABEL)
             editor.place(plan_rows.LABEL, line, width, self.content_size.height)
-
-    def _wrong(self, path: str, text: str) -> str:
-        try:
-            override(self.plan, f"{path}={text}")
-        except MemwbError as error:
-            _, _, reason = error.what.partition(": ")
-            return texts.expected(plan_rows.field(path), reason or error.what)
-        return ""
-
-    def _hint(self, path: str) -> str:
-        field = plan_rows.field(path)
-        if field is None:
-            return ""
-        closed = plan_rows.closed_choices(self.plan, path, self.device)
-        choices = [
-            f"{choice} (not here)" if choice in closed else str(choice) for choice in field.choices
-        ]
-        known = " | ".join(choices) or field.type
-        return " · ".join(part for part in (field.description, known) if part)

@@ -25,6 +25,9 @@ from memwb.workbench.units import name
 LABEL = 24
 """Columns a label takes, so that the values stand under each other."""
 
+BESIDE = 4
+"""Columns that a technique which cannot run here leaves at the right of its row."""
+
 NOTHING = Row("", (("  nothing matches", "muted"),), (), False)
 """What a filter that leaves no row says."""
 
@@ -39,10 +42,12 @@ def plan_rows(
     facts: str = "",
     device: Device | None = None,
     config: Mapping[str, Any] | None = None,
+    at: str = "",
 ) -> list[Row]:
     """Every row of the plan; ``wanted`` keeps those that contain it, ``facts`` is the model's.
 
-    With the device and the model's config, once they are known, also what does not fit them.
+    With the device and the model's config, once they are known, also what does not fit them: in
+    one line, but whole at the row ``at``.
     """
     shut = () if wanted else tuple(folded)
     rows = _section("model", "Model", _model_rows(plan, facts, width), shut, plan.model)
@@ -54,7 +59,7 @@ def plan_rows(
         inside = []
         for item in members:
             mine = [problem for problem in found if problem.technique == item.name]
-            inside += technique_rows(item, plan, item.name in acting, mine, width, device)
+            inside += technique_rows(item, plan, item.name in acting, mine, width, device, at)
         on = ", ".join(item.title for item in members if item.name in acting)
         bad = any(problem.technique == item.name for item in members for problem in found)
         rows += _section(group.name, group.title, inside, shut, on, bad)
@@ -68,11 +73,14 @@ def technique_rows(
     found: list[Problem],
     width: int,
     device: Device | None = None,
+    at: str = "",
 ) -> list[Row]:
     """A technique's own row, its parameters when it is on, and its problems."""
     chosen = technique.name in plan.techniques
     missing = unavailable(technique, plan.techniques.get(technique.name), device)
     row = f"technique:{technique.name}"
+    told = any(problem.here for problem in found)
+    note = f"not here: {missing}" if missing and not told else ""
     if chosen:
         style = "error" if found or missing else "on"
         left: Spans = ((f"  {ON} ", style), (technique.title, "plain"))
@@ -80,11 +88,14 @@ def technique_rows(
         left = ((f"  {DEFAULT} ", "on"), (technique.title, "plain"), ("  default", "muted"))
     elif missing:
         left = ((f"  {ABSENT} {technique.title}", "muted"),)
+        room = width - len(left[0][0]) - BESIDE
+        if at != row or len(missing) + 2 <= room:
+            left, note = (*left, (f"  {missing}", "muted")), ""
     else:
         left = ((f"  {OFF} ", "muted"), (technique.title, "off"))
     rows = [Row(row, left)]
-    if missing and not any(problem.here for problem in found):
-        rows += _wrapped(row, f"not here: {missing}", "muted" if not chosen else "error", width)
+    if note:
+        rows += _wrapped(row, note, "muted" if not chosen else "error", width)
     for problem in found:
         rows += _wrapped(row, problem.reason, "error", width)
         rows += _wrapped(row, f"f  {problem.fix}", "warning", width)
@@ -100,6 +111,11 @@ def technique_rows(
             for item in parameters_of(technique)
         ]
     return rows
+
+
+def absent(row: Row | None) -> bool:
+    """Whether a row is that of a technique which cannot run here."""
+    return row is not None and row.left[0][0].startswith(f"  {ABSENT} ")
 
 
 def field(path: str) -> Parameter | None:
@@ -272,7 +288,9 @@ def _filtered(rows: list[Row], wanted: str) -> list[Row]:
         kind, _, rest = row.id.partition(":")
         parameter = rest.startswith("techniques.")
         if row.selectable:
-            text = "".join(piece for piece, _ in row.left) + " "
+            # Why something cannot run here is told in its row only while the cursor is elsewhere.
+            seen = row.left[:1] if absent(row) else row.left
+            text = "".join(piece for piece, _ in seen) + " "
             text += "" if kind == "group" else rest.rpartition(".")[2]
             keep = wanted.lower() in text.lower()
         if kind == "group":

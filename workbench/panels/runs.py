@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 
 from memwb.engine.runs import pinned
 from memwb.workbench import library
-from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.commands import COMMANDS, bindings, shown_key
 from memwb.workbench.comparing import LETTERS
 from memwb.workbench.ordering import ORDERS, matching, sorted_runs
 from memwb.workbench.panels.field import Field
@@ -39,6 +39,7 @@ DOING = (
     ("name_run", "name"),
     ("note_run", "note"),
     ("replay", "replay"),
+    ("take_plan", "plan"),
     ("delete_run", "delete"),
 )
 """What can be done with a run beside what the footer says."""
@@ -50,6 +51,7 @@ class RunsPanel(Vertical):
     """The list of runs."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings("runs"),
         Binding("enter,down", "leave_filter(True)", "Keep the filter", show=False, priority=True),
         Binding("escape", "leave_filter(False)", "No filter", show=False, priority=True),
     ]
@@ -112,16 +114,33 @@ class RunsPanel(Vertical):
 
     @work(group="outside", exclusive=True)
     async def _judge(self) -> None:
-        """Mark the runs whose losses are outside; found beside the list, which does not wait."""
+        """Mark the runs whose losses are outside, and tell the plans of all.
+
+        Found beside the list, which does not wait.
+        """
         outside = await asyncio.to_thread(library.outside, self._runs)
-        if outside != self._view.outside:
-            self._view = self._view._replace(outside=outside)
+        called = await asyncio.to_thread(library.called, self._runs)
+        view = self._view._replace(outside=outside, called=called)
+        if view != self._view:
+            self._view = view
             self._fill()
 
     def choose(self) -> None:
         """Show the run at the cursor."""
         if self.folder:
             self._owner.show_run(self.folder)
+
+    async def take_plan(self) -> None:
+        """The plan of the run at the cursor in the place of the one that is edited."""
+        run = self.run
+        if run is None:
+            self.app.notify("There is no run at the cursor.")
+            return
+        plan = await asyncio.to_thread(library.plan_of, run.folder)
+        if plan is None:
+            self.app.notify(f"The plan of #{run.run} cannot be read.", severity="warning")
+        else:
+            self._owner.take_plan(plan, f"from #{run.run}")
 
     def on_rows_pressed(self, event: Rows.Pressed) -> None:
         """A click shows the run."""
@@ -242,4 +261,5 @@ class RunsPanel(Vertical):
 def _link(name: str, word: str, keymap: dict[str, str]) -> str:
     """A key and its word, to be pressed with the mouse too."""
     command = next(command for command in COMMANDS if command.id == name)
-    return f"[@click={command.action}]{escape(shown_key(command, keymap))} {word}[/]"
+    action = command.action if "." in command.action else f"screen.{command.action}"
+    return f"[@click={action}]{escape(shown_key(command, keymap))} {word}[/]"

@@ -154,6 +154,19 @@ def nothing_to_edit(technique: str, on: bool) -> str:
     return f"{_title(technique)} has no parameters; space turns it {'off' if on else 'on'}."
 
 
+def nothing_to_reset(row: str, plan: Plan) -> str:
+    """Said where a row is as it usually is."""
+    kind, _, rest = row.partition(":")
+    if row == "model":
+        return "A model has no usual value; o chooses another."
+    if kind == "technique":
+        on = rest in plan.techniques
+        return (
+            f"{_title(rest)} is {'as it usually is' if on else 'off: there is nothing to reset'}."
+        )
+    return "That is as it usually is."
+
+
 def expected(field: Parameter | None, reason: str) -> str:
     """What is wrong with a typed value, in words instead of the names of types."""
     words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}

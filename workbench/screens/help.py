@@ -72,6 +72,7 @@ OWN_KEYS = {
         ("↵", "edit the value; tab goes on to the next"),
         ("/", "filter"),
         ("f", "mend what is wrong"),
+        ("u U", "undo and redo every edit"),
     ),
     "memory": (
         ("← →", "a cursor: its moment, to the byte, beside it or below the chart"),

@@ -16,7 +16,7 @@ from textual.widgets import Input
 
 from memwb.engine.protocol import CATEGORIES, Device, Event, Samples, Started, Step, Timeline
 from memwb.engine.runs import pinned
-from memwb.workbench import guide
+from memwb.workbench import guide, state
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.commands import bindings
@@ -278,6 +278,23 @@ class MainScreen(Screen[None]):
         )
         said = f"{none}: {self.plan_panel.facts[2:]}." if wrong else f"{none}."
         self.app.notify(done or said, markup=False)
+
+    def action_reset_row(self) -> None:
+        """What the cursor is on as it usually is."""
+        self._in_plan().reset_row()
+
+    def action_reset_plan(self) -> None:
+        """The plan as it began."""
+        before, began = self._session.plan, state.beginning(self._session)
+        if before == began:
+            self.app.notify("The plan is as it began.")
+        else:
+            self._owner.change_plan(began)
+            self._in_plan().went(before, "as it began")
+
+    async def action_take_plan(self) -> None:
+        """The plan of the run at the cursor of the history."""
+        await self.runs.take_plan()
 
     def action_fold_all(self) -> None:
         """The groups alone, or all of the plan."""
