@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,23 +54,19 @@ def runs() -> list[Summary]:
 
 def trace(folder: str, label: str) -> Trace:
     """A recorded run as its events tell it, what of them can be read, with its baseline."""
-    told = events(folder)
-    if not told:
-        return Trace(label)
-    found = empty_trace(folder, label)
-    for event in told:
+    found: Trace | None = None
+    for event in events(folder):
+        found = found or empty_trace(folder, label)
         found.apply(event)
-    return found
+    return found or Trace(label)
 
 
-def events(folder: str) -> list[Event]:
-    """The events of a recorded run; none where they cannot be read."""
+def events(folder: str) -> Iterator[Event]:
+    """The events of a recorded run one by one, as far as they can be read."""
     from memwb.engine.runs import read_events
 
-    try:
-        return list(read_events(Path(folder)))
-    except (MemwbError, OSError):
-        return []
+    with contextlib.suppress(MemwbError, OSError):
+        yield from read_events(Path(folder))
 
 
 def empty_trace(folder: str, label: str) -> Trace:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from memwb.engine.protocol import Ended
 from memwb.workbench import history, library
-from memwb.workbench.replay import timed
+from memwb.workbench.replay import Moments
 
 if TYPE_CHECKING:
     from textual.worker import Worker
 
+    from memwb.engine.protocol import Event
     from memwb.engine.runs import Summary
     from memwb.workbench.app import Workbench
 
@@ -19,6 +21,9 @@ PACES = (1.0, 4.0)
 """How fast a run is told; the next after the last is at once."""
 FRAME = 0.05
 """Seconds that events are gathered for: more often than that no screen is drawn for them."""
+
+PART = 64
+"""Events that are read at a time."""
 
 
 class Replay:
@@ -81,8 +86,9 @@ class Replay:
 
     async def _tell(self, run: Summary) -> None:
         app = self.app
-        events = await asyncio.to_thread(library.events, run.folder)
-        if not events:
+        events = library.events(run.folder)
+        part = await asyncio.to_thread(_part, events)
+        if not part:
             self._worker = None
             self.leave()
             app.main.tell("warning", f"#{run.run} cannot be replayed", "It has no events to read.")
@@ -91,16 +97,23 @@ class Replay:
         now = 0.0
         clock = asyncio.get_running_loop().time
         last = clock()
-        for moment, event in timed(events):
-            while now < moment:
-                await asyncio.sleep(min(FRAME, (moment - now) / self.pace))
-                # The pace may have changed meanwhile: what was waited counts at the pace of now.
-                before, last = last, clock()
-                now += (last - before) * self.pace
-            trace.apply(event)
-            app.main.take(event, trace)
-            if isinstance(event, Ended):
-                break
+        moments = Moments()
+        while part:
+            for event in part:
+                moment = moments.of(event)
+                while now < moment:
+                    await asyncio.sleep(min(FRAME, (moment - now) / self.pace))
+                    # The pace may have changed meanwhile: what was waited counts at that of now.
+                    before, last = last, clock()
+                    now += (last - before) * self.pace
+                trace.apply(event)
+                app.main.take(event, trace)
+            # Of a burst of hours never all events are held at once; and keys are heard between.
+            part = await asyncio.to_thread(_part, events)
         self._worker = None
         self.leave()
         await history.show(app)
+
+
+def _part(events: Iterator[Event]) -> list[Event]:
+    return list(islice(events, PART))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from memwb.engine.protocol import (
@@ -19,16 +20,21 @@ from memwb.engine.protocol import (
     Step,
     Timeline,
 )
+from memwb.workbench.charts.thinning import Point, bound, sparse
 
 if TYPE_CHECKING:
     from memwb.engine.guard import Baseline
+
+CURVE = 4096
+"""Points of a loss curve: of more, the lowest and the highest of neighbours are kept."""
 
 
 class Trace:
     """Memory and loss of one burst, built up event by event.
 
     A traced step's ``Timeline`` takes the place of the live samples of that step, so the
-    samples are always the best that is known.
+    samples are always the best that is known. However long a burst is, there are so many samples
+    and points of the curve, every peak among them; each step's loss is kept.
     """
 
     def __init__(self, label: str = "") -> None:
@@ -40,12 +46,16 @@ class Trace:
         self.started: Started | None = None
         self.loaded: Loaded | None = None
         self.ended: Ended | None = None
-        self.steps: list[Step] = []
+        self.points: list[Point] = []
+        """The losses of the curve that is drawn: every step's as long as they are not too many."""
         self.latest: Sample | None = None
         self.highest: Sample | None = None
         """The sample with the most allocated bytes so far."""
         self.version = 0
         """Grows with every event that changes what is drawn."""
+        self._losses = array("d")
+        self._timed = (0.0, 0)
+        """Seconds and tokens of the steps that were not traced."""
         self._live: dict[int, list[Sample]] = {}
         self._exact: dict[int, list[Sample]] = {}
 
@@ -60,9 +70,11 @@ class Trace:
                 for sample in event.samples:
                     self._live.setdefault(sample.step, []).append(sample)
                     self.latest = sample
+                bound(self._live, {sample.step for sample in event.samples})
                 self._raise(event.samples)
             case Timeline():
                 self._exact[event.step] = list(event.samples)
+                bound(self._exact, (event.step,))
                 self._live.pop(event.step, None)
                 if self.highest is not None and self.highest.step == event.step:
                     # The live peak of this step gives way to the exact one.
@@ -70,12 +82,26 @@ class Trace:
                     self._raise(self.samples)
                 self._raise(event.samples)
             case Step():
-                self.steps.append(event)
+                self._step(event)
             case Ended():
                 self.ended = event
             case _:
                 return
         self.version += 1
+
+    def _step(self, step: Step) -> None:
+        self._losses.append(step.loss)
+        self.points.append((len(self._losses), step.loss))
+        if len(self.points) > CURVE:
+            self.points = sparse(self.points)
+        if not step.traced:
+            seconds, tokens = self._timed
+            self._timed = (seconds + step.seconds, tokens + step.tokens)
+
+    @property
+    def steps(self) -> int:
+        """How many are over."""
+        return len(self._losses)
 
     @property
     def samples(self) -> list[Sample]:
@@ -102,11 +128,20 @@ class Trace:
         return Peak(top.allocated, top.reserved, top.device, top.phase, parts)
 
     @property
-    def losses(self) -> list[float]:
+    def losses(self) -> Sequence[float]:
         """The loss of each step so far."""
         if self.ended and self.ended.losses:
-            return list(self.ended.losses)
-        return [step.loss for step in self.steps]
+            return self.ended.losses
+        return self._losses
+
+    @property
+    def curve(self) -> Sequence[Point]:
+        """The points of the loss curve so far."""
+        told = self.ended.losses if self.ended is not None else ()
+        if len(told) > len(self._losses):
+            # Only the end has said them.
+            return curve(told)
+        return self.points
 
     @property
     def device(self) -> Device | None:
@@ -129,9 +164,16 @@ class Trace:
         """Speed of the steps that were not traced; None when there is none yet."""
         if self.ended:
             return self.ended.tokens_per_second
-        timed = [step for step in self.steps if not step.traced]
-        seconds = sum(step.seconds for step in timed)
-        return sum(step.tokens for step in timed) / seconds if seconds else None
+        seconds, tokens = self._timed
+        return tokens / seconds if seconds else None
+
+
+def curve(losses: Iterable[float]) -> list[Point]:
+    """The points that are drawn of a run's losses."""
+    points = list(enumerate(losses, 1))
+    while len(points) > CURVE:
+        points = sparse(points)
+    return points
 
 
 def trace_of(events: Iterable[Event], label: str = "") -> Trace:

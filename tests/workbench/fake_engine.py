@@ -49,6 +49,25 @@ def hear() -> Command | None:
     return decode_command(line) if line else None
 
 
+def garbage() -> None:
+    """Everything that is no event, a line each."""
+    lines = (
+        b"Traceback (most recent call last):",
+        b'{"type":"step","burst":1,"step":"x"}',
+        b'{"type":"step"',
+        b'{"type":"no such event"}',
+        b"[1, 2, 3]",
+        b"null",
+        b"{" * 5000,
+        bytes(range(256)).replace(b"\n", b""),
+        b"\x1b[2J\x1b]52;c;AAAA\x07",
+        b"x" * 1_000_000,
+        b"",
+    )
+    sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
+    sys.stdout.flush()
+
+
 def run(start: Start, how: str) -> None:
     name = start.burst
     if how == "refused":
@@ -57,6 +76,8 @@ def run(start: Start, how: str) -> None:
     if how == "untaken":
         say(Problem("The engine is busy", "another burst runs", "wait"))
         return
+    if how == "garbage":
+        garbage()
     if how == "dies early":
         sys.exit(7)
     say(Started(name, CPU, str(start.plan["model"]), "random", 1000, 2, (1, 2), SCRIPT))
@@ -70,7 +91,14 @@ def run(start: Start, how: str) -> None:
             time.sleep(0.01)
         say(Ended(name, "stopped", PEAK, [5.5], None, 0.5, title="The burst was stopped"))
         return
+    if how == "garbage":
+        garbage()
     say(Step(name, 2, 5.25, 0.25, 32, True))
+    if how == "garbage":
+        # Half of an event, and then nothing for ever.
+        sys.stdout.buffer.write(encode(Step(name, 3, 5.0, 0.25, 32, True))[:20])
+        sys.stdout.flush()
+        sys.exit(7)
     if how == "oom":
         say(Ended(name, "oom", PEAK, [5.5], None, 1.0, "Out of memory", "in backward", "use lora"))
     elif how == "failed":

@@ -15,6 +15,7 @@ from operator import attrgetter
 import msgspec
 
 from memwb.engine.protocol import Sample
+from memwb.workbench.charts.thinning import bound
 
 Column = Sample | None
 Measure = Callable[[Sample], int]
@@ -185,6 +186,7 @@ class Timeline:
             held.append(sample)
             if sample.allocated > most:
                 self.peak, most = sample, sample.allocated
+        bound(self.by_step, changed)
         return changed
 
     def replace(self, step: int, samples: Sequence[Sample]) -> None:

@@ -13,11 +13,14 @@ from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.commands import bindings
 from memwb.workbench.panels.texts import loss_line, loss_title
-from memwb.workbench.trace import Trace
+from memwb.workbench.trace import Trace, curve
 
 if TYPE_CHECKING:
-    from memwb.engine.guard import Verdict
+    from memwb.engine.guard import Baseline, Verdict
+    from memwb.workbench.charts.thinning import Point
 
+OFTEN = 256
+"""Steps up to which each is judged at once; beyond, one of so many is."""
 AROUND = 6
 """Columns of the border that a subtitle cannot take."""
 
@@ -31,6 +34,8 @@ class LossPanel(Vertical):
         super().__init__(id=id)
         self._trace: Trace | None = None
         self._verdict: Verdict | None = None
+        self._behind: tuple[Baseline | None, list[Point]] = (None, [])
+        """The baseline whose curve was drawn last, and its points."""
 
     def compose(self) -> ComposeResult:
         """The chart."""
@@ -43,19 +48,29 @@ class LossPanel(Vertical):
             return
         single = not over
         behind = trace.baseline if single else None
-        self._trace, self._verdict = trace, library.verdict(trace) if single else None
+        self._judge(trace, single)
         self._tell()
         self.border_title = loss_title(trace) if single else "3 Loss"
         chart = self.query_one(LineChart)
         chart.clear()
         chart.steps = max(each.planned for each in (trace, *over))
         for each in over:
-            chart.set_series(each.label, enumerate(each.losses, 1), overlay=True)
+            chart.set_series(each.label, each.curve, overlay=True)
         if behind is not None:
-            chart.set_series(f"#{behind.run}", enumerate(behind.losses, 1), overlay=True)
+            if self._behind[0] is not behind:
+                self._behind = (behind, curve(behind.losses))
+            chart.set_series(f"#{behind.run}", self._behind[1], overlay=True)
         # With one run its number is already in the title of the memory chart.
         alone = single and behind is None
-        chart.set_series("" if alone else trace.label, enumerate(trace.losses, 1))
+        chart.set_series("" if alone else trace.label, trace.curve)
+
+    def _judge(self, trace: Trace, single: bool) -> None:
+        """Hold the losses against the baseline's; in a long burst not at every step."""
+        steps = trace.steps
+        known = trace is self._trace and self._verdict is not None
+        if known and steps > OFTEN and trace.ended is None and steps % OFTEN:
+            return
+        self._trace, self._verdict = trace, library.verdict(trace) if single else None
 
     def on_resize(self) -> None:
         """Less room says less."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widgets import Static
 
+from memwb.workbench.units import printable
+
 
 class Notice(Static):
     """One message; nothing is shown while there is none."""
@@ -30,9 +32,11 @@ class Notice(Static):
         self.passing = passing
         style = {"error": "bold $text-error", "warning": "bold $text-warning"}
         head = Content.assemble(
-            (title, style.get(kind, "bold $text-primary")), ("   esc", "$foreground 50%")
+            (printable(title), style.get(kind, "bold $text-primary")), ("   esc", "$foreground 50%")
         )
-        parts = [head, Content(text)] if text else [head]
+        # What an engine has said may be anything.
+        lines = [Content(printable(line)) for line in text.splitlines()]
+        parts = [head, *lines]
         self.update(Content("\n").join(parts))
         for name in ("information", "warning", "error"):
             self.set_class(name == kind, f"-{name}")

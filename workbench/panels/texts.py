@@ -73,7 +73,7 @@ def progress(trace: Trace | None) -> str:
         return f"starting the burst…{STOPS}"
     if trace.loaded is None:
         return f"loading the model…{STOPS}"
-    return f"running · step {len(trace.steps)}/{trace.planned}{STOPS}"
+    return f"running · step {trace.steps}/{trace.planned}{STOPS}"
 
 
 def model_facts(model: Model | None, error: str = "") -> str:
