@@ -109,7 +109,7 @@ def resolve(
         location, checkpoint = cached
         chosen = _weights(checkpoint, weights, allow_pickle, trust_remote_code)
         return _of_checkpoint(name, "cache", location, checkpoint, chosen)
-    if "/" in name and _HUB_ID.fullmatch(name):
+    if is_hub_id(name):
         return _from_hub(name, weights)
     raise _unknown(name)
 
@@ -314,6 +314,11 @@ def local_tokenizer(model: Model) -> tuple[Path, ...]:
         return tokenizer_files(Path(name))
     folders = _snapshots(name)[1] if _HUB_ID.fullmatch(name) else []
     return next((files for folder in folders if (files := tokenizer_files(folder))), ())
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text has the form of a hub id with its owner: ``owner/name``."""
+    return "/" in text and _HUB_ID.fullmatch(text) is not None
 
 
 def _unknown(name: str) -> MemwbError:

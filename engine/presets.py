@@ -36,6 +36,11 @@ def load_plan(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     return check(overridden(read_plan(_find(name_or_path)), overrides))
 
 
+def load_shipped(name: str) -> Plan:
+    """The plan of a packaged preset, whatever preset of that name a user has."""
+    return read_plan(_packaged_folder() / f"{name}.toml")
+
+
 def overridden(plan: Plan, overrides: Sequence[str]) -> Plan:
     """The plan with ``KEY=VALUE`` overrides applied in turn, not checked.
 

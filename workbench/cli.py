@@ -170,7 +170,20 @@ def commands() -> tuple[Command, ...]:
             ),
         ),
         Command(
-            "models", "headless.show:models", "list the models", "memwb models --json", (json,)
+            "models",
+            "headless.models:models",
+            "list the models, or tell what one needs in four typical plans",
+            "memwb models --json\nmemwb models qwen2.5-7b --target rtx-4090\n"
+            "memwb models ./my-model -o workload.sequence_length=4096",
+            (
+                _argument("name", nargs="?", metavar="NAME", help="a name, folder or hub id"),
+                override,
+                _argument(
+                    "--target", default="", metavar="GPU|cpu", help="an id of `memwb gpus`, or cpu"
+                ),
+                trust[1],
+                json,
+            ),
         ),
         Command(
             "gpus",

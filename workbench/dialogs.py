@@ -24,7 +24,13 @@ def choose_model(app: Workbench) -> None:
     """Another model for the plan."""
     from memwb.workbench.screens.models import ModelScreen
 
-    app.push_screen(ModelScreen(app.session.plan, app.settings), _changing(app))
+    session, predictor = app.session, app.predictor
+    plans = (session.plan, *reversed(session.undo))
+    used = dict.fromkeys([plan.model for plan in plans] + [run.model for run in app.recorded])
+    screen = ModelScreen(
+        session.plan, app.settings, predictor.asides, predictor.where, predictor.here, tuple(used)
+    )
+    app.push_screen(screen, _changing(app))
 
 
 def choose_target(app: Workbench) -> None:

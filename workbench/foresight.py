@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from memwb.engine.prediction import Prediction
 from memwb.engine.protocol import Device, Peak
 from memwb.workbench.outlook import Outlook, fit_of
 
@@ -32,3 +35,29 @@ def need(peak: Peak) -> int:
 def exceeds(peak: Peak, capacity: int | None) -> bool:
     """Whether it needs more than there is."""
     return bool(capacity) and need(peak) > (capacity or 0)
+
+
+class Room(NamedTuple):
+    """How a predicted peak stands to what there is."""
+
+    verdict: str
+    """fits, tight or exceeds."""
+    free: int
+    """Bytes; negative where there are too few."""
+    capacity: int
+
+
+def room_on(result: Prediction, device: Device | None, capacity: int | None = None) -> Room | None:
+    """The verdict on a prediction's own target; None where it is not known what there is.
+
+    ``capacity`` is what there is, where it is known already; else a CPU's is that of ``device``.
+    """
+    fit = fit_of(result)
+    if fit is not None:
+        return Room(fit.verdict, fit.free, fit.capacity)
+    if capacity is None and device is not None and result.target == device.kind:
+        capacity = device.capacity
+    if capacity is None:
+        return None
+    word = "exceeds" if exceeds(result.peak, capacity) else "fits"
+    return Room(word, capacity - need(result.peak), capacity)

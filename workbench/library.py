@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,11 +15,15 @@ from memwb.workbench.trace import Trace
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.guard import Baseline, Verdict
-    from memwb.engine.protocol import Device, Event, Peak, Predict
+    from memwb.engine.prediction import Prediction
+    from memwb.engine.protocol import Device, Event, Peak, Predict, Unpredicted
     from memwb.engine.runs import Summary
     from memwb.workbench.panels.compared import Compared
     from memwb.workbench.pump import Engine
     from memwb.workbench.settings import Settings
+
+FOLDERS = 100
+"""So many of a folder's folders are listed while a path is typed."""
 
 
 def engine() -> Engine:
@@ -38,11 +43,52 @@ def resolve(plan: Plan, settings: Settings) -> Model:
     )
 
 
-def models() -> list[Model]:
-    """Every model that is known here."""
+def models(used: Sequence[str] = (), settings: Settings | None = None) -> list[Model]:
+    """Every model that is known here; then those that were used before and are still to be had."""
     from memwb.engine import catalog
 
-    return catalog.models()
+    found = catalog.models()
+    names = {model.name for model in found}
+    trust = (settings.allow_pickle, settings.trust_remote_code) if settings else (False, False)
+    for name in used:
+        if name not in names:
+            with contextlib.suppress(MemwbError):
+                found.append(catalog.resolve(name, "auto", *trust))
+                names.add(name)
+    return found
+
+
+def folders(text: str) -> list[Model]:
+    """The folders that a typed path goes on to, those that hold a model with what it is."""
+    from memwb.engine import catalog
+
+    head, prefix = os.path.split(text)
+    try:
+        place = Path(os.path.expanduser(head or "."))
+        names = sorted(each.name for each in place.iterdir() if each.is_dir())
+    except OSError:
+        return []
+    shown = [name for name in names if name.startswith(prefix)]
+    shown = [name for name in shown if prefix.startswith(".") or not name.startswith(".")]
+    here = os.path.expanduser(text)
+    paths = [text] if os.path.isfile(os.path.join(here, "config.json")) else []
+    paths += [path for name in shown[:FOLDERS] if (path := os.path.join(head, name)) not in paths]
+    found = []
+    for path in paths:
+        model = catalog.Model(name=f"{path}/", source="folder", location=path, weights="random")
+        if os.path.isfile(os.path.join(os.path.expanduser(path), "config.json")):
+            # What is wrong with it is told when it is taken.
+            with contextlib.suppress(MemwbError):
+                model = catalog.resolve(path, "auto", True, True)
+        found.append(model)
+    return found
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether what was typed can be a hub id with its owner."""
+    from memwb.engine import catalog
+
+    return catalog.is_hub_id(text)
 
 
 def runs() -> list[Summary]:
@@ -172,6 +218,23 @@ def recalled(question: Predict, here: Device | None) -> list[Event]:
     from memwb.engine.question import recalled
 
     return recalled(question, here or assumed_device())
+
+
+def kept(
+    plans: Mapping[str, Plan], target: str, here: Device | None
+) -> dict[str, Prediction | Unpredicted]:
+    """What was predicted of these plans before, by their names."""
+    from memwb.engine.plan import plan_data
+    from memwb.engine.protocol import Predict, Predicted, Unpredicted
+
+    found: dict[str, Prediction | Unpredicted] = {}
+    for name, plan in plans.items():
+        for event in recalled(Predict(plan_data(plan), target), here):
+            if isinstance(event, Predicted):
+                found[name] = event.result
+            elif isinstance(event, Unpredicted):
+                found[name] = event
+    return found
 
 
 class Target(NamedTuple):

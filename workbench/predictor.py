@@ -24,6 +24,7 @@ from memwb.engine.protocol import (
 )
 from memwb.workbench import dialogs, library
 from memwb.workbench import outlook as outlooks
+from memwb.workbench.aside import Asides
 from memwb.workbench.foresight import capacity_of, exceeds
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels import toggles
@@ -51,6 +52,8 @@ class Predictor:
 
     def __init__(self, app: Workbench) -> None:
         self.app = app
+        self.asides = Asides(app)
+        """What an open screen wants to know of other plans."""
         self.outlook = Outlook()
         self._here = Outlook()
         """Only for this machine, where the outlook is for another target."""
@@ -83,6 +86,7 @@ class Predictor:
         app = self.app
         if not self._standing:
             return
+        app.call_later(self.asides.again)
         now = self._subject
         ready = app.engine_state not in ("starting", "restarting", "dead")
         if not ready:
@@ -114,7 +118,7 @@ class Predictor:
             return
         if now == self._asked:
             # A run that waits for what is predicted here comes first.
-            free = not app.busy and not app.bursts.wanted
+            free = not app.busy and not app.bursts.wanted and not self.asides.waits
             if not self.outlook.complete and not self._changes and free:
                 self._ask()
         elif still:
@@ -130,6 +134,16 @@ class Predictor:
     @property
     def _subject(self) -> Subject:
         return self.app.session.plan, self.app.target
+
+    @property
+    def where(self) -> str:
+        """What is predicted for, as the engine is asked."""
+        return self.app.target or self._local
+
+    @property
+    def here(self) -> Device | None:
+        """This machine's device, as far as it is known."""
+        return self.app.device or self._machine
 
     @property
     def _standing(self) -> bool:
@@ -204,6 +218,7 @@ class Predictor:
             self.app.bursts.tell(self._question(plan, target, changes, name))
         except MemwbError:  # it has just died, which is told elsewhere
             return ""
+        self.asides.displaced()
         self._toggling = name if changes else ""
         return name
 
@@ -216,6 +231,18 @@ class Predictor:
             first=self.app.main.plan_panel.looked_at() if changes else (),
             trust_remote_code=self.app.settings.trust_remote_code,
         )
+
+    # What a screen wants to know of other plans.
+
+    def give_way(self) -> None:
+        """The engine is asked for another plan: it works no more on this one's changes."""
+        if not self.outlook.complete:
+            self._changes, self._toggling = False, ""
+
+    def resume(self) -> None:
+        """Nothing else is wanted: what is still unknown of the plan is asked for again."""
+        if not self._changes and not self.asides.waits:
+            self.follow()
 
     # What the engine answers.
 
@@ -237,6 +264,7 @@ class Predictor:
         # The death of the engine, which is told elsewhere, is no answer.
         if isinstance(event, Predicted) or (isinstance(event, Unpredicted) and event.title != DIED):
             self._answered()
+        self.asides.hear(event)
 
     def _answered(self) -> None:
         """What waits for a prediction may go on."""

@@ -30,7 +30,7 @@ from memwb.engine.protocol import (
     Toggled,
 )
 from memwb.engine.question import recalled
-from memwb.workbench.foresight import OTHER_KERNELS, capacity_of, exceeds, need
+from memwb.workbench.foresight import OTHER_KERNELS, capacity_of, exceeds, need, room_on
 from memwb.workbench.headless.burst import Forecast, engine, foretell, with_answer
 from memwb.workbench.headless.output import (
     narrate,
@@ -133,16 +133,13 @@ def document(result: Prediction, changes: list[Change] | None = None) -> dict[st
 
 def verdict(result: Prediction, capacity: int | None) -> str:
     """Whether the plan fits its target, in a line; empty where it is not known what there is."""
-    fit = fit_of(result)
-    if fit is None and capacity is None:
+    room = room_on(result, None, capacity)
+    if room is None:
         return ""
+    fit = fit_of(result)
     name = fit.gpu if fit is not None else "this machine"
-    if fit is not None:
-        free, word = fit.free, fit.verdict
-    else:
-        free = (capacity or 0) - need(result.peak)
-        word = "exceeds" if exceeds(result.peak, capacity) else "fits"
-    return f"{'tight on' if word == 'tight' else word} {name}: {_room(free)}"
+    word = "tight on" if room.verdict == "tight" else room.verdict
+    return f"{word} {name}: {_room(room.free)}"
 
 
 def _room(free: int) -> str:

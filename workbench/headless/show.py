@@ -1,4 +1,4 @@
-"""``memwb techniques|models|presets|locate``: what there is."""
+"""``memwb techniques|presets|locate``: what there is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from memwb.engine.presets import load_plan
 from memwb.engine.protocol import Device
 from memwb.engine.technique import GROUPS, Technique, group_of, parameters_of, unavailable
 from memwb.engine.technique import techniques as all_techniques
-from memwb.workbench import units
 from memwb.workbench.explained import sections
 from memwb.workbench.headless.output import print_json, table
 
@@ -121,40 +120,6 @@ def _technique_data(
             "unknown": explanation.unknown,
         }
     return found
-
-
-def models(arguments: argparse.Namespace) -> int:
-    """List the catalogue, then what else the local Hugging Face cache holds."""
-    from memwb.engine.catalog import models as all_models
-
-    found = all_models()
-    if arguments.json:
-        print_json(
-            [
-                {name: getattr(model, name) for name in model.__struct_fields__ if name != "config"}
-                for model in found
-            ]
-        )
-        return 0
-    rows = [
-        (
-            model.name,
-            _count(model.parameters),
-            f"{model.vocabulary or 0:,}" if model.vocabulary else "–",
-            f"{model.context or 0:,}" if model.context else "–",
-            model.weights,
-            model.source,
-            model.licence,
-        )
-        for model in found
-    ]
-    header = ("model", "parameters", "vocabulary", "context", "weights", "source", "licence")
-    print(table(rows, header, right="123"))
-    return 0
-
-
-def _count(parameters: int | None) -> str:
-    return "–" if parameters is None else units.parameters(parameters)
 
 
 def presets(arguments: argparse.Namespace) -> int:
