@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
 
 def engine() -> Engine:
-    """A new engine process, not yet started."""
+    """A new engine process, not yet started: MEMWB_ENGINE names another command for it."""
+    import shlex
+
     from memwb.engine import paths
     from memwb.engine.client import Engine as Client
 
-    return Client(log=paths.home() / "engine.log")
+    command = shlex.split(os.environ.get("MEMWB_ENGINE", ""))
+    return Client(command or None, log=paths.home() / "engine.log")
 
 
 def resolve(plan: Plan, settings: Settings) -> Model:

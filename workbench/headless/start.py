@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from memwb.engine.errors import MemwbError
@@ -10,7 +11,8 @@ from memwb.engine.errors import MemwbError
 
 def workbench(arguments: argparse.Namespace) -> int:
     """``memwb open [PLAN]``, and ``memwb`` alone on a terminal."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # A driver that is named talks to something else, as that of `memwb --serve` to a browser.
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise MemwbError(
             "The workbench needs a terminal",
             "standard input or output is not one",
