@@ -11,9 +11,11 @@ import argparse
 import asyncio
 import contextlib
 import ipaddress
+import os
 import secrets
 import shlex
 import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -151,7 +153,9 @@ def _site(words: list[str]) -> web.Application:
     from aiohttp import web
     from textual_serve.server import Server
 
-    server = Server(shlex.join(words), title="memwb")
+    # Without exec a shell would stand between: see _follow in memwb.workbench.headless.start.
+    command = f"exec {shlex.join(words)}" if os.name == "posix" else subprocess.list2cmdline(words)
+    server = Server(command, title="memwb")
     open_pages: set[asyncio.Task[object]] = set()
 
     async def page(request: web.Request) -> web.Response:

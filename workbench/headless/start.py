@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+import time
 
 from memwb.engine.errors import MemwbError
 
@@ -29,4 +32,13 @@ def workbench(arguments: argparse.Namespace) -> int:
         plan = load_plan(arguments.plan, arguments.overrides)
     from memwb.workbench.start import start
 
+    if "TEXTUAL_DRIVER" in os.environ:
+        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     return start(plan)
+
+
+def _follow(server: int) -> None:
+    """Leave when the server is no more: killed, it cannot say so, and Textual reads on in vain."""
+    while os.getppid() == server:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
