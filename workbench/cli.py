@@ -73,6 +73,23 @@ def commands() -> tuple[Command, ...]:
             (_argument("plan", metavar="PLAN", nargs="?", help=plan[1]["help"]), override),
         ),
         Command(
+            "serve",
+            "headless.serve:serve",
+            "serve the workbench to a browser on this machine; also memwb --serve",
+            "memwb --serve\nmemwb --serve qlora --port 0",
+            (
+                _argument("plan", metavar="PLAN", nargs="?", help=plan[1]["help"]),
+                override,
+                _argument(
+                    "--host",
+                    default="127.0.0.1",
+                    help="the address to listen on (default 127.0.0.1: this machine alone). "
+                    "Whoever reaches it and knows the printed address can run code as you",
+                ),
+                _argument("--port", type=_port, default=8000, help="default 8000; 0: any free one"),
+            ),
+        ),
+        Command(
             "run",
             "headless.run:run",
             "run a burst and tell its peak memory and its loss",
@@ -284,6 +301,8 @@ def _dispatch(words: list[str]) -> int:
     if not words:
         on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         words = ["open"] if on_terminal else ["demo"]
+    if words[0] == "--serve":
+        words = ["serve", *words[1:]]
     if not words[0].startswith("-") and words[0] not in table:
         from memwb.engine.errors import MemwbError, nearest
 
@@ -311,6 +330,7 @@ def _parser(table: dict[str, Command]) -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"memwb {VERSION}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--serve", action="store_true", help="the same as the command serve")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in table.values():
         examples = "\n".join(f"  {line}" for line in command.examples.splitlines())
@@ -339,6 +359,12 @@ def _speed(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a speed: 0 or more")
     return value
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: 0 to 65535")
+    return int(text)
 
 
 def _guarded(run: Callable[[], int], as_json: bool, debug: bool) -> int:

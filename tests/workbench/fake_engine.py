@@ -1,9 +1,13 @@
-"""An engine for tests: speaks the protocol, runs nothing. Its argument is how the burst goes."""
+"""An engine for tests: speaks the protocol, runs nothing. Its argument is how the burst goes.
+
+A burst can also be a recorded one: the argument is then its file.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from memwb.engine.prediction import Change, Fit, Large, Parameters, Point, Prediction
 from memwb.engine.protocol import (
@@ -29,6 +33,7 @@ from memwb.engine.protocol import (
     Toggled,
     Unpredicted,
     decode_command,
+    decode_event,
     encode,
 )
 
@@ -70,6 +75,10 @@ def garbage() -> None:
 
 def run(start: Start, how: str) -> None:
     name = start.burst
+    if how.endswith(".jsonl"):
+        for line in Path(how).read_bytes().splitlines():
+            say(decode_event(line))
+        return
     if how == "refused":
         say(Ended(name, "refused", title="Three words", what="too few", fix="give more"))
         return
