@@ -86,6 +86,8 @@ class Allocator:
         self.small = Pool(settings, small=True)
         self.large = Pool(settings, small=False)
         self._place = place or self._next_place
+        # Requests of few sizes are made again and again.
+        self._sizes: dict[int, int] = {}
         # A segment's address is never 0, and segments never touch.
         self._address = ROUND_LARGE
         self._allowed: int | None = None
@@ -101,7 +103,9 @@ class Allocator:
         A cached block first. Else new memory: after the garbage collection if it is on, after
         oversize blocks were given back, after everything unused was given back.
         """
-        size = rounded(request, self.settings)
+        size = self._sizes.get(request)
+        if size is None:
+            size = self._sizes[request] = rounded(request, self.settings)
         pool = self.small if size <= SMALL_REQUEST else self.large
         block = pool.take(size) or self._grow(pool, size)
         self.allocated += block.size
@@ -262,10 +266,8 @@ def replay(stream: Stream, settings: Settings, capacity: int | None = None) -> R
     allocated: list[int] = []
     reserved: list[int] = []
     ran_out: int | None = None
-    for moment in stream.moments:
-        change = moment.change
+    for _, _, _, storage, change in stream.moments:
         if change:
-            storage = moment.storage
             old = living.pop(storage, None)
             size = change if old is None else old[1] + change
             if size:

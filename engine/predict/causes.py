@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Collection
+from itertools import islice
 from typing import NamedTuple
 
 from memwb.engine.predict.stream import WORKSPACE, Birth, Stream
@@ -87,12 +89,13 @@ def _reason(birth: Birth, phase: str, model: Model) -> str:
 def alive_at(stream: Stream, index: int) -> dict[int, int]:
     """The bytes of every storage alive after a moment."""
     alive: dict[int, int] = {}
-    for moment in stream.moments[: index + 1]:
-        if moment.change:
-            alive[moment.storage] = alive.get(moment.storage, 0) + moment.change
+    for _, _, _, storage, change in islice(stream.moments, index + 1):
+        if change:
+            alive[storage] = alive.get(storage, 0) + change
     return {storage: size for storage, size in alive.items() if size}
 
 
+@functools.lru_cache(1 << 16)
 def starred(module: str) -> str:
     """A module's name with ``*`` for the numbers in it."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module)

@@ -14,6 +14,8 @@ from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Row
 
+_Ints = np.ndarray[Any, np.dtype[np.int64]]
+
 Totals = Any
 """A numpy array of int64, [moments, categories]: bytes after each moment."""
 
@@ -45,12 +47,15 @@ def course_of(stream: Stream, target: Target) -> Course:
     moments, births = stream
     if not moments:
         return Course([], np.zeros((0, len(CATEGORIES)), np.int64), 0, 0)
-    changes = [moment.change for moment in moments]
+    changes = np.array([moment[4] for moment in moments], np.int64)
+    storages = np.array([moment[3] for moment in moments], np.int64)
     if target.kind == "cuda":
-        changes = _in_blocks(moments, target.allocator)
+        changes = _in_blocks(storages, changes, target.allocator)
+    categories = np.zeros(max(births, default=0) + 2, np.int64)
+    categories[list(births)] = [birth[0] for birth in births.values()]
     totals = np.zeros((len(moments), len(CATEGORIES)), np.int64)
-    categories = [births[one.storage].category if one.change else 0 for one in moments]
-    totals[np.arange(len(moments)), categories] = changes
+    # The begin of a phase has storage -1 and changes nothing.
+    totals[np.arange(len(moments)), categories[storages]] = changes
     totals = totals.cumsum(axis=0)
     if target.kind != "cuda":
         sums = totals.sum(axis=1)
@@ -68,26 +73,22 @@ def _highest(moments: list[Moment], sums: Any) -> int:
     return next((int(one) for one in found if moments[one].step > 1), int(found[0]))
 
 
-def _in_blocks(moments: list[Moment], settings: Settings) -> list[int]:
+def _in_blocks(storages: _Ints, changes: _Ints, settings: Settings) -> _Ints:
     """The changes of the moments, with every storage's size rounded up as the allocator does."""
-    living: dict[int, tuple[int, int]] = {}
-    blocks: dict[int, int] = {0: 0}
-    changes = []
-    for _, _, _, storage, change in moments:
-        if change:
-            before, held = living.pop(storage, _NOTHING)
-            after = before + change
-            block = blocks.get(after)
-            if block is None:
-                block = blocks[after] = rounded(after, settings)
-            if after:
-                living[storage] = (after, block)
-            change = block - held
-        changes.append(change)
-    return changes
-
-
-_NOTHING = (0, 0)
+    order = np.argsort(storages, kind="stable")
+    sorts, steps = storages[order], changes[order]
+    sums = steps.cumsum()
+    begins = np.flatnonzero(np.diff(sorts, prepend=sorts[0] - 1))
+    lengths = np.diff(begins, append=len(sorts))
+    after = sums - np.repeat(sums[begins] - steps[begins], lengths)
+    sizes, places = np.unique(after, return_inverse=True)
+    blocks = np.array([rounded(size, settings) if size else 0 for size in sizes.tolist()])
+    after = blocks[places]
+    before = np.concatenate(([0], after[:-1]))
+    before[begins] = 0
+    made = np.empty_like(changes)
+    made[order] = after - before
+    return made
 
 
 def thinned(course: Course, first: int, last: int, limit: int) -> list[Row]:
@@ -98,13 +99,23 @@ def thinned(course: Course, first: int, last: int, limit: int) -> list[Row]:
         return []
     sums = course.totals[first:last].sum(axis=1)
     width = max(1, -(-len(sums) // limit))
-    kept = {first, last - 1}
-    for begin in range(0, len(sums), width):
-        kept.add(first + begin + int(sums[begin : begin + width].argmax()))
-    turns = [index for index in range(first, last) if course.moments[index].storage < 0]
+    slices = np.arange(0, len(sums), width)
+    # Of each slice the first of the most, the last slice being filled up with less than anything.
+    filled = np.full(len(slices) * width, -1, np.int64)
+    filled[: len(sums)] = sums
+    highest = first + slices + filled.reshape(-1, width).argmax(axis=1)
+    kept = {first, last - 1, *highest.tolist()}
+    moments = course.moments
+    turns = [index for index in range(first, last) if moments[index][3] < 0]
     for index in turns:
         kept |= {index, max(first, index - 1)}
     for begin, end in pairwise((first, *turns, last)):
         if begin < end:
             kept.add(begin + int(sums[begin - first : end - first].argmax()))
-    return [course.row(index) for index in sorted(kept)]
+    places = sorted(kept)
+    # All at once: a number of numpy's made one of Python's takes longer than the rest of a row.
+    rows = course.totals[places].tolist()
+    return [
+        Row(float(index), moments[index].step, moments[index].phase, tuple(row))
+        for index, row in zip(places, rows, strict=True)
+    ]

@@ -11,6 +11,7 @@ this way there is no answer, and the caller traces every layer.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,17 +79,19 @@ class _Names:
     def __init__(self, short: Stream, long: Stream) -> None:
         self._numbers: dict[Hashable, int] = {}
         self._split: dict[str, tuple[str, int]] = {"": ("", 0)}
-        keys = [set(self._keys(stream).values()) for stream in (short, long)]
+        self._modules: dict[tuple[str, int], str] = {}
+        few, more = self._keys(short), self._keys(long)
+        self._of = {id(short): few, id(long): more}
         # What occurs in one stream only is of a size that goes with the number of layers:
         # whatever belongs to a layer occurs in both.
-        self._scaled = keys[0] ^ keys[1]
+        self._scaled = set(few.values()) ^ set(more.values())
         self.shapes: dict[int, set[tuple[int, ...]]] = {}
         """The shapes of each token whose size goes with the number of layers."""
 
     def of_births(self, stream: Stream) -> dict[int, int]:
         """The token of each storage's birth."""
         found = {}
-        for storage, key in self._keys(stream).items():
+        for storage, key in self._of[id(stream)].items():
             if key in self._scaled:
                 birth = stream.births[storage]
                 key = (*key[:4], birth.op, len(birth.shape), birth.dtype)
@@ -108,6 +111,14 @@ class _Names:
         known = self._split.get(module)
         if known is None:
             known = self._split[module] = _split(module)
+        return known
+
+    def in_layer(self, module: str, layer: int) -> str:
+        """The module's name with that number in place of its layer's."""
+        known = self._modules.get((module, layer))
+        if known is None:
+            known = self.split(module)[0].replace("*", str(layer), 1)
+            self._modules[module, layer] = known
         return known
 
     def _keys(self, stream: Stream) -> dict[int, tuple[Any, ...]]:
@@ -307,8 +318,7 @@ def _play(
     # By token the storages that live, by name what is left of each.
     living: list[list[int]] = [[] for _ in range(max(tokens, default=0) + 1)]
     left = [0]
-    births: dict[int, Birth] = {}
-    made: dict[tuple[int, int, int], Birth | None] = {}
+    births: list[Birth] = []
     touched: list[int] = []
     changes: list[int] = []
     for at, rank, size, layer in zip(order, ranks, sizes, layers, strict=True):
@@ -317,13 +327,10 @@ def _play(
             name = len(left)
             birth = origins[at]
             if layer != own_layers[at] or size != own_sizes[at]:
-                key = (at, layer, size)
-                if key not in made:
-                    made[key] = _birth(at, layer, size, long, stream, names)
-                birth = made[key]
+                birth = birth and _birth(at, layer, size, long, birth, names)
             if birth is None or size < 0:
                 return None
-            births[name] = birth
+            births.append(birth)
             left.append(size)
             living[tokens[at]].append(name)
         elif kind == _MARK:
@@ -344,15 +351,17 @@ def _play(
         changes.append(size)
     steps = [moment.step for moment in stream.moments]
     phases = [moment.phase for moment in stream.moments]
-    rows = map(
-        Moment,
+    rows = zip(
         range(len(order)),
         map(steps.__getitem__, order),
         map(phases.__getitem__, order),
         touched,
         changes,
+        strict=True,
     )
-    return Stream(list(rows), births)
+    # A named tuple's own constructor is Python code, which takes three times as long as this.
+    moments: list[Moment] = list(map(tuple.__new__, repeat(Moment), rows))  # type: ignore[arg-type]
+    return Stream(moments, dict(enumerate(births, 1)))
 
 
 def _births_of(long: _Events) -> list[int]:
@@ -365,29 +374,25 @@ def _births_of(long: _Events) -> list[int]:
 
 
 def _birth(
-    at: int, layer: int, size: int, long: _Events, stream: Stream, names: _Names
+    at: int, layer: int, size: int, long: _Events, birth: Birth, names: _Names
 ) -> Birth | None:
     """The origin of a storage like that of a moment, of another layer and perhaps size.
 
     None where more than one dimension goes with the number of layers: such sizes do not grow
     evenly.
     """
-    birth = stream.births[long.storages[at]]
-    if layer != long.layers[at]:
-        birth = birth._replace(module=names.split(birth.module)[0].replace("*", str(layer), 1))
-    shapes = names.shapes.get(int(long.tokens[at]))
-    if shapes is None:
-        return birth
-    differing = [
-        index for index in range(len(birth.shape)) if len({shape[index] for shape in shapes}) > 1
-    ]
-    if len(differing) > 1:
-        return None
-    if differing:
-        whole, rest = divmod(birth.shape[differing[0]] * size, int(long.sizes[at]))
-        if rest:
+    category, module, op, shape, dtype = birth
+    module = names.in_layer(module, layer)
+    shapes = names.shapes.get(int(long.tokens[at])) if names.shapes else None
+    if shapes is not None:
+        differing = [
+            index for index in range(len(shape)) if len({shape[index] for shape in shapes}) > 1
+        ]
+        if len(differing) > 1:
             return None
-        shape = list(birth.shape)
-        shape[differing[0]] = whole
-        birth = birth._replace(shape=tuple(shape))
-    return birth
+        if differing:
+            whole, rest = divmod(shape[differing[0]] * size, int(long.sizes[at]))
+            if rest:
+                return None
+            shape = (*shape[: differing[0]], whole, *shape[differing[0] + 1 :])
+    return Birth(category, module, op, shape, dtype)

@@ -172,7 +172,7 @@ _COMMON = frozenset(("main", "train", "loss", "forward", "backward", "step", "ca
 def timeline_of(course: Course) -> tuple[Point, ...]:
     """Loading and both steps, thinned out: every phase's corners and the highest between."""
     points: list[Point] = []
-    steps = np.array([moment.step for moment in course.moments])
+    steps = np.array([moment[1] for moment in course.moments])
     for step in (0, 1, 2):
         first, last = np.searchsorted(steps, [step, step + 1])
         rows = thinned(course, int(first), int(last), 4 * POINTS)
