@@ -191,7 +191,7 @@ def switched_on(plan: Plan, name: str, rng: random.Random) -> Plan:
 NUMBERS: dict[str, Sequence[Any]] = {
     "rank": (1, 3, 8, 32),
     "every": (1, 2, 3),
-    "chunk_size": (1, 7, 16, 50, 128),
+    "chunk_size": (3, 7, 16, 50, 128),
     "dropout": (0.0, 0.1),
     "momentum": (0.0, 0.9),
     "window": (1, 8),
@@ -292,6 +292,7 @@ def warm() -> None:
         # Each technique's text is taken apart once. Those that need another are refused alone.
         with contextlib.suppress(MemwbError):
             script(plan_from({"model": "tiny", "techniques": {name: {}}}), tiny)
+    importlib.import_module("memwb.engine.trainer.warm").warm()
     gc.collect()
     gc.freeze()
 

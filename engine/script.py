@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import math
 import platform
@@ -267,8 +268,14 @@ def _versions(needed: list[str]) -> list[str]:
     found = []
     for name in ["torch", "transformers", *needed]:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
+            found.append(f"{name} {_version(name)}")
     return [f"Python {platform.python_version()}", *found]
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Read once: that takes longer than to write a script. One that is missing is asked for anew."""
+    return metadata.version(package)
 
 
 def _header(plan: Plan, model: Model, evidence: str) -> str:

@@ -134,6 +134,8 @@ if __name__ == "__main__":
     for name in sys.argv[2:]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    # What the engine makes before its forks predict.
+    importlib.import_module("memwb.engine.trainer.warm").warm()
     gc.collect()
     gc.freeze()
     listen(socket.socket(fileno=int(sys.argv[1])))

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.long
 CPU = Device(kind="cpu", name="CPU", capacity=2**34)
 
 ALONE = """
-import contextlib, gc, importlib, io, json, os, runpy, sys
+import contextlib, gc, importlib, inspect, io, json, os, runpy, sys
 import torch, transformers, peft, bitsandbytes, transformers.optimization, torch._dynamo
 import peft.tuners.ia3.bnb, peft.tuners.lora.bnb, peft.utils.transformers_weight_conversion
 import torch.profiler._cupti_monitor, pydoc_data.topics, tomllib, msgspec
@@ -36,6 +36,10 @@ kinds, paths = sys.argv[1].split(), sys.argv[2:]
 for kind in kinds:
     importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
 assert not [name for name in sys.modules if name.startswith("memwb")]
+# Torch and transformers make these once a process, and take long: here for all of the forks.
+inspect.getmodule(compile("0", "no file of ours", "eval"))
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+get_checkpoint_conversion_mapping("llama")
 # What is imported is no garbage: each collection under the meter would walk through it.
 gc.collect()
 gc.freeze()

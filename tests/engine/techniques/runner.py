@@ -70,8 +70,10 @@ def train(text: str) -> dict[str, Any]:
     losses: list[float] = []
     gradients: dict[str, str] = {}
     module = types.ModuleType("train")
-    # Annotations and pickles look a module up by its name.
+    # Annotations and pickles look a module up by its name, and torch the one of an operator by its
+    # file: without one it looks at all there are, for each operator anew.
     sys.modules["train"] = module
+    module.__file__ = "train.py"
     # Triton reads the text of its kernels.
     linecache.cache["train.py"] = (len(text), None, text.splitlines(keepends=True), "train.py")
     exec(compile(text, "train.py", "exec"), module.__dict__)
