@@ -17,8 +17,8 @@ from memwb.engine import catalog
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.memory import CATEGORIES
 from memwb.engine.plan import Plan, override, plan_from, problems
-from memwb.engine.predict.fold import fold
-from memwb.engine.predict.run import ALL, LONG, SHORT, import_libraries, traced
+from memwb.engine.predict.predictor import folded
+from memwb.engine.predict.run import ALL, import_libraries, traced
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target, target_named
 
@@ -41,6 +41,7 @@ PLANS: dict[str, tuple[str, ...]] = {
     "GaLore": (*LOW, "galore=on"),
     "LoRA": (*LOW, "lora=on"),
     "QLoRA": (*LOW, "lora=on", "quantize_4bit=on"),
+    "offloaded": ("bf16=on", "checkpoint_offload=on"),
     "8-bit LoRA": (*LOW, "lora=on", "quantize_8bit=on"),
 }
 WORST = 0.005
@@ -59,10 +60,8 @@ class Compared(NamedTuple):
     worst: float = 0.0
     """Of any category at any moment, as a share of the peak; 1 where the moments are not alike."""
     moments: int = 0
-    folding: float = 0.0
-    """Seconds to fold."""
     few: float = 0.0
-    """Seconds to trace the two depths and fold."""
+    """Seconds to trace few layers and fold."""
     full: float = 0.0
     """Seconds to trace all layers."""
 
@@ -70,18 +69,15 @@ class Compared(NamedTuple):
 def compare(plan: Plan, target: Target) -> Compared:
     """Fold the plan and trace it whole."""
     begin = time.perf_counter()
-    short = traced(plan, target, SHORT)
-    if short.depths is None:
-        return Compared("traced whole: no fewer layers tell the rest")
-    long = traced(plan, target, LONG)
-    before = time.perf_counter()
-    folded = fold(short.stream, long.stream, short.layers, *short.depths)
-    after = time.perf_counter()
-    if folded is None:
+    found = folded(plan, target)
+    if found is None:
         return Compared("traced whole: the depths are not alike")
+    if found.depths is None:
+        return Compared("traced whole: no fewer layers tell the rest")
+    after = time.perf_counter()
     full = traced(plan, target, ALL).stream
     end = time.perf_counter()
-    mine, theirs = rows(folded), rows(full)
+    mine, theirs = rows(found.stream), rows(full)
     peak = max(sum(totals) for _, totals in theirs)
     difference = max(sum(totals) for _, totals in mine) / peak - 1
     worst = 1.0
@@ -89,8 +85,8 @@ def compare(plan: Plan, target: Target) -> Compared:
         pairs = zip(mine, theirs, strict=True)
         apart = (abs(a - b) for one, other in pairs for a, b in zip(one[1], other[1], strict=True))
         worst = max(apart) / peak
-    verdict = "differs" if worst else "exact" if alike(folded, full) else "exact in bytes"
-    seconds = {"folding": after - before, "few": after - begin, "full": end - after}
+    verdict = "differs" if worst else "exact" if alike(found.stream, full) else "exact in bytes"
+    seconds = {"few": after - begin, "full": end - after}
     return Compared(verdict, peak, difference, worst, len(mine), **seconds)
 
 
@@ -155,7 +151,7 @@ def line(model: str, name: str, found: Compared) -> str:
         return head
     return (
         f"{head:46} {found.peak / 2**30:9.2f} GiB {100 * found.difference:+9.4f} % "
-        f"{100 * found.worst:8.4f} % {found.moments:8} {found.folding:6.2f} s "
+        f"{100 * found.worst:8.4f} % {found.moments:8} "
         f"{found.few:6.2f} s {found.full:7.2f} s"
     )
 
@@ -182,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warm()
     print(
         f"{'model':16} {'plan':14} {'verdict':14} {'peak':>13} {'difference':>11} {'worst':>10} "
-        f"{'moments':>8} {'fold':>8} {'folded':>8} {'full':>9}"
+        f"{'moments':>8} {'folded':>8} {'full':>9}"
     )
     worst, failed = 0.0, 0
     for model, name, plan in cases(models, plans, args.length):

@@ -17,7 +17,8 @@ from memwb.engine.plan import Plan, active
 from memwb.engine.predict.causes import causes_at
 from memwb.engine.predict.course import Course, course_of, thinned
 from memwb.engine.predict.fold import fold
-from memwb.engine.predict.run import ALL, LONG, SHORT, Traced, traced
+from memwb.engine.predict.layers import FIXED
+from memwb.engine.predict.run import ALL, LONG, LONGER, SHORT, Traced, traced
 from memwb.engine.predict.stream import Stream, with_workspaces
 from memwb.engine.predict.targets import Target, target_named
 from memwb.engine.predict.words import largest_at, notes_on, words_on
@@ -87,8 +88,12 @@ def whole(
     plan: Plan, target: Target, trust_remote_code: bool = False, fold_it: bool = True
 ) -> Traced:
     """The run of all layers: folded out of two runs of few where that can be done."""
-    if not fold_it:
-        return _run(plan, target, ALL, trust_remote_code)
+    found = folded(plan, target, trust_remote_code) if fold_it else None
+    return found or _run(plan, target, ALL, trust_remote_code)
+
+
+def folded(plan: Plan, target: Target, trust_remote_code: bool = False) -> Traced | None:
+    """The run of all layers out of runs of few; None where these do not tell the rest."""
     short = _run(plan, target, SHORT, trust_remote_code)
     if short.depths is None:
         return short
@@ -96,8 +101,15 @@ def whole(
     long = _run(plan, target, LONG, trust_remote_code)
     with uncollected():
         stream = fold(short.stream, long.stream, short.layers, few, more)
+    deepest = 2 * more - few
+    if stream is None and few + more + deepest + FIXED < short.layers:
+        # What reaches from one layer to the next but one (memory fetched ahead) is the same only
+        # from a layer further on.
+        longer = _run(plan, target, LONGER, trust_remote_code)
+        with uncollected():
+            stream = fold(long.stream, longer.stream, short.layers, more, deepest)
     if stream is None:
-        return _run(plan, target, ALL, trust_remote_code)
+        return None
     times = (short.layers - few) // (more - few)
     return short._replace(
         stream=stream,

@@ -35,7 +35,7 @@ from memwb.engine.technique import hooks_of, module_of, techniques
 from memwb.engine.trainer import inventory
 from memwb.engine.trainer.burst import TRACED, About, Instead, Watched
 
-ALL, SHORT, LONG = -1, 0, 1
+ALL, SHORT, LONG, LONGER = -1, 0, 1, 2
 
 MOST_STEP = 4 * MOST_VALUES
 """Tokens of one step, all of which are held while it runs."""
@@ -63,8 +63,9 @@ class Traced(NamedTuple):
 def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool = False) -> Traced:
     """Run the plan's script on meta: loading and two steps.
 
-    ``take`` says of how many layers: ALL, or the SHORT or LONG of the two depths that tell the
-    rest, if there are such. No weights are read. Whatever the script raises is raised.
+    ``take`` says of how many layers: ALL, or, if few layers tell the rest, the SHORT or the LONG of
+    the two depths that do, or LONGER by a period. No weights are read. Whatever the script raises
+    is raised.
     """
     _refuse_kernels(plan, target)
     _refuse(plan)
@@ -255,7 +256,8 @@ def _instead(
             whole = pattern(config, every)
             found.depths = depths(found.layers, whole.period, whole.head)
             if take != ALL and found.depths is not None:
-                shorten(config, found.depths[take])
+                few, more = found.depths
+                shorten(config, few + take * (more - few))
             return config
 
         return load
