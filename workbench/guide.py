@@ -42,10 +42,8 @@ def greet(app: Workbench, gpu: bool) -> None:
         return
     if not gpu and app.settings.device == "auto":
         title = "No GPU here, and none is needed to begin"
-        text = (
-            "Bursts run on the CPU, with memory exact to the byte; $target predicts for dozens of "
-        )
-        text += "GPUs, and what $export writes runs on them."
+        text = "Bursts run on the CPU, exact to the byte; $target predicts for dozens of GPUs; "
+        text += "what $export writes runs on them."
         app.main.tell("information", title, _keyed(text, app.settings.keymap).plain, passing=True)
     app.keep(replace(app.session, greeted=True))
 
