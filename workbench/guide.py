@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 PLACES = {"run": 1, "toggle": 2, "again": 3, "compare": 3, "export": 4}
 """To run again and to compare are two deeds and one step."""
 STEPS = 4
-RIGHT = ("[b $text-accent]$guide[/] ends the guide ", "[b $text-accent]$guide[/] ends it ")
+RIGHT = (
+    "[@click=app.guide][b $text-accent]$guide[/] ends the guide[/] ",
+    "[@click=app.guide][b $text-accent]$guide[/] ends it[/] ",
+)
+LEAST = 14
+"""In a terminal of fewer lines nobody is guided: its lines are needed."""
 
 
-def line(session: Session, engine: str, keymap: dict[str, str], width: int) -> tuple[Content, ...]:
+def line(
+    session: Session, engine: str, keymap: dict[str, str], width: int, height: int
+) -> tuple[Content, ...]:
     """The one thing to do next, in the longest form that there is room for, and how to be rid of
     it; nothing where nobody is guided."""
-    if session.guide not in GUIDE:
+    if session.guide not in GUIDE or height < LEAST:
         return ()
     place = PLACES.get(session.guide)
     done = Content.styled(" ✓ ", "bold $text-success")

@@ -9,8 +9,8 @@ NARROW = 100
 """Below this width, or below SHORT lines, one panel is shown at a time."""
 SHORT = 30
 WIDE = 160
-TALL = 46
-"""From this height on the plan says what the row at the cursor is."""
+HIGH, TALL = 36, 46
+"""From this height on the plan says in a sentence what the row at the cursor is; and in some."""
 
 
 def classes(width: int, height: int, session: Session) -> dict[str, bool]:
@@ -21,5 +21,6 @@ def classes(width: int, height: int, session: Session) -> dict[str, bool]:
         "-single": narrow or session.maximised,
         "-wide": width >= WIDE,
         "-tall": height >= TALL,
+        "-high": HIGH <= height < TALL and not narrow and not session.maximised,
         **{f"tab-{name}": session.tab == name for name in PANELS},
     }

@@ -169,7 +169,7 @@ class MainScreen(Screen[None]):
         self._show_guide()
 
     def _show_guide(self) -> None:
-        told = guide.line(self._session, self._engine, self._keymap, self.app.size.width)
+        told = guide.line(self._session, self._engine, self._keymap, *self.app.size)
         strip = self.query_one("#guide", Line)
         strip.display = bool(told)
         if told:
