@@ -147,7 +147,7 @@ async def stream(width: int, height: int, seconds: float) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.streaming", "--engine", str(seconds)]
     with tempfile.TemporaryDirectory() as home:
         os.environ["MEMWB_HOME"] = home
-        app = open_workbench(Plan(model="tiny"), lambda: Engine(command))
+        app = open_workbench(Plan(model="tiny"), lambda: Engine(command), guide=False)
         app.driver_class = terminal.driver()
         app.console = Console(file=io.StringIO(), color_system="truecolor", legacy_windows=False)
         async with app.run_test(headless=False, size=(width, height)) as pilot:

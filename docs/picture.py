@@ -35,7 +35,7 @@ async def draw(path: Path) -> None:
     """
     from memwb.workbench.start import open_workbench
 
-    app = open_workbench()
+    app = open_workbench(guide=False)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: app.engine_state == "ready")
         await pilot.press("r")

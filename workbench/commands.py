@@ -84,13 +84,7 @@ COMMANDS = (
         "Replay a run",
         "Tell a run again as it happened; once more: four times as fast, then at once.",
     ),
-    Command(
-        "name_run",
-        "n",
-        "app.name_run",
-        "Name a run",
-        "Give the run at the cursor of the history a name.",
-    ),
+    Command("name_run", "n", "app.name_run", "Name a run", "Give the run at the cursor a name."),
     Command(
         "note_run",
         "N",
@@ -159,7 +153,7 @@ COMMANDS = (
     Command("load", "l", "app.load_preset", "Load a preset", "Take over the plan of a preset."),
     Command(
         "plan_text",
-        "E",
+        "v",
         "app.plan_text",
         "Edit the plan as TOML",
         "The whole plan as text: read it, change it, copy it; its comments are kept.",

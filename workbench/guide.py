@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 PLACES = {"run": 1, "toggle": 2, "again": 3, "compare": 3, "export": 4}
 """To run again and to compare are two deeds and one step."""
 STEPS = 4
-RIGHT = ("[b $text-accent]$guide[/] ends the guide ", "[b $text-accent]$guide[/] ends it ")
+RIGHT = (
+    "[@click=app.guide][b $text-accent]$guide[/] ends the guide[/] ",
+    "[@click=app.guide][b $text-accent]$guide[/] ends it[/] ",
+)
+LEAST = 14
+"""In a terminal of fewer lines nobody is guided: its lines are needed."""
 
 
-def line(session: Session, engine: str, keymap: dict[str, str], width: int) -> tuple[Content, ...]:
+def line(
+    session: Session, engine: str, keymap: dict[str, str], width: int, height: int
+) -> tuple[Content, ...]:
     """The one thing to do next, in the longest form that there is room for, and how to be rid of
     it; nothing where nobody is guided."""
-    if session.guide not in GUIDE:
+    if session.guide not in GUIDE or height < LEAST:
         return ()
     place = PLACES.get(session.guide)
     done = Content.styled(" ✓ ", "bold $text-success")
@@ -42,10 +49,8 @@ def greet(app: Workbench, gpu: bool) -> None:
         return
     if not gpu and app.settings.device == "auto":
         title = "No GPU here, and none is needed to begin"
-        text = (
-            "Bursts run on the CPU, with memory exact to the byte; $target predicts for dozens of "
-        )
-        text += "GPUs, and what $export writes runs on them."
+        text = "Bursts run on the CPU, exact to the byte; $target predicts for dozens of GPUs; "
+        text += "what $export writes runs on them."
         app.main.tell("information", title, _keyed(text, app.settings.keymap).plain, passing=True)
     app.keep(replace(app.session, greeted=True))
 

@@ -351,14 +351,14 @@ async def test_the_palette_has_every_action(bench: Any) -> None:
 
 async def test_keys_can_be_given_other_names(bench: Any, home: Any) -> None:
     home.mkdir()
-    (home / "settings.toml").write_text('[keymap]\nundo = "y"\n')
+    (home / "settings.toml").write_text('[keymap]\nundo = "D"\n')
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         before = app.session.plan
         rows(app).select("technique:sgd")
         await pilot.press("space", "u")
         assert app.session.plan != before
-        await pilot.press("y")
+        await pilot.press("D")
         assert app.session.plan == before
 
 

@@ -329,7 +329,7 @@ async def test_export_names_its_keys_in_a_small_terminal(
         assert "--output" in str(app.screen.query_one("#launch").render())
 
 
-@pytest.mark.parametrize("size", [(120, 46), (200, 50)])
+@pytest.mark.parametrize("size", [(120, 40), (120, 46), (200, 50)])
 async def test_what_is_told_of_a_technique_is_told_whole(
     bench: Any, waiting: Any, forecast: Any, size: tuple[int, int]
 ) -> None:

@@ -30,7 +30,7 @@ async def test_the_text_is_applied_once_it_is_a_plan_and_comes_back_with_its_com
     app = bench(plan=began)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
-        await pilot.press("E")
+        await pilot.press("v")
         await pilot.pause()
         area = app.screen.query_one(TextArea)
         assert area.text == plan_toml(began) and area.has_focus
@@ -63,7 +63,7 @@ async def test_the_text_is_applied_once_it_is_a_plan_and_comes_back_with_its_com
     app = bench()
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
-        await pilot.press("E")
+        await pilot.press("v")
         await pilot.pause()
         text = app.screen.query_one(TextArea).text
         assert "# mine" in text and "rank = 16 # few" in text and parse_plan(text) == began

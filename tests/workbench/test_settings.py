@@ -94,7 +94,7 @@ def test_a_workbench_that_breaks_ends_with_an_error(monkeypatch: pytest.MonkeyPa
 
 
 def test_settings_that_cannot_act_are_named() -> None:
-    keymap = {"undo": "y,s", "udno": "v", "edit": "tab"}
+    keymap = {"undo": "D,s", "udno": "Y", "edit": "tab"}
     found = settings.doubts(Settings(theme="nrod", keymap=keymap), ["nord", "dracula"])
     assert found == [
         "theme: there is no 'nrod'; did you mean 'nord'?",

@@ -40,6 +40,7 @@ class LossPanel(Vertical):
     def compose(self) -> ComposeResult:
         """The chart."""
         self.border_title = "3 Loss"
+        self.border_subtitle = "the loss of each step · r runs the plan"
         yield LineChart(id="loss-chart")
 
     def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:

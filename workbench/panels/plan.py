@@ -115,13 +115,7 @@ class PlanPanel(Vertical):
     def _beside(self) -> dict[str, Spans]:
         """What stands at the end of the techniques' rows."""
         mark = "~" if self.app.no_color else ""
-        found = {
-            f"technique:{name}": toggles.toggle_spans(
-                self._outlook, name, self._here, self.plan, mark
-            )
-            for name in techniques()
-        }
-        return {row: spans for row, spans in found.items() if spans}
+        return toggles.beside(self._outlook, self._here, self.plan, mark)
 
     def _count(self) -> None:
         self.found = problems(self.plan, self.config, self.device)
@@ -342,11 +336,14 @@ class PlanPanel(Vertical):
         self.call_after_refresh(self._place_open)
 
     def _tell(self) -> None:
+        row = self.row.id if self.row else ""
         if self.screen.has_class("-tall"):
-            row = self.row
-            about = self.query_one("#about", Static)
-            told = self.explained(), self.predicted()
-            about.update(texts.about_row(row.id if row else "", *told))
+            told = texts.about_row(row, self.explained(), self.predicted())
+        elif self.screen.has_class("-high"):
+            told = texts.brief_row(row, self.technique_at_cursor())
+        else:
+            return
+        self.query_one("#about", Static).update(told)
 
     def _toggle(self, name: str) -> None:
         on = name in self.plan.techniques

@@ -114,6 +114,16 @@ def about_row(row: str, explanation: Explanation | None, predicted: str = "") ->
     return Content("\n").join(lines)
 
 
+def brief_row(row: str, technique: str) -> Content:
+    """A sentence on a row of the plan: what a technique saves, what a value is."""
+    field = plan_rows.field(row.removeprefix("value:")) if row.startswith("value:") else None
+    if field is not None:
+        return Content.styled(field.description, MUTED)
+    if technique:
+        return Content.assemble(("saves  ", "$text-accent"), techniques()[technique].saves)
+    return Content.styled(": ".join(part for part in _about(row) if part), MUTED)
+
+
 def _about(row: str) -> tuple[str, str]:
     """A title and a sentence on the model's row or that of a group; nothing on others."""
     if row in ("model", "group:model"):

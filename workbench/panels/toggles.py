@@ -23,6 +23,15 @@ MOST_SAVING = 3
 """How many toggles are named that would save the most."""
 
 
+def beside(outlook: Outlook, device: Device | None, plan: Plan, mark: str) -> dict[str, Spans]:
+    """What stands at the end of the techniques' rows, by the row."""
+    found = {
+        f"technique:{name}": toggle_spans(outlook, name, device, plan, mark)
+        for name in techniques()
+    }
+    return {row: spans for row, spans in found.items() if spans}
+
+
 def toggle_spans(
     outlook: Outlook, name: str, device: Device | None, plan: Plan | None = None, mark: str = ""
 ) -> Spans:

@@ -16,10 +16,11 @@ from textual.widgets import Input
 
 from memwb.engine.protocol import CATEGORIES, Device, Event, Samples, Started, Step, Timeline
 from memwb.engine.runs import pinned
-from memwb.workbench import guide, state
+from memwb.workbench import guide, layout, state
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.commands import bindings
+from memwb.workbench.layout import PANELS
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.body import Body
 from memwb.workbench.panels.line import Line
@@ -39,15 +40,8 @@ if TYPE_CHECKING:
     from memwb.workbench.panels.compared import Compared
     from memwb.workbench.trace import Trace
 
-PANELS = ("plan", "memory", "loss", "peak", "runs")
 FILTERS = ("filter", "runs-filter")
-NARROW = 100
-"""Below this width, or below SHORT lines, one panel is shown at a time."""
-SHORT = 30
-WIDE = 160
 ALONE = "One panel has the whole screen here: there is no border to move."
-TALL = 46
-"""From this height on the plan says what the row at the cursor is."""
 
 
 class MainScreen(Screen[None]):
@@ -175,7 +169,7 @@ class MainScreen(Screen[None]):
         self._show_guide()
 
     def _show_guide(self) -> None:
-        told = guide.line(self._session, self._engine, self._keymap, self.app.size.width)
+        told = guide.line(self._session, self._engine, self._keymap, *self.app.size)
         strip = self.query_one("#guide", Line)
         strip.display = bool(told)
         if told:
@@ -223,15 +217,7 @@ class MainScreen(Screen[None]):
         self._owner.arrange(replace(self._session, sizes=sizes))
 
     def _set_layout(self, session: Session) -> None:
-        width, height = self.app.size
-        narrow = width < NARROW or height < SHORT
-        wanted = {
-            "-narrow": narrow,
-            "-single": narrow or session.maximised,
-            "-wide": width >= WIDE,
-            "-tall": height >= TALL,
-            **{f"tab-{name}": session.tab == name for name in PANELS},
-        }
+        wanted = layout.classes(*self.app.size, session)
         # All at once: every change of a class looks at the styles of the whole screen again.
         classes = (self.classes - wanted.keys()) | {name for name, on in wanted.items() if on}
         if classes != self.classes:

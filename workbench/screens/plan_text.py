@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
+from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -63,7 +64,10 @@ class Toml(TextArea):
         """A line with the colours of its parts."""
         line = super().get_line(line_index)
         for start, end, part in toml_text.parts(line.plain):
-            look = self.get_component_rich_style(f"toml--{part}", partial=True)
+            # Colours with an alpha are blended with what is behind the text.
+            own = self.get_visual_style(f"toml--{part}", partial=True)
+            whole = (self.visual_style + own).rich_style
+            look = Style(color=whole.color, bold=own.bold, italic=own.italic)
             line.stylize(look, start, end)
         return line
 
