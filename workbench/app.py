@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec.structs import replace
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -379,6 +380,16 @@ class Workbench(App[None]):
         """Ctrl+c, by which many mean to quit."""
         self.notify("ctrl+q quits; a running burst is asked about first.")
 
+    async def on_event(self, event: events.Event) -> None:
+        """What is typed while a screen opens is for that screen, as soon as it is there."""
+        if isinstance(event, events.InputEvent) and self.screen_stack:
+            await dialogs.opened(self.screen)
+        await super().on_event(event)
+
+    def push_screen(self, screen: Any, *rest: Any, **more: Any) -> Any:
+        """Open a screen; one that is left twice, by keys typed fast, is left once."""
+        return super().push_screen(dialogs.once(screen), *rest, **more)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While one types into a field of the main screen, letters are text."""
         typing = self.screen is self.main and isinstance(self.focused, Input)
@@ -387,6 +398,10 @@ class Workbench(App[None]):
     async def on_unmount(self) -> None:
         """The engine ends with the workbench."""
         await self.bursts.close_engine()
+
+    def action_command_palette(self) -> None:
+        """Find an action by its name."""
+        dialogs.search(self)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action of the screen in front by name, with its key."""

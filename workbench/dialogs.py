@@ -8,16 +8,43 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textual.await_complete import AwaitComplete
+
 from memwb.engine.plan import Plan
 from memwb.workbench import history, library, state
 from memwb.workbench.units import printable
 
 if TYPE_CHECKING:
+    from textual.screen import Screen
+
     from memwb.workbench.app import Workbench
 
 RUN_QUESTION, QUIT_QUESTION = "run-anyway", "quit"
+OPENING = 1.0
+"""Seconds that a screen may take to open before what is typed goes on without it."""
 PATIENCE = 4.0
 """Seconds that a burst has to stop in before the workbench is left without waiting for it."""
+
+
+async def opened(screen: Screen[object]) -> None:
+    """Wait for a screen that has just been opened to have its widgets."""
+    end = time.monotonic() + OPENING
+    while not (screen.is_mounted or screen.children) and time.monotonic() < end:
+        await asyncio.sleep(0.002)
+
+
+def once(screen: Screen[object]) -> Screen[object]:
+    """A screen that can be left only while it is in front.
+
+    Textual's own would take the next one away, or answer twice.
+    """
+    plain = screen.dismiss
+
+    def dismiss(result: object = None) -> AwaitComplete:
+        return plain(result) if screen.is_active else AwaitComplete()
+
+    screen.dismiss = dismiss  # type: ignore[method-assign]
+    return screen
 
 
 def choose_model(app: Workbench) -> None:
@@ -171,6 +198,14 @@ def copy(app: Workbench) -> None:
     app.copy_to_clipboard(text)
     lines = text.count("\n") + 1
     app.notify(f"Copied {what}" + (f" ({lines} lines)." if lines > 1 else "."), markup=False)
+
+
+def search(app: Workbench) -> None:
+    """Every action of the screen in front by its name."""
+    from memwb.workbench.screens.palette import Palette
+
+    if not isinstance(app.screen, Palette):
+        app.push_screen(Palette(id="--command-palette"))
 
 
 def jump(app: Workbench) -> None:

@@ -96,6 +96,8 @@ class ExportScreen(ModalScreen[str | None]):
 
     async def on_mount(self) -> None:
         """The script is put together in a thread: a model's folder may be slow to read."""
+        if not self.children:  # the workbench was left meanwhile
+            return
         self.query_one("#script").focus()
         self._launch()
         self._say(self._lack, "-bad")

@@ -100,6 +100,8 @@ class ModelScreen(ModalScreen[Plan | None]):
 
     async def on_mount(self) -> None:
         """Reading the cache's folders is left to a thread."""
+        if not self.children:  # the workbench was left meanwhile
+            return
         self.query_one("#columns").add_class("columns")
         self.query_one(Input).focus()
         self._models = await asyncio.to_thread(library.models, self._used, self._settings)

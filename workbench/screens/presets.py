@@ -50,6 +50,8 @@ class PresetScreen(ModalScreen[Plan | None]):
 
     def on_mount(self) -> None:
         """The first one is described at once."""
+        if not self.children:  # the workbench was left meanwhile
+            return
         self.query_one(Rows).focus()
         self._describe()
 

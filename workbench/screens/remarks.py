@@ -64,6 +64,8 @@ class RemarksScreen(ModalScreen[bool]):
 
     def on_mount(self) -> None:
         """What was asked for is typed into."""
+        if not self.children:  # the workbench was left meanwhile
+            return
         self.query_one(f"#{self._first}").focus()
         self.query_one(".said").display = False
         note = self.query_one(TextArea)

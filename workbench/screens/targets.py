@@ -61,6 +61,8 @@ class TargetScreen(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """The cursor stands on what it is now."""
+        if not self.children:  # the workbench was left meanwhile
+            return
         self.query_one(Input).focus()
         self.query_one(Rows).select(self._target or HERE)
 
