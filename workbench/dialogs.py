@@ -41,9 +41,9 @@ def choose_target(app: Workbench) -> None:
         if target is not None:
             app.aim(target)
 
-    known = app.predictor.outlook
-    fits = known.result.fits if known.result is not None and known.current else ()
-    app.push_screen(TargetScreen(app.target, fits, app.device), chosen)
+    predictor, plan = app.predictor, app.session.plan
+    screen = TargetScreen(plan, predictor.outlook, app.target, predictor.here, predictor.asides)
+    app.push_screen(screen, chosen)
 
 
 def ask_run(app: Workbench, title: str, text: str) -> None:

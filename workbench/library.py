@@ -247,13 +247,21 @@ class Target(NamedTuple):
     name: str
     capacity: int
     local: bool
+    arch: str
+    bandwidth: int | None
+    """Bytes a second."""
+    bf16: float | None
+    """Dense operations a second."""
 
 
 def targets() -> list[Target]:
     """The GPUs that a plan can be predicted for, those of this machine first."""
     from memwb.engine import gpus
 
-    return [Target(gpu.id, gpu.name, gpu.capacity, gpu.local) for gpu in gpus.gpus()]
+    return [
+        Target(gpu.id, gpu.name, gpu.capacity, gpu.local, gpu.arch, gpu.bandwidth, gpu.bf16)
+        for gpu in gpus.gpus()
+    ]
 
 
 def outside(runs: Sequence[Summary]) -> frozenset[str]:
