@@ -343,6 +343,14 @@ class Workbench(App[None]):
         """Choose what plans are predicted for."""
         dialogs.choose_target(self)
 
+    def action_inspect_peak(self) -> None:
+        """See what is alive at the peak."""
+        dialogs.inspect_peak(self)
+
+    def action_settings(self) -> None:
+        """Change colours, keys and defaults."""
+        dialogs.change_settings(self)
+
     def action_export(self) -> None:
         """See and write the script."""
         dialogs.export(self)

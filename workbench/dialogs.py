@@ -46,6 +46,30 @@ def choose_target(app: Workbench) -> None:
     app.push_screen(screen, chosen)
 
 
+def inspect_peak(app: Workbench) -> None:
+    """What is alive at the peak, of the plan and of the run that is shown."""
+    from memwb.workbench.screens.peak import PeakScreen, Shown
+
+    def look() -> Shown:
+        trace = app.main.peak.trace
+        label = trace.label if trace is not None else ""
+        folder = next((run.folder for run in app.recorded if f"#{run.run}" == label), "")
+        return Shown(app.predictor.outlook, trace, folder, app.predictor.here)
+
+    def left(wanted: str | None) -> None:
+        if wanted == "target":
+            choose_target(app)
+
+    app.push_screen(PeakScreen(look), left)
+
+
+def change_settings(app: Workbench) -> None:
+    """Colours, keys, and what memwb starts with."""
+    from memwb.workbench.screens.settings import SettingsScreen
+
+    app.push_screen(SettingsScreen())
+
+
 def ask_run(app: Workbench, title: str, text: str) -> None:
     """Whether to run a plan that will probably not fit."""
     from memwb.workbench.screens.ask import AskScreen

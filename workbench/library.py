@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
+from memwb.engine.prediction import Prediction
 from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.guard import Baseline, Verdict
-    from memwb.engine.prediction import Prediction
     from memwb.engine.protocol import Device, Event, Peak, Predict, Unpredicted
     from memwb.engine.runs import Summary
     from memwb.workbench.panels.compared import Compared
@@ -238,6 +238,18 @@ def kept(
             elif isinstance(event, Unpredicted):
                 found[name] = event
     return found
+
+
+def kept_of_run(folder: str, kind: str, here: Device | None) -> Prediction | None:
+    """What was predicted of the plan of a run, for this machine's device of that kind."""
+    from memwb.engine.runs import read_plan
+
+    try:
+        plan = read_plan(folder)
+    except MemwbError:
+        return None
+    answer = kept({"": plan}, "cpu" if kind == "cpu" else "", here).get("")
+    return answer if isinstance(answer, Prediction) else None
 
 
 class Target(NamedTuple):

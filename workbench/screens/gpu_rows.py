@@ -80,6 +80,7 @@ def columns(width: int, sort: str) -> Content:
 def row(target: Target, chosen: bool, told: Spans, width: int) -> Row:
     """One GPU: what it is, what it has, and the verdict."""
     wide = width >= WIDE
+    rate = f"{_figure(target.bf16, 12):>{14 if wide else 9}}"
     name = target.name if len(target.name) < NAME else f"{target.name[: NAME - 2]}…"
     local = " here" if target.local else ""
     return Row(
@@ -90,7 +91,7 @@ def row(target: Target, chosen: bool, told: Spans, width: int) -> Row:
             *(((f"{name:<{NAME}}", "muted"),) if wide else ()),
             (f"{gib(target.capacity):>9}", "value"),
             (
-                f"{_figure(target.bandwidth, 9):>7}{_figure(target.bf16, 12):>{14 if wide else 9}}  ",
+                f"{_figure(target.bandwidth, 9):>7}{rate}  ",
                 "plain",
             ),
             *told,
