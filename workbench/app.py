@@ -61,6 +61,8 @@ class Workbench(App[None]):
         self.settings = settings or Settings()
         self.model: Model | None = None
         self.recorded: list[Summary] = []
+        self.trying = False
+        """Whether themes are only looked at."""
         self._warning = warning
         self._model_error = ""
         self.bursts = Bursts(self, engine or library.engine)
@@ -93,7 +95,7 @@ class Workbench(App[None]):
         self.run_worker(self.main.plan_panel.prepare(), group="fields")
         self.run_worker(history.load(self), group="history")
         self.run_worker(self._assume_device(), group="device")
-        self._resolve_model()
+        self.resolve_model()
         if self._warning is not None:
             self.tell_error(self._warning)
         elif found := doubts(self.settings, self.available_themes):
@@ -110,6 +112,8 @@ class Workbench(App[None]):
         guide.greet(self, gpu=found.kind == "cuda")
 
     def _keep_theme(self, name: str) -> None:
+        if self.trying:
+            return
         try:
             save_setting("theme", name)
         except MemwbError as error:
@@ -201,7 +205,7 @@ class Workbench(App[None]):
         self.keep(session)
         if (before.model, before.weights) != (session.plan.model, session.plan.weights):
             self.model = None
-            self._resolve_model()
+            self.resolve_model()
 
     @property
     def target(self) -> str:
@@ -249,7 +253,8 @@ class Workbench(App[None]):
         if charts:
             self.show_runs()
 
-    def _resolve_model(self) -> None:
+    def resolve_model(self) -> None:
+        """Look for the plan's model again."""
         plan = self.session.plan
         self.run_worker(self._resolve(plan), group="model", exclusive=True)
 

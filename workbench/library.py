@@ -240,6 +240,17 @@ def kept(
     return found
 
 
+def known_names() -> dict[str, tuple[str, ...]]:
+    """The names that settings can have: presets, models of the catalogue, targets."""
+    from memwb.engine import catalog, presets
+
+    return {
+        "preset": tuple(presets.presets()),
+        "model": tuple(catalog.catalogue()),
+        "target": ("cpu", *(each.id for each in targets())),
+    }
+
+
 def kept_of_run(folder: str, kind: str, here: Device | None) -> Prediction | None:
     """What was predicted of the plan of a run, for this machine's device of that kind."""
     from memwb.engine.runs import read_plan

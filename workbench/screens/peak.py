@@ -26,7 +26,7 @@ from memwb.workbench.trace import Trace
 EVERY = 0.5
 """Seconds between two looks at what there is to show: a burst, or a prediction, may go on."""
 KEYS = {
-    "next_view": ("tab", "tensors of the plan, of the run"),
+    "next_view": ("tab", "the plan's tensors, the run's"),
     "target": ("t", "another GPU"),
     "explain": ("?", "help"),
     "dismiss": ("esc", "leave"),
@@ -49,7 +49,7 @@ class PeakScreen(ModalScreen[str | None]):
     DEFAULT_CSS = f"""
     PeakScreen {{
         {DIALOG}
-        .dialog {{ max-width: 150; }}
+        .dialog {{ width: 98%; max-width: 150; }}
         VerticalScroll {{ height: 1fr; scrollbar-gutter: stable; }}
         #peak-keys {{ margin-top: 1; }}
         &.-short #peak-keys {{ margin-top: 0; }}

@@ -25,7 +25,7 @@ from memwb.workbench.panels.forecast import (
     wrapped,
 )
 from memwb.workbench.trace import Trace
-from memwb.workbench.units import gib
+from memwb.workbench.units import gib, name
 
 LABEL = 13
 FIGURE = 10
@@ -51,6 +51,9 @@ def figures(
     who = measured(trace) if second is not None else "measured"
     heads = [f"{'':<{LABEL}}{'predicted':>{FIGURE}}  ", f"{'':>7}  ", f"{who:<{FIGURE + 9}}"]
     lines = [Content.styled("".join(heads), MUTED)]
+    # One by the other says something only where both are of one plan.
+    done = trace is not None and trace.ended is not None and trace.ended.outcome == "done"
+    own = done and first is not None and trace is not None and trace.predicted == first
     whole = max((peak.allocated for peak in (first, second) if peak is not None), default=0)
     room = min(BAR, (width - LABEL - 2 * FIGURE - 24) // 2)
     look = OLD if not outlook.current else ""
@@ -66,7 +69,7 @@ def figures(
             (f"{mark if look else ''}{told}".rjust(FIGURE) + "  ", look or bold),
             (f"{share:>5}  ", MUTED),
             (f"{found:>{FIGURE}}  ", bold),
-            (f"{_ratio(first, second, key):<9}", MUTED),
+            (f"{_ratio(first, second, key) if own else '':<9}", MUTED),
         ]
         if key in CATEGORIES and room >= 6:
             look_of = colours.get(key, "")
@@ -192,8 +195,10 @@ def listed(largest: tuple[Large, ...], whole: int, width: int) -> list[Content]:
             f"{large.category:<12}",
             f"  {shape:<{room}}  ",
             (f"{SMALL.get(large.dtype, large.dtype):<8}", MUTED),
-            *(((f"  {op:<{op_room}}", MUTED), f"  {module}") if wide else ()),
         )
+        if wide:
+            left = max(8, width - line.cell_length - op_room - 4)
+            line = Content.assemble(line, (f"  {op:<{op_room}}", MUTED), f"  {name(module, left)}")
         lines.append(line.truncate(max(20, width), ellipsis=True))
         if not wide:
             below = Content.assemble(f"{'':>19}{module}", (f"  {op}", MUTED))
