@@ -103,7 +103,7 @@ def load_preset(app: Workbench) -> None:
         if plan is not None:
             app.begin_with(plan)
 
-    app.push_screen(PresetScreen(), chosen)
+    app.push_screen(PresetScreen(app.session.plan), chosen)
 
 
 def edit_text(app: Workbench) -> None:
