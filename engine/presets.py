@@ -90,6 +90,37 @@ def save_preset(name: str, plan: Plan) -> Path:
     return file
 
 
+def is_own(name: str) -> bool:
+    """Whether a preset of that name is the user's, perhaps in the place of a packaged one."""
+    return (paths.presets_folder() / f"{name}.toml").is_file()
+
+
+def delete_preset(name: str) -> None:
+    """Delete one of the user's presets; a packaged one of that name is to be had again.
+
+    Raises MemwbError for one that is not the user's, or cannot be deleted.
+    """
+    file = paths.presets_folder() / f"{name}.toml"
+    if name not in presets():
+        raise MemwbError(
+            f"There is no preset {name!r}", nearest(name, presets()), "See `memwb presets`."
+        )
+    if not is_own(name):
+        raise MemwbError(
+            f"The preset {name!r} comes with memwb",
+            "only presets of your own can be deleted",
+            "Save one of the same name, and it takes its place.",
+        )
+    try:
+        file.unlink()
+    except OSError as error:
+        raise MemwbError(
+            f"The preset {name!r} was not deleted",
+            f"{file}: {error.strerror}",
+            "Make the folder writable.",
+        ) from None
+
+
 def _find(name_or_path: str) -> Path:
     known = presets()
     if name_or_path in known:

@@ -62,6 +62,8 @@ class Workbench(App[None]):
         self.settings = settings or Settings()
         self.model: Model | None = None
         self.recorded: list[Summary] = []
+        self.trying = False
+        """Whether themes are only looked at."""
         self._warning = warning
         self._model_error = ""
         self.bursts = Bursts(self, engine or library.engine)
@@ -94,7 +96,7 @@ class Workbench(App[None]):
         self.run_worker(self.main.plan_panel.prepare(), group="fields")
         self.run_worker(history.load(self), group="history")
         self.run_worker(self._assume_device(), group="device")
-        self._resolve_model()
+        self.resolve_model()
         if self._warning is not None:
             self.tell_error(self._warning)
         elif found := doubts(self.settings, self.available_themes):
@@ -111,6 +113,8 @@ class Workbench(App[None]):
         guide.greet(self, gpu=found.kind == "cuda")
 
     def _keep_theme(self, name: str) -> None:
+        if self.trying:
+            return
         try:
             save_setting("theme", name)
         except MemwbError as error:
@@ -202,7 +206,7 @@ class Workbench(App[None]):
         self.keep(session)
         if (before.model, before.weights) != (session.plan.model, session.plan.weights):
             self.model = None
-            self._resolve_model()
+            self.resolve_model()
 
     @property
     def target(self) -> str:
@@ -250,7 +254,8 @@ class Workbench(App[None]):
         if charts:
             self.show_runs()
 
-    def _resolve_model(self) -> None:
+    def resolve_model(self) -> None:
+        """Look for the plan's model again."""
         plan = self.session.plan
         self.run_worker(self._resolve(plan), group="model", exclusive=True)
 
@@ -343,6 +348,14 @@ class Workbench(App[None]):
     def action_target(self) -> None:
         """Choose what plans are predicted for."""
         dialogs.choose_target(self)
+
+    def action_inspect_peak(self) -> None:
+        """See what is alive at the peak."""
+        dialogs.inspect_peak(self)
+
+    def action_settings(self) -> None:
+        """Change colours, keys and defaults."""
+        dialogs.change_settings(self)
 
     def action_export(self) -> None:
         """See and write the script."""

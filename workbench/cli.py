@@ -63,7 +63,6 @@ def commands() -> tuple[Command, ...]:
         ),
     )
     run = _argument("run", metavar="RUN", help="a number, latest, pinned, or a run's folder")
-    action = _argument("action", nargs="?", default="list", metavar="list|show")
     return (
         Command(
             "open",
@@ -212,9 +211,15 @@ def commands() -> tuple[Command, ...]:
         Command(
             "presets",
             "headless.show:presets",
-            "list the presets, or show one",
-            "memwb presets\nmemwb presets show tiny-demo",
-            (action, _argument("name", nargs="?", metavar="NAME"), json),
+            "list the presets, show one, hold one against a plan, delete one of your own",
+            "memwb presets\nmemwb presets show tiny-demo\nmemwb presets diff qlora plan.toml\n"
+            "memwb presets delete my-lora",
+            (
+                _argument("action", nargs="?", default="list", metavar="list|show|diff|delete"),
+                _argument("name", nargs="?", metavar="NAME"),
+                _argument("plan", nargs="?", metavar="PLAN", help=plan[1]["help"]),
+                json,
+            ),
         ),
         Command(
             "runs",

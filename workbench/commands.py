@@ -146,11 +146,24 @@ COMMANDS = (
         "target",
         "t",
         "app.target",
-        "Predict for…",
-        "Choose the GPU that plans are predicted for: this machine's, or any other.",
+        "GPUs: what fits where",
+        "Every GPU with whether the plan fits it; choose the one that plans are predicted for.",
+    ),
+    Command(
+        "peak",
+        "P",
+        "app.inspect_peak",
+        "Inspect the peak",
+        "What is alive at the peak: categories, the largest tensors, the gaps between the totals.",
     ),
     Command("save", "w", "app.save_preset", "Save as preset", "Save the plan under a name."),
-    Command("load", "l", "app.load_preset", "Load a preset", "Take over the plan of a preset."),
+    Command(
+        "load",
+        "l",
+        "app.load_preset",
+        "Presets",
+        "Browse them, see what one would change of the plan, load, save or delete one.",
+    ),
     Command(
         "plan_text",
         "v",
@@ -329,6 +342,13 @@ COMMANDS = (
         "Commands",
         "Search every action by name.",
         palette=False,
+    ),
+    Command(
+        "settings",
+        "C",
+        "app.settings",
+        "Settings",
+        "Change the theme, the keys and what memwb starts with.",
     ),
     Command(
         "quit", "q", "app.ask_quit", "Quit", "Leave; plan, runs and layout come back next time."

@@ -68,9 +68,33 @@ def choose_target(app: Workbench) -> None:
         if target is not None:
             app.aim(target)
 
-    known = app.predictor.outlook
-    fits = known.result.fits if known.result is not None and known.current else ()
-    app.push_screen(TargetScreen(app.target, fits, app.device), chosen)
+    predictor, plan = app.predictor, app.session.plan
+    screen = TargetScreen(plan, predictor.outlook, app.target, predictor.here, predictor.asides)
+    app.push_screen(screen, chosen)
+
+
+def inspect_peak(app: Workbench) -> None:
+    """What is alive at the peak, of the plan and of the run that is shown."""
+    from memwb.workbench.screens.peak import PeakScreen, Shown
+
+    def look() -> Shown:
+        trace = app.main.peak.trace
+        label = trace.label if trace is not None else ""
+        folder = next((run.folder for run in app.recorded if f"#{run.run}" == label), "")
+        return Shown(app.predictor.outlook, trace, folder, app.predictor.here)
+
+    def left(wanted: str | None) -> None:
+        if wanted == "target":
+            choose_target(app)
+
+    app.push_screen(PeakScreen(look), left)
+
+
+def change_settings(app: Workbench) -> None:
+    """Colours, keys, and what memwb starts with."""
+    from memwb.workbench.screens.settings import SettingsScreen
+
+    app.push_screen(SettingsScreen())
 
 
 def ask_run(app: Workbench, title: str, text: str) -> None:
@@ -106,7 +130,7 @@ def load_preset(app: Workbench) -> None:
         if plan is not None:
             app.begin_with(plan)
 
-    app.push_screen(PresetScreen(), chosen)
+    app.push_screen(PresetScreen(app.session.plan), chosen)
 
 
 def edit_text(app: Workbench) -> None:

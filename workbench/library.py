@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
+from memwb.engine.prediction import Prediction
 from memwb.workbench.trace import Trace
 
 if TYPE_CHECKING:
     from memwb.engine.catalog import Model
     from memwb.engine.guard import Baseline, Verdict
-    from memwb.engine.prediction import Prediction
     from memwb.engine.protocol import Device, Event, Peak, Predict, Unpredicted
     from memwb.engine.runs import Summary
     from memwb.workbench.panels.compared import Compared
@@ -240,6 +240,29 @@ def kept(
     return found
 
 
+def known_names() -> dict[str, tuple[str, ...]]:
+    """The names that settings can have: presets, models of the catalogue, targets."""
+    from memwb.engine import catalog, presets
+
+    return {
+        "preset": tuple(presets.presets()),
+        "model": tuple(catalog.catalogue()),
+        "target": ("cpu", *(each.id for each in targets())),
+    }
+
+
+def kept_of_run(folder: str, kind: str, here: Device | None) -> Prediction | None:
+    """What was predicted of the plan of a run, for this machine's device of that kind."""
+    from memwb.engine.runs import read_plan
+
+    try:
+        plan = read_plan(folder)
+    except MemwbError:
+        return None
+    answer = kept({"": plan}, "cpu" if kind == "cpu" else "", here).get("")
+    return answer if isinstance(answer, Prediction) else None
+
+
 class Target(NamedTuple):
     """A GPU that a plan can be predicted for; ``capacity`` is what a process can get of it."""
 
@@ -247,13 +270,21 @@ class Target(NamedTuple):
     name: str
     capacity: int
     local: bool
+    arch: str
+    bandwidth: int | None
+    """Bytes a second."""
+    bf16: float | None
+    """Dense operations a second."""
 
 
 def targets() -> list[Target]:
     """The GPUs that a plan can be predicted for, those of this machine first."""
     from memwb.engine import gpus
 
-    return [Target(gpu.id, gpu.name, gpu.capacity, gpu.local) for gpu in gpus.gpus()]
+    return [
+        Target(gpu.id, gpu.name, gpu.capacity, gpu.local, gpu.arch, gpu.bandwidth, gpu.bf16)
+        for gpu in gpus.gpus()
+    ]
 
 
 def outside(runs: Sequence[Summary]) -> frozenset[str]:

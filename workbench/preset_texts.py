@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import read_plan
+from memwb.engine.plan import Plan, read_plan
+from memwb.workbench.comparing import value_text, values_of
 
 
 def comment(path: Path) -> str:
@@ -35,3 +36,37 @@ def contents(path: Path) -> str:
     except MemwbError as error:
         return f"✗ {error.title}"
     return f"{plan.model}: {' + '.join(plan.techniques) or 'plain'}"
+
+
+def differences(before: Plan, after: Plan) -> list[tuple[str, str, str]]:
+    """What loading a preset would change: a mark (+ − ~), a dotted path, and what of it.
+
+    A technique that comes or goes is one line, with its values.
+    """
+    one, other = values_of(before), values_of(after)
+    found: dict[str, tuple[str, str, str]] = {}
+    for path in [*one, *(path for path in other if path not in one)]:
+        if one.get(path) == other.get(path):
+            continue
+        head, _, rest = path.partition(".")
+        name = rest.partition(".")[0]
+        whole = f"{head}.{name}"
+        if head == "techniques" and (name in before.techniques) != (name in after.techniques):
+            came = name in after.techniques
+            found[whole] = ("+" if came else "\N{MINUS SIGN}", whole, _values(after, name, came))
+        else:
+            told = f"{value_text(one.get(path))} → {value_text(other.get(path))}"
+            found[path] = ("~", path, told)
+    return list(found.values())
+
+
+def _values(plan: Plan, name: str, came: bool) -> str:
+    if not came:
+        return ""
+    start = f"techniques.{name}."
+    values = {
+        path.removeprefix(start): value
+        for path, value in values_of(plan).items()
+        if path.startswith(start)
+    }
+    return ", ".join(f"{key} {value_text(value)}" for key, value in values.items())

@@ -69,23 +69,32 @@ def doubts(settings: Settings, themes: Collection[str]) -> list[str]:
         if name not in known:
             hint = nearest(name, known)
             found.append(f"keymap: there is no command {name!r}; {hint}".removesuffix("; "))
+    for key, first, second in clashes(settings.keymap):
+        found.append(f"keymap: {key!r} is given to {first} and to {second}")
+    return found
+
+
+def clashes(keymap: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Keys that are given twice: the key, who has it first, and the command that wants it too."""
+    found = []
     taken: dict[tuple[str, str], str] = {}
     for key, name in FIXED_KEYS.items():
         taken |= {(key, panel): name for panel in EVERYWHERE}
     for command in COMMANDS:
-        for key in filter(None, map(str.strip, keys_of(command, settings.keymap).split(","))):
+        for key in filter(None, map(str.strip, keys_of(command, keymap).split(","))):
             # What acts in one panel alone may have the key of what acts in another alone.
             places = [(key, panel) for panel in command.where or EVERYWHERE]
             if (other := next((taken[at] for at in places if at in taken), "")) != "":
-                found.append(f"keymap: {key!r} is given to {other} and to {command.id}")
+                found.append((key, other, command.id))
             taken |= {at: taken.get(at, command.id) for at in places}
     return found
 
 
-def save_setting(key: str, value: str) -> None:
+def save_setting(key: str, value: str | bool | None) -> None:
     """Change one value of the settings file and leave the rest of its text as it is.
 
-    Raises MemwbError if the file cannot be read or written.
+    A dotted key is that of a value in a table, as ``keymap.undo``; without a value it goes from
+    the file. Raises MemwbError if the file cannot be read or written.
     """
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
@@ -94,9 +103,18 @@ def save_setting(key: str, value: str) -> None:
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         document = tomlkit.parse(text)
-        document[key] = value
+        *tables, name = key.split(".")
+        place: Any = document
+        for table in tables:
+            if table not in place:
+                place[table] = tomlkit.table()
+            place = place[table]
+        if value is not None:
+            place[name] = value
+        elif name in place:
+            del place[name]
         write_atomically(path, tomlkit.dumps(document).encode())
-    except (TOMLKitError, OSError, ValueError) as error:
+    except (TOMLKitError, OSError, ValueError, TypeError) as error:
         raise MemwbError(
             f"The {key} cannot be kept",
             f"{path}: {getattr(error, 'strerror', None) or error}",

@@ -9,7 +9,7 @@ from rich.style import Style
 from textual.color import Color
 from textual.widget import Widget
 
-from memwb.workbench.charts.palette import Palette, palette
+from memwb.workbench.charts.palette import BANDS, Palette, palette
 
 TEXT = 4.5
 """The least contrast of words to their ground, and of lines that have to be told apart.
@@ -45,6 +45,12 @@ def bands(widget: Widget, faint: bool) -> Palette:
         ground=ground.name if ground else "default",
         faint=faint,
     )
+
+
+def band_colours(widget: Widget) -> dict[str, str]:
+    """The colours of the categories as markup has them; empty without colours."""
+    found = zip(BANDS, bands(widget, False).colours, strict=False)
+    return {name: one if one.startswith("#") else f"ansi_{one}" for name, one in found}
 
 
 @functools.cache

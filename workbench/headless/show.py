@@ -123,18 +123,22 @@ def _technique_data(
 
 
 def presets(arguments: argparse.Namespace) -> int:
-    """List the presets with the first sentence of each, or show one as it stands in its file."""
+    """List the presets, show one as it stands in its file, hold one against a plan, delete one."""
     from memwb.engine.presets import presets as all_presets
 
     known = all_presets()
-    words = [word for word in (arguments.action, arguments.name) if word]
+    words = [word for word in (arguments.action, arguments.name, arguments.plan) if word]
     if words == ["list"]:
         return _list_presets(known, arguments.json)
+    if words[0] == "diff" and len(words) == 3:
+        return _differences(words[1], words[2], arguments.json)
+    if words[0] == "delete" and len(words) == 2:
+        return _delete(words[1], arguments.json)
     name = words[-1]
-    if words == ["show"]:
-        raise MemwbError(
-            "Which preset?", "", "memwb presets show NAME; `memwb presets` lists them."
-        )
+    if words in (["show"], ["diff"], ["delete"], ["diff", name]):
+        how = "diff NAME PLAN" if words[0] == "diff" else f"{words[0]} NAME"
+        which = "Which plan?" if len(words) == 2 else "Which preset?"
+        raise MemwbError(which, "", f"memwb presets {how}; `memwb presets` lists them.")
     if name not in known or words[:-1] not in ([], ["show"]):
         raise MemwbError(
             f"There is no preset {name!r}", nearest(name, known), "See `memwb presets`."
@@ -147,6 +151,27 @@ def presets(arguments: argparse.Namespace) -> int:
         print_json({"name": name, "file": str(known[name]), "plan": plan})
     else:
         print(text, end="")
+    return 0
+
+
+def _differences(name: str, plan: str, as_json: bool) -> int:
+    """What loading the preset would change of a plan."""
+    from memwb.workbench.preset_texts import differences
+
+    found = differences(load_plan(plan), load_plan(name))
+    if as_json:
+        print_json([{"mark": mark, "path": path, "change": text} for mark, path, text in found])
+    elif found:
+        print(table(found))
+    return 0
+
+
+def _delete(name: str, as_json: bool) -> int:
+    from memwb.engine.presets import delete_preset
+
+    delete_preset(name)
+    if as_json:
+        print_json({"deleted": name})
     return 0
 
 

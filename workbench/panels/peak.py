@@ -41,6 +41,11 @@ class PeakPanel(VerticalScroll):
         """What it says."""
         return self._text.plain
 
+    @property
+    def trace(self) -> Trace | None:
+        """The run that is shown; of several the first."""
+        return self._trace
+
     def show(self, trace: Trace | None, compared: Compared | None = None) -> None:
         """One run's peak, or how several differ."""
         self._trace, self._compared = trace, compared

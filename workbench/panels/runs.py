@@ -61,12 +61,16 @@ class RunsPanel(Vertical):
     ) -> None:
         super().__init__(id=id)
         self._owner = owner
-        self._doing = [_link(name, word, keymap or {}) for name, word in DOING]
+        self.rekey(keymap or {})
         self._runs: Sequence[Summary] = ()
         self._view = View(sort=session.sort, turned=session.turned)
         self.wanted = ""
         """What is filtered by."""
         self._drawn: tuple[object, ...] = ()
+
+    def rekey(self, keymap: dict[str, str]) -> None:
+        """Other keys are shown beside what can be done with a run."""
+        self._doing = [_link(name, word, keymap) for name, word in DOING]
 
     def compose(self) -> ComposeResult:
         """The names of the columns, the list, what is noted of the run at the cursor."""

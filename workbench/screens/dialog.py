@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 HEIGHTS = [(0, "-short"), (30, "-high")]
 """``VERTICAL_BREAKPOINTS`` of a screen that takes all of a small terminal."""
+WIDTHS = [(0, "-small"), (110, "-large")]
+"""``HORIZONTAL_BREAKPOINTS`` of a screen that has two columns where there is room."""
 
 DIALOG = """
     align: center middle;

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import ScrollableContainer, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
@@ -22,14 +22,16 @@ from memwb.engine.script import adapters_of
 from memwb.workbench import library
 from memwb.workbench.panels.field import Field
 from memwb.workbench.panels.line import Line
-from memwb.workbench.screens.dialog import DIALOG
+from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP, explain, keys_line, say
 from memwb.workbench.settings import Settings
 
 KEYS = {
     "write": ("w", "write"),
     "copy": ("y", "copy"),
+    "copy_launch": ("Y", "copy the line"),
     "target": ("t", "folder"),
-    "merge": ("m", "merge adapters"),
+    "merge": ("m", "merge"),
+    "explain": ("?", "help"),
     "dismiss": ("esc", "leave"),
 }
 """Actions with their keys; together they fit the smallest terminal."""
@@ -45,11 +47,16 @@ class ExportScreen(ModalScreen[str | None]):
         #text {{ width: auto; }}
         #launch {{ height: auto; max-height: 3; color: $text-accent; }}
         .said {{ min-height: 1; }}
+        &.-short #script {{ margin-bottom: 0; }}
+        &.-short Field, &.-short Field:focus {{ margin-bottom: 0; }}
     }}
     """
+    VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "write", "Write", priority=True),
         Binding("y", "copy", "Copy", priority=True),
+        Binding("Y", "copy_launch", "Copy the line", priority=True),
+        HELP,
         Binding("t", "target", "Folder", priority=True),
         Binding("m", "merge", "Merge adapters", priority=True),
         Binding("q", "leave", "Leave", priority=True),
@@ -80,7 +87,7 @@ class ExportScreen(ModalScreen[str | None]):
         """Script, folder, launch line, keys."""
         with Vertical(classes="dialog") as box:
             box.border_title = "Export train.py"
-            with VerticalScroll(id="script"):
+            with ScrollableContainer(id="script"):
                 yield Static("writing the script…", id="text")
             yield Field(self._target, placeholder="folder")
             yield Static(id="launch", markup=False)
@@ -88,11 +95,8 @@ class ExportScreen(ModalScreen[str | None]):
             yield Line(self._keys(), id="export-keys")
 
     def _keys(self) -> str:
-        return "   ".join(
-            f"[@click=screen.{action}][b $text-accent]{key}[/] {word}[/]"
-            for action, (key, word) in KEYS.items()
-            if action != "merge" or adapters_of(self._plan)
-        )
+        without = () if adapters_of(self._plan) else ("merge",)
+        return keys_line({action: key for action, key in KEYS.items() if action not in without})
 
     async def on_mount(self) -> None:
         """The script is put together in a thread: a model's folder may be slow to read."""
@@ -112,7 +116,8 @@ class ExportScreen(ModalScreen[str | None]):
             self._say(f"✗ {error}", "-bad")
             self.query_one("#text", Static).update("")
             return
-        self.query_one("#text", Static).update(highlighted(self._script))
+        text = await asyncio.to_thread(highlighted, self._script)
+        self.query_one("#text", Static).update(text)
         lines = self._script.count("\n")
         self.query_one(".dialog").border_subtitle = f"{lines} lines · this is what a burst runs"
 
@@ -137,7 +142,8 @@ class ExportScreen(ModalScreen[str | None]):
         """While the folder is typed, letters are text."""
         if action == "take_folder":
             return self._typing
-        return action not in ("write", "copy", "target", "merge", "leave") or not self._typing
+        letters = ("write", "copy", "copy_launch", "target", "merge", "leave", "explain")
+        return action not in letters or not self._typing
 
     @property
     def _typing(self) -> bool:
@@ -178,6 +184,15 @@ class ExportScreen(ModalScreen[str | None]):
             self.app.copy_to_clipboard(self._script)
             self._say("Copied, where the terminal allows it (OSC 52).", "-good")
 
+    def action_copy_launch(self) -> None:
+        """Put the line that starts the training on the terminal's clipboard."""
+        self.app.copy_to_clipboard(self._line)
+        self._say(f"Copied: {self._line}", "-good")
+
+    def action_explain(self) -> None:
+        """What this screen is for."""
+        explain(self, "export")
+
     async def action_write(self) -> None:
         """Write train.py and plan.toml; files that are there already are asked about once."""
         if not self._script:
@@ -206,19 +221,20 @@ class ExportScreen(ModalScreen[str | None]):
             return
         self.dismiss(str(folder))
 
-    def _launch(self) -> None:
+    @property
+    def _line(self) -> str:
+        """What starts the training."""
         # A quoted ~ is a folder of that name.
         folder = os.path.expanduser(self._target)
         words = [os.path.join(folder, "train.py"), "--output", os.path.join(folder, "model")]
         words += ["--merge"] if self._merge else []
-        place = shlex.join(words) if self._target else "…"
-        self.query_one("#launch", Static).update(f"python {place}")
+        return f"python {shlex.join(words) if self._target else '…'}"
+
+    def _launch(self) -> None:
+        self.query_one("#launch", Static).update(self._line)
 
     def _say(self, text: str, kind: str) -> None:
-        said = self.query_one(".said", Static)
-        said.update(text)
-        for name in ("-bad", "-good"):
-            said.set_class(name == kind, name)
+        say(self, text, kind)
 
 
 def highlighted(script: str) -> Content:

@@ -18,96 +18,7 @@ from memwb.engine.explain import Explanation
 from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.explained import sections
 from memwb.workbench.screens.dialog import DIALOG
-
-ABOUT = {
-    "plan": (
-        "The plan",
-        "What the next burst does: the model, the workload, and the techniques in their groups. "
-        "● is on, ◐ acts because nothing else of its group is chosen, ○ is off, · is not "
-        "available here. Everything is edited in place and can be undone. At the right of a "
-        "technique: by how much the predicted peak would change if it were switched, on or off "
-        "where it is on. ✓ the plan would fit then, ! it would not any more, … is being "
-        "predicted, ? cannot be.",
-    ),
-    "memory": (
-        "Memory",
-        "Bytes alive at every moment of the burst, stacked by category. Weights: parameters and "
-        "buffers. Gradients: .grad. Optimizer: its state. Activations: kept from the forward "
-        "pass for the backward pass. Temporary: everything else. Only the traced steps are "
-        "drawn; the others run without any tracing and give the speed. Hatched or dotted: what is "
-        "predicted of the plan as it stands, phase by phase. The mouse tells any moment, its "
-        "wheel zooms, dragging pans, and a click on a name below hides that band. However many "
-        "samples share a column, it shows the highest: no spike is lost.",
-    ),
-    "loss": (
-        "Loss",
-        "The training loss of each optimizer step. Dotted: that of the plainest earlier run of "
-        "the same model, workload, seed and versions, and how far this one is from it at most. "
-        "Allowed: what the techniques by which the two differ may change, as each declares it; "
-        "exact ones nothing, over all steps, others so much in the first ten. Outside: further "
-        "away than that, so do not trust one of them here; the list of runs says ✗ loss. No "
-        "curve owed: other steps are taken or another model is trained, and losses may differ.",
-    ),
-    "peak": (
-        "The peak",
-        "The moment of the most allocated bytes. Allocated: live tensors. Reserved: held by the "
-        "allocator. Device: what the driver reports, on a CPU the memory of the burst's process. "
-        "Predicted: the plan's own script run without data, for the GPU that t chooses. Under "
-        "it which GPUs it fits: ✓ fits, ! tight, ✗ exceeds.",
-    ),
-    "runs": (
-        "The runs",
-        "Every burst that has started, newest first, each a folder with its plan, script, "
-        "events and summary. Enter shows one again. c marks the run at the cursor or takes its "
-        "mark away; as soon as two are marked they lie over each other, up to four, and what "
-        "differs is told beside them, the plan's values first. ◆ is the pinned baseline: the "
-        "peaks of all runs are held against it, and losses where they can be. ✎ has a note. Name, "
-        "note and pin are kept in the run's folder; `memwb runs` reads and sets them too.",
-    ),
-}
-OWN_KEYS = {
-    "plan": (
-        ("↑ ↓", "move"),
-        ("space", "switch on or off, next choice, fold"),
-        ("↵", "edit the value; tab goes on to the next"),
-        ("/", "filter"),
-        ("f", "mend what is wrong"),
-        ("u U", "undo and redo every edit"),
-    ),
-    "memory": (
-        ("← →", "a cursor: its moment, to the byte, beside it or below the chart"),
-        (", .", "cursor to the phase before or after (also shift+← →)"),
-        ("[ ]", "cursor to the step before or after"),
-        ("home end", "cursor to the first or the last moment"),
-        ("k", "cursor to the peak"),
-        ("esc", "cursor away"),
-        ("p", "freeze"),
-        ("m", "maximise"),
-    ),
-    "loss": (
-        ("← →", "a cursor: the step's values are below the chart"),
-        ("home end", "cursor to the first or the last step"),
-        ("esc", "cursor away"),
-        ("p", "freeze"),
-        ("m", "maximise"),
-    ),
-    "peak": (
-        ("m", "maximise: the fit list, the largest tensors, what was assumed"),
-        ("t", "predict for another GPU"),
-    ),
-    "runs": (
-        ("↑ ↓", "move"),
-        ("↵", "show"),
-        ("c", "mark for comparison, two to four"),
-        ("/", "filter: every word must be in it"),
-        ("S I", "sort by the next, invert; or press the name of a column"),
-        ("n N", "name it, note something of it"),
-        ("b", "pin it as the baseline, or no longer"),
-        ("R", "replay it: 1×, 4×, at once; s leaves off"),
-        ("d", "delete it; that is asked first"),
-    ),
-}
-
+from memwb.workbench.screens.help_texts import ABOUT, OWN_KEYS, SCREENS
 
 KEYS = 13
 """Columns of the keys and names at the left, as long as the longest does not need more."""
@@ -161,7 +72,8 @@ class HelpScreen(ModalScreen[None]):
         told = self._explanation
         with VerticalScroll(classes="dialog") as box:
             box.border_subtitle = "esc closes"
-            box.border_title = told.title if told else ABOUT[self._panel][0]
+            about = ABOUT | SCREENS
+            box.border_title = told.title if told else about[self._panel][0]
             yield Page(self._page)
 
     def _page(self, width: int) -> Content:
@@ -176,10 +88,13 @@ class HelpScreen(ModalScreen[None]):
 
 def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     """What a panel shows, its own keys, then those that work everywhere."""
-    lines = [Content(ABOUT[panel][1]), Content(), _head("Here")]
+    about = (ABOUT | SCREENS)[panel][1]
+    lines = [Content(about), Content(), _head("Here")]
     lines += [_pair(key, text, width) for key, text in OWN_KEYS[panel]]
     here = [command for command in COMMANDS if panel in command.where]
     lines += [_pair(shown_key(command, keymap), command.title, width) for command in here]
+    if panel in SCREENS:
+        return Content("\n").join(lines)
     lines += [Content(), _head("Everywhere")]
     rest = [command for command in COMMANDS if not command.where]
     lines += [_pair(shown_key(command, keymap), command.title, width) for command in rest]

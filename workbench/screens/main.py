@@ -183,6 +183,12 @@ class MainScreen(Screen[None]):
         self.loss.show(trace, over)
         self.peak.show(trace, compared)
 
+    def rekey(self, keymap: dict[str, str]) -> None:
+        """Other keys are shown."""
+        self._keymap = keymap
+        self.runs.rekey(keymap)
+        self.show_footer(self._engine)
+
     def nothing(self, text: Content) -> None:
         """No burst at all, and what to do first; nothing changes where one was shown before."""
         self.memory.empty(text)

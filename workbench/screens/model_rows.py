@@ -101,13 +101,13 @@ def about(model: Model | None) -> str:
         return ""
     if model.source == "folder" and model.config is None:
         return "↵ opens this folder: there is no config.json in it"
-    licence = f"licence {model.licence or 'unknown'}"
+    licence = model.licence or "licence unknown"
     place = f" · {model.location}" if model.location and model.location != model.name else ""
     if model.source == "hub" and model.weights == "pretrained":
         return f"{licence} · not on this machine: its config and weights are fetched from the hub"
     if model.weights == "random":
-        none = "no weights on this machine" if model.location else "no weights are published"
-        return f"{licence}{place} · random weights: {none}; memory is the same"
+        none = "none are here" if model.location else "none are published"
+        return f"{licence}{place} · random weights, {none}; memory is the same"
     return f"{licence} · pretrained weights from {model.location}"
 
 

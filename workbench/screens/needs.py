@@ -15,7 +15,7 @@ from memwb.workbench.typical import TYPICAL, Need, need_of
 from memwb.workbench.units import gib
 
 NAME = 14
-TOLD = 50
+TOLD = 54
 """Columns of a line before its bar."""
 LONGEST = 60
 STYLES = {"fits": "on", "tight": "warning", "exceeds": "error"}
@@ -59,7 +59,7 @@ def lines(
         parts: list[tuple[str, str] | Content] = [label, (f"{gib(need.allocated):>9}  ", "bold")]
         if need.room is not None:
             free = need.room.free
-            told = f"{gib(free)} free" if free >= 0 else f"{gib(-free)} too little"
+            told = f"{gib(free)} free" if free >= 0 else f"{gib(-free)} short"
             look = LOOKS[need.room.verdict]
             parts.append((f"{MARKS[need.room.verdict]} {need.room.verdict:<8}", f"bold {look}"))
             parts.append((f"{told:<{TOLD - NAME - 23}}", MUTED))

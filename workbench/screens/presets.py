@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from memwb.engine import paths
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan
-from memwb.engine.presets import load_plan, presets, save_preset
+from memwb.engine.plan import Plan, read_plan
+from memwb.engine.presets import delete_preset, is_own, load_plan, presets, save_preset
+from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.rows import Row, Rows
-from memwb.workbench.preset_texts import comment, contents, goal
-from memwb.workbench.screens.dialog import DIALOG
+from memwb.workbench.preset_texts import comment, contents, differences, goal
+from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP, WIDTHS, explain, keys_line, say
+from memwb.workbench.screens.help import Page
 
 WIDEST = 34
 """Columns that a name may take in the list; the packaged ones have room."""
+KEYS = {
+    "take": ("↵", "load"),
+    "save": ("w", "save the plan"),
+    "delete": ("d", "delete"),
+    "explain": ("?", "help"),
+    "dismiss": ("esc", "leave"),
+}
+STYLES = {"+": "$text-success", "\N{MINUS SIGN}": "$text-error", "~": "$text-warning"}
 
 
 class PresetScreen(ModalScreen[Plan | None]):
@@ -29,31 +40,82 @@ class PresetScreen(ModalScreen[Plan | None]):
     DEFAULT_CSS = f"""
     PresetScreen {{
         {DIALOG}
+        #both {{ height: 1fr; }}
+        #about {{
+            height: 14;
+            margin-top: 1;
+            padding-top: 1;
+            border-top: solid $foreground 15%;
+            scrollbar-gutter: stable;
+        }}
         Rows {{ height: 1fr; }}
-        .said {{ margin-top: 1; height: 9; }}
+        .said {{ min-height: 1; }}
+        &.-short #about {{ height: 9; margin-top: 0; padding-top: 0; }}
+        &.-large #both {{ layout: horizontal; }}
+        &.-large Rows {{ width: 38; }}
+        &.-large #about {{
+            width: 1fr;
+            height: 1fr;
+            margin: 0;
+            padding: 0 0 0 2;
+            border-top: none;
+            border-left: solid $foreground 15%;
+        }}
     }}
     """
+    VERTICAL_BREAKPOINTS = HEIGHTS
+    HORIZONTAL_BREAKPOINTS = WIDTHS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,space", "take", "Load"),
-        Binding("escape,q", "dismiss", "Leave"),
+        Binding("w", "save", "Save the plan"),
+        Binding("d,delete", "delete", "Delete"),
+        HELP,
+        Binding("escape,q,l", "dismiss", "Leave"),
     ]
 
+    def __init__(self, plan: Plan) -> None:
+        """``plan`` is what a preset is held against."""
+        super().__init__()
+        self._plan = plan
+
     def compose(self) -> ComposeResult:
-        """The list, and what the comment at the head of a preset says."""
-        self._files = presets()
+        """The list, what a preset is for, and what it would change."""
         with Vertical(classes="dialog") as box:
-            box.border_title = "Load a preset"
-            box.border_subtitle = "↵ loads it · esc leaves"
-            room = min(WIDEST, max(map(len, self._files), default=0)) + 2
-            yield Rows([_row(name, path, room) for name, path in self._files.items()])
+            box.border_title = "Presets"
+            with Vertical(id="both"):
+                yield Rows()
+                with VerticalScroll(id="about"):
+                    yield Page(self._about)
             yield Static(classes="said", markup=False)
+            yield Line(keys_line(KEYS), id="preset-keys")
 
     def on_mount(self) -> None:
         """The first one is described at once."""
         if not self.children:  # the workbench was left meanwhile
             return
+        self._fill()
         self.query_one(Rows).focus()
+        self.query_one(Rows).action_edge(0)
         self._describe()
+
+    def _fill(self) -> None:
+        self._files = presets()
+        own = [name for name in self._files if is_own(name)]
+        rest = [name for name in self._files if name not in own]
+        room = min(WIDEST, max(map(len, self._files), default=0)) + 2
+        listing = self.query_one(Rows)
+        # Beside what is said of one there is no room for what each is for.
+        brief = listing.size.width < room + 16
+        rows: list[Row] = []
+        for title, names in (("yours", own), ("shipped", rest)):
+            if names and own:
+                rows.append(Row("", ((f" {title}", "group"),), (), False))
+            rows += [_row(name, self._files[name], room, brief) for name in names]
+        listing.fill(rows)
+
+    def on_resize(self) -> None:
+        """Another width may have room for more."""
+        self.call_after_refresh(self._fill)
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """Say what the preset at the cursor is for."""
@@ -64,26 +126,93 @@ class PresetScreen(ModalScreen[Plan | None]):
         if event.again:
             self.action_take()
 
+    @property
+    def _chosen(self) -> str:
+        row = self.query_one(Rows).current
+        return row.id if row is not None else ""
+
     def action_take(self) -> None:
         """Load the preset at the cursor."""
-        row = self.query_one(Rows).current
-        if row is None:
+        if not self._chosen:
             return
         try:
-            self.dismiss(load_plan(row.id))
+            self.dismiss(load_plan(self._chosen))
         except MemwbError as error:
-            self._say(f"✗ {error}", bad=True)
+            say(self, f"✗ {error}", "-bad")
+
+    def action_save(self) -> None:
+        """Save the plan as it stands."""
+
+        def saved(path: str | None) -> None:
+            if path:
+                self._fill()
+                self.query_one(Rows).select(Path(path).stem)
+                self._describe()
+                say(self, f"saved: {path}", "-good")
+
+        self.app.push_screen(SaveScreen(self._plan), saved)
+
+    def action_delete(self) -> None:
+        """Delete a preset of one's own, if that is meant."""
+        from memwb.workbench.screens.ask import AskScreen
+
+        name = self._chosen
+        if not name:
+            return
+        if not is_own(name):
+            say(self, f"{name} comes with memwb and stays; your own can be deleted.", "-bad")
+            return
+
+        def answered(sure: bool | None) -> None:
+            if not sure:
+                return
+            try:
+                delete_preset(name)
+            except MemwbError as error:
+                say(self, f"✗ {error}", "-bad")
+                return
+            self._fill()
+            self._describe()
+            say(self, f"{name} is deleted.", "-good")
+
+        text = f"{name}\n{self._files[name]}"
+        question = AskScreen("Delete this preset?", text, "delete", "keep", careful=True)
+        self.app.push_screen(question, answered)
+
+    def action_explain(self) -> None:
+        """What this screen is for."""
+        explain(self, "presets")
 
     def _describe(self) -> None:
-        row = self.query_one(Rows).current
-        if row is not None and row.id in self._files:
-            file = self._files[row.id]
-            self._say(comment(file) or contents(file))
+        say(self, "")
+        page = self.query_one(Page)
+        page.update(self._about(page.size.width))
+        self.query_one("#about").scroll_home(animate=False)
 
-    def _say(self, text: str, bad: bool = False) -> None:
-        said = self.query_one(".said", Static)
-        said.update(text)
-        said.set_class(bad, "-bad")
+    def _about(self, width: int) -> Content:
+        """What the preset would change of the plan, then what its own comment says."""
+        if self._chosen not in self._files:
+            return Content()
+        file = self._files[self._chosen]
+        lines: list[Content] = []
+        try:
+            changes = differences(self._plan, read_plan(file))
+        except MemwbError as error:
+            return Content.styled(f"✗ {error}", "$text-error")
+        count = f"{len(changes)} value{'s' if len(changes) > 1 else ''}"
+        head = f"Loading it changes {count} of the plan" if changes else "This is the plan"
+        lines.append(Content.styled(head, "bold $text-primary"))
+        for mark, path, text in changes:
+            told = textwrap.fill(
+                f"{path}  {text}", max(24, width - 2), subsequent_indent="    "
+            ).partition(path)[2]
+            lines.append(
+                Content.assemble((f"{mark} ", STYLES[mark]), path, (told, "$foreground 60%"))
+            )
+        told = comment(file) or contents(file)
+        for part in told.split("\n\n"):
+            lines += [Content(), Content(textwrap.fill(part, max(24, width)))]
+        return Content("\n").join(lines)
 
 
 class SaveScreen(ModalScreen[str | None]):
@@ -129,9 +258,6 @@ class SaveScreen(ModalScreen[str | None]):
             said.update(f"✗ {error}")
 
 
-def _row(name: str, path: Path, room: int) -> Row:
+def _row(name: str, path: Path, room: int, brief: bool) -> Row:
     shown = name if len(name) <= WIDEST else f"{name[: WIDEST - 1]}…"
-    own = "yours" if path.parent == paths.presets_folder() else ""
-    return Row(
-        name, ((f" {shown:<{room}}", "accent"), (goal(path), "muted")), ((f" {own} ", "value"),)
-    )
+    return Row(name, ((f" {shown:<{room}}", "accent"), ("" if brief else goal(path), "muted")))

@@ -1,27 +1,34 @@
-"""Choosing the GPU that plans are predicted for."""
+"""The GPUs: what each has, whether the plan fits it, and which one plans are predicted for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
-from memwb.engine.prediction import Fit
+from memwb.engine.plan import Plan
+from memwb.engine.prediction import Fit, Prediction
 from memwb.engine.protocol import Device
 from memwb.workbench import library
-from memwb.workbench.panels.forecast import MARKS
-from memwb.workbench.panels.rows import Row, Rows
-from memwb.workbench.screens.dialog import DIALOG
+from memwb.workbench.aside import Answer, Aside, Asides
+from memwb.workbench.foresight import room_on
+from memwb.workbench.library import Target
+from memwb.workbench.outlook import Outlook
+from memwb.workbench.panels.line import Line
+from memwb.workbench.panels.rows import Row, Rows, Spans
+from memwb.workbench.screens import gpu_rows
+from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP, explain, say
+from memwb.workbench.screens.gpu_rows import SORTS, VERDICTS
 from memwb.workbench.units import gib
 
-STYLES = {"fits": "on", "tight": "warning", "exceeds": "error"}
 HERE = "here"
 """The id of the first row; no GPU is called so."""
+CPU = "cpu"
 NOTHING = Row("", (("  nothing matches", "muted"),), (), False)
 
 
@@ -31,54 +38,86 @@ class TargetScreen(ModalScreen[str | None]):
     DEFAULT_CSS = f"""
     TargetScreen {{
         {DIALOG}
-        .dialog {{ max-width: 84; }}
         Rows {{ height: 1fr; }}
+        #verdicts {{ margin-bottom: 1; }}
+        &.-short #verdicts {{ margin-bottom: 0; }}
+        .said {{ height: 2; margin-top: 1; }}
+        &.-short .said {{ margin-top: 0; }}
     }}
     """
+    VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss", "Leave"),
+        HELP,
+        Binding("tab", "next_sort", "Sort", priority=True, show=False),
+        Binding("shift+tab", "next_verdict", "Narrow", priority=True, show=False),
         Binding("down", "move(1)", "Next", priority=True, show=False),
         Binding("up", "move(-1)", "Previous", priority=True, show=False),
         Binding("pagedown", "page(1)", "Page down", priority=True, show=False),
         Binding("pageup", "page(-1)", "Page up", priority=True, show=False),
     ]
 
-    def __init__(self, target: str, fits: Sequence[Fit], device: Device | None) -> None:
+    def __init__(
+        self, plan: Plan, outlook: Outlook, target: str, device: Device | None, asides: Asides
+    ) -> None:
+        """``outlook`` is what is known of the plan already."""
         super().__init__()
+        self._plan = plan
         self._target = target
-        self._fits = {fit.gpu: fit for fit in fits}
         self._device = device
+        self._asides = asides
+        self._targets = library.targets()
+        self._result = outlook.result if outlook.current else None
+        self._fits: dict[str, Fit] = {}
+        self._known: set[str] = set()
+        """Architectures that the plan was predicted for, or cannot be."""
+        self._verdict = self._sort = ""
+        if self._result is not None:
+            self._learn(self._result)
 
     def compose(self) -> ComposeResult:
         """This machine, the GPUs, and the CPU; with the verdict on the plan as it stands."""
         with Vertical(classes="dialog") as box:
-            box.border_title = "Predict for…"
-            box.border_subtitle = "↵ chooses · esc leaves"
-            if not all(fit.same_kernels for fit in self._fits.values()):
-                box.border_subtitle = f"~ chooses other kernels · {box.border_subtitle}"
+            box.border_title = "GPUs: what fits where"
+            box.border_subtitle = "↵ predicts for it · tab sorts · ? help · esc leaves"
             yield Input(placeholder="search, as 4090 or h100")
-            yield Rows(self._rows(""))
+            yield Line(id="verdicts")
+            yield Line(id="columns")
+            yield Rows()
+            yield Static(classes="said", markup=False)
 
     def on_mount(self) -> None:
-        """The cursor stands on what it is now."""
+        """The cursor stands on what it is now; the other architectures are asked for."""
         if not self.children:  # the workbench was left meanwhile
             return
+        self.query_one("#columns").add_class("columns")
         self.query_one(Input).focus()
+        self._fill()
         self.query_one(Rows).select(self._target or HERE)
+        self._ask("")
+
+    def on_unmount(self) -> None:
+        """The engine goes on with the plan."""
+        self._asides.leave()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Other columns."""
+        self.call_after_refresh(self._fill)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Narrow the list while one types."""
-        rows = self._rows(event.value)
-        listing = self.query_one(Rows)
-        listing.fill(rows or [NOTHING])
-        if event.value.strip():
-            listing.action_edge(0)
-        else:
-            listing.select(self._target or HERE)
+        self._narrowed()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Choose the row at the cursor."""
         self._take()
+
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        """Its architecture is the next that is predicted for."""
+        found = self._named(event.row.id)
+        self._describe()
+        if found is not None and found.arch not in self._known:
+            self._ask(found.arch)
 
     def on_rows_pressed(self, event: Rows.Pressed) -> None:
         """A second click chooses."""
@@ -93,32 +132,132 @@ class TargetScreen(ModalScreen[str | None]):
         """A screenful, without leaving the field."""
         self.query_one(Rows).action_page(by)
 
+    def action_next_sort(self) -> None:
+        """Sort by the next column."""
+        names = list(SORTS)
+        self.action_sort(names[(names.index(self._sort) + 1) % len(names)])
+
+    def action_sort(self, name: str) -> None:
+        """Sort by a column; the empty one is the order of the list."""
+        self._sort = name
+        self._narrowed()
+
+    def action_next_verdict(self) -> None:
+        """Narrow to the next verdict."""
+        names = list(VERDICTS)
+        self.action_narrow(names[(names.index(self._verdict) + 1) % len(names)])
+
+    def action_narrow(self, verdict: str) -> None:
+        """Only the GPUs of a verdict; empty shows all."""
+        self._verdict = verdict
+        self._narrowed()
+
+    def action_explain(self) -> None:
+        """What this screen is for."""
+        explain(self, "targets")
+
     def _take(self) -> None:
         row = self.query_one(Rows).current
         if row is not None and row.id:
             self.dismiss("" if row.id == HERE else row.id)
 
-    def _rows(self, wanted: str) -> list[Row]:
-        here = self._device.name if self._device is not None else ""
-        found: list[tuple[str, str, str, int | None]] = [
-            (HERE, "this machine", here, self._device.capacity if self._device else None)
-        ]
-        found += [(one.id, one.id, one.name, one.capacity) for one in library.targets()]
-        found.append(("cpu", "cpu", "any CPU: what its meter would measure", None))
-        words = wanted.lower().split()
-        return [
-            self._row(*row)
-            for row in found
-            if all(word in f"{row[1]} {row[2]}".lower() for word in words)
-        ]
+    # What fits
 
-    def _row(self, id: str, shown: str, name: str, capacity: int | None) -> Row:
-        mark = "●" if id == (self._target or HERE) else " "
-        fit = self._fits.get(id)
-        other = "~" if fit is not None and not fit.same_kernels else " "
-        right = (
-            ((f"{MARKS[fit.verdict]} {fit.verdict:<7}{other}", STYLES[fit.verdict]),) if fit else ()
+    def _ask(self, first: str) -> None:
+        """Predict for one GPU of each architecture that is not known, one of them first."""
+        by_arch = {one.arch: one.id for one in reversed(self._targets)}
+        wanted = [arch for arch in dict.fromkeys(one.arch for one in self._targets)]
+        wanted = [arch for arch in wanted if arch not in self._known]
+        wanted.sort(key=lambda arch: arch != first)
+        self._asides.ask([Aside(arch, self._plan, by_arch[arch]) for arch in wanted], self._told)
+        self._describe()
+
+    def _told(self, arch: str, answer: Answer) -> None:
+        self._known.add(arch)
+        if isinstance(answer, Prediction):
+            self._learn(answer)
+            self._fill()
+        else:
+            say(self, f"✗ not predicted: {answer.what or answer.title}", "-bad")
+
+    def _learn(self, result: Prediction) -> None:
+        self._fits = gpu_rows.merged(self._fits, result.fits)
+        if (named := self._named(result.target)) is not None:
+            self._known.add(named.arch)
+
+    def _named(self, target: str) -> Target | None:
+        return next((one for one in self._targets if one.id == target), None)
+
+    # The list
+
+    def _narrowed(self) -> None:
+        """Another choice of rows: the cursor goes to the first, or to the target."""
+        self._fill()
+        listing = self.query_one(Rows)
+        plain = not (self.query_one(Input).value.strip() or self._verdict or self._sort)
+        if not plain or not listing.select(self._target or HERE):
+            listing.action_edge(0)
+
+    def _fill(self) -> None:
+        listing = self.query_one(Rows)
+        width = listing.size.width or self.app.size.width
+        text = self.query_one(Input).value
+        words = text.lower().split()
+        rows = []
+        if not self._verdict and not self._sort:
+            rows = [row for row, says in self._others(width) if all(word in says for word in words)]
+        found = gpu_rows.chosen(self._targets, self._fits, text, self._verdict, self._sort)
+        told = [
+            gpu_rows.row(
+                one, one.id == self._target, gpu_rows.fit_spans(self._fits.get(one.id)), width
+            )
+            for one in found
+        ]
+        # This machine comes first, any CPU last.
+        rows = [*rows[:1], *told, *rows[1:]] if len(rows) == 2 else [*rows, *told]
+        listing.fill(rows or [NOTHING])
+        self.query_one("#columns", Line).show(gpu_rows.columns(width, self._sort))
+        self.query_one("#verdicts", Line).show(gpu_rows.chips(self._verdict, self._fits))
+        self._describe()
+
+    def _others(self, width: int) -> list[tuple[Row, str]]:
+        """The rows of this machine and of any CPU, and what they are found by."""
+        here = self._device
+        room = room_on(self._result, here) if self._result is not None and here else None
+        told: Spans = ()
+        if room is not None and self._result is not None and here is not None:
+            own = self._result.target == here.kind
+            told = gpu_rows.room_spans(room) if own else ()
+        name = here.name if here is not None else ""
+        capacity = here.capacity if here is not None else 0
+        wide = 5 if width >= gpu_rows.WIDE else 0
+        space = gpu_rows.ID + (gpu_rows.NAME if wide else 0)
+        shown = f"{'this machine':<{gpu_rows.ID}}{name}" if space > gpu_rows.ID else "this machine"
+        first = Row(
+            HERE,
+            (
+                (" ● " if not self._target else "   ", "on"),
+                (f"{shown:<{space}.{space}}", "accent"),
+                (f"{gib(capacity) if capacity else '':>9}{'':>{wide + 18}}", "value"),
+                *told,
+            ),
         )
-        room = f"{gib(capacity):>9}  " if capacity else ""
-        left = ((f" {mark} ", "on"), (f"{shown:<20}", "accent"), (f"{name}", "muted"))
-        return Row(id, left, ((f"  {room}", "value"), *right))
+        last = Row(
+            CPU,
+            (
+                (" ● " if self._target == CPU else "   ", "on"),
+                (f"{'cpu':<{gpu_rows.ID}}", "accent"),
+                ("any CPU: what its meter would measure", "muted"),
+            ),
+        )
+        return [(first, f"this machine {name.lower()}"), (last, "cpu any")]
+
+    def _describe(self) -> None:
+        """What is still predicted, or what the mark means that some rows have."""
+        missing = {one.arch for one in self._targets} - self._known
+        if missing:
+            waiting = self._asides.why_waiting()
+            more = f"{waiting} for {len(missing)} more architectures"
+            say(self, f"{more}; ~ is told for another's kernels, which may differ")
+        elif not self.query_one(".said").has_class("-bad"):
+            say(self, "every verdict is for kernels of the card's own architecture")

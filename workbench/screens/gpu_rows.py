@@ -1,0 +1,129 @@
+"""The list of GPUs: in which order, which of them, and how each is written. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from textual.content import Content
+
+from memwb.engine.prediction import Fit
+from memwb.workbench.foresight import Room
+from memwb.workbench.library import Target
+from memwb.workbench.panels.forecast import MARKS
+from memwb.workbench.panels.rows import Row, Spans
+from memwb.workbench.screens.needs import STYLES
+from memwb.workbench.units import gib
+
+SORTS = {
+    "": "list",
+    "capacity": "usable",
+    "bandwidth": "GB/s",
+    "bf16": "bf16 TFLOP/s",
+    "free": "free",
+}
+"""What the list can be sorted by, and the names of the columns; the empty one is the list's own."""
+VERDICTS = {"": "all", "fits": "fits", "tight": "tight", "exceeds": "exceeds"}
+"""What the list can be narrowed to."""
+ID = 19
+NAME = 26
+WIDE = 103
+"""Columns from which the GPUs' names have room."""
+
+
+def chosen(
+    targets: Sequence[Target], fits: Mapping[str, Fit], text: str, verdict: str, sort: str
+) -> list[Target]:
+    """The GPUs that what is typed and the verdict mean, in the chosen order, the most first."""
+    words = text.lower().split()
+    found = [
+        each
+        for each in targets
+        if all(word in f"{each.id} {each.name}".lower() for word in words)
+        and (not verdict or (each.id in fits and fits[each.id].verdict == verdict))
+    ]
+    if sort == "free":
+        least = -(2**60)
+        found.sort(key=lambda one: -(fits[one.id].free if one.id in fits else least))
+    elif sort:
+        found.sort(key=lambda one: -(getattr(one, sort) or 0))
+    return found
+
+
+def chips(verdict: str, fits: Mapping[str, Fit]) -> Content:
+    """The verdicts to choose from, each with how many GPUs have it."""
+    parts = []
+    for key, title in VERDICTS.items():
+        number = sum(fit.verdict == key for fit in fits.values())
+        shown = f"{MARKS[key]} {title} {number}" if key else title
+        look = "reverse b" if key == verdict else "$foreground 60%"
+        parts.append(Content.from_markup(f"[@click=screen.narrow('{key}')][{look}] {shown} [/][/]"))
+    return Content(" ").join(parts)
+
+
+def columns(width: int, sort: str) -> Content:
+    """The names of the columns, each of which sorts when it is pressed."""
+    wide = width >= WIDE
+    heads = [
+        ("", f"   {'gpu':<{ID}}" + (f"{'name':<{NAME}}" if wide else "")),
+        ("capacity", f"{'usable':>9}"),
+        ("bandwidth", f"{'GB/s':>7}"),
+        ("bf16", f"{'bf16 TFLOP/s':>14}" if wide else f"{'TFLOP/s':>9}"),
+        ("free", f"{'':>2}{'for this plan':<{24}}"),
+    ]
+    parts = []
+    for key, title in heads:
+        look = "b $text-primary" if key == sort and key else "$foreground 60%"
+        parts.append(Content.from_markup(f"[@click=screen.sort('{key}')][{look}]{title}[/][/]"))
+    return Content("").join(parts)
+
+
+def row(target: Target, chosen: bool, told: Spans, width: int) -> Row:
+    """One GPU: what it is, what it has, and the verdict."""
+    wide = width >= WIDE
+    rate = f"{_figure(target.bf16, 12):>{14 if wide else 9}}"
+    name = target.name if len(target.name) < NAME else f"{target.name[: NAME - 2]}…"
+    local = " here" if target.local else ""
+    return Row(
+        target.id,
+        (
+            (" ● " if chosen else "   ", "on"),
+            (f"{target.id}{local}".ljust(ID), "accent"),
+            *(((f"{name:<{NAME}}", "muted"),) if wide else ()),
+            (f"{gib(target.capacity):>9}", "value"),
+            (
+                f"{_figure(target.bandwidth, 9):>7}{rate}  ",
+                "plain",
+            ),
+            *told,
+        ),
+    )
+
+
+def fit_spans(fit: Fit | None, waiting: str = "") -> Spans:
+    """The verdict and what is free; dots where it is not known."""
+    if fit is None:
+        return ((waiting or "…", "old"),)
+    other = " " if fit.same_kernels else "~"
+    return room_spans(Room(fit.verdict, fit.free, fit.capacity), other)
+
+
+def room_spans(room: Room, other: str = " ") -> Spans:
+    """The same of what is not told as a fit."""
+    free = f"{gib(room.free)} free" if room.free >= 0 else f"{gib(-room.free)} short"
+    return (
+        (f"{MARKS[room.verdict]} {room.verdict:<7}{other}", STYLES[room.verdict]),
+        (f"{free:>14}", "muted"),
+    )
+
+
+def merged(fits: Mapping[str, Fit], told: Sequence[Fit]) -> dict[str, Fit]:
+    """The verdicts with those of another prediction: what was told of the same kernels stays."""
+    found = dict(fits)
+    for fit in told:
+        if fit.same_kernels or fit.gpu not in found:
+            found[fit.gpu] = fit
+    return found
+
+
+def _figure(value: float | None, power: int) -> str:
+    return "–" if value is None else f"{value / 10**power:,.0f}"

@@ -1,0 +1,196 @@
+"""What the help says of each panel and each screen: a title, a text, and the keys of its own."""
+
+from __future__ import annotations
+
+ABOUT = {
+    "plan": (
+        "The plan",
+        "What the next burst does: the model, the workload, and the techniques in their groups. "
+        "● is on, ◐ acts because nothing else of its group is chosen, ○ is off, · is not "
+        "available here. Everything is edited in place and can be undone. At the right of a "
+        "technique: by how much the predicted peak would change if it were switched, on or off "
+        "where it is on. ✓ the plan would fit then, ! it would not any more, … is being "
+        "predicted, ? cannot be.",
+    ),
+    "memory": (
+        "Memory",
+        "Bytes alive at every moment of the burst, stacked by category. Weights: parameters and "
+        "buffers. Gradients: .grad. Optimizer: its state. Activations: kept from the forward "
+        "pass for the backward pass. Temporary: everything else. Only the traced steps are "
+        "drawn; the others run without any tracing and give the speed. Hatched or dotted: what is "
+        "predicted of the plan as it stands, phase by phase. The mouse tells any moment, its "
+        "wheel zooms, dragging pans, and a click on a name below hides that band. However many "
+        "samples share a column, it shows the highest: no spike is lost.",
+    ),
+    "loss": (
+        "Loss",
+        "The training loss of each optimizer step. Dotted: that of the plainest earlier run of "
+        "the same model, workload, seed and versions, and how far this one is from it at most. "
+        "Allowed: what the techniques by which the two differ may change, as each declares it; "
+        "exact ones nothing, over all steps, others so much in the first ten. Outside: further "
+        "away than that, so do not trust one of them here; the list of runs says ✗ loss. No "
+        "curve owed: other steps are taken or another model is trained, and losses may differ.",
+    ),
+    "peak": (
+        "The peak",
+        "The moment of the most allocated bytes. Allocated: live tensors. Reserved: held by the "
+        "allocator. Device: what the driver reports, on a CPU the memory of the burst's process. "
+        "Predicted: the plan's own script run without data, for the GPU that t chooses. Under "
+        "it which GPUs it fits: ✓ fits, ! tight, ✗ exceeds.",
+    ),
+    "runs": (
+        "The runs",
+        "Every burst that has started, newest first, each a folder with its plan, script, "
+        "events and summary. Enter shows one again. c marks the run at the cursor or takes its "
+        "mark away; as soon as two are marked they lie over each other, up to four, and what "
+        "differs is told beside them, the plan's values first. ◆ is the pinned baseline: the "
+        "peaks of all runs are held against it, and losses where they can be. ✎ has a note. Name, "
+        "note and pin are kept in the run's folder; `memwb runs` reads and sets them too.",
+    ),
+}
+OWN_KEYS = {
+    "peak_screen": (
+        ("tab", "the predicted plan, the run that is shown"),
+        ("↑ ↓", "scroll"),
+        ("t", "predict for another GPU"),
+        ("esc", "leave"),
+    ),
+    "models": (
+        ("letters", "search; a path or owner/name is taken as it is"),
+        ("↑ ↓", "move (also page up, page down)"),
+        ("tab", "the next source: catalogue, local cache, folder, hub id"),
+        ("↵", "take the model, open the folder"),
+        ("esc", "leave"),
+    ),
+    "targets": (
+        ("letters", "search, as 4090 or h100"),
+        ("↑ ↓", "move (also page up, page down)"),
+        ("tab", "sort by the next of list, capacity, bandwidth, bf16 rate, free"),
+        ("shift+tab", "all, those that fit, those that do not"),
+        ("↵", "predict for it"),
+        ("esc", "leave"),
+    ),
+    "presets": (
+        ("↑ ↓", "move"),
+        ("↵", "load"),
+        ("w", "save the plan as it stands"),
+        ("d", "delete one of yours; that is asked first"),
+        ("esc", "leave"),
+    ),
+    "export": (
+        ("w", "write train.py and plan.toml"),
+        ("y", "copy the script"),
+        ("Y", "copy the line that starts it"),
+        ("t", "another folder"),
+        ("m", "save adapters, or one merged model"),
+        ("↑ ↓ ← →", "scroll"),
+        ("esc", "leave"),
+    ),
+    "settings": (
+        ("tab", "theme, keys, defaults"),
+        ("↑ ↓", "move"),
+        ("↵", "keep the theme, press another key, edit the value"),
+        ("space", "the next choice"),
+        ("a", "one more key for a command"),
+        ("x", "back to the default"),
+        ("esc", "leave"),
+    ),
+    "plan": (
+        ("↑ ↓", "move"),
+        ("space", "switch on or off, next choice, fold"),
+        ("↵", "edit the value; tab goes on to the next"),
+        ("/", "filter"),
+        ("f", "mend what is wrong"),
+        ("u U", "undo and redo every edit"),
+    ),
+    "memory": (
+        ("← →", "a cursor: its moment, to the byte, beside it or below the chart"),
+        (", .", "cursor to the phase before or after (also shift+← →)"),
+        ("[ ]", "cursor to the step before or after"),
+        ("home end", "cursor to the first or the last moment"),
+        ("k", "cursor to the peak"),
+        ("esc", "cursor away"),
+        ("p", "freeze"),
+        ("m", "maximise"),
+    ),
+    "loss": (
+        ("← →", "a cursor: the step's values are below the chart"),
+        ("home end", "cursor to the first or the last step"),
+        ("esc", "cursor away"),
+        ("p", "freeze"),
+        ("m", "maximise"),
+    ),
+    "peak": (
+        ("P", "the peak on a screen of its own"),
+        ("m", "maximise: the fit list, the largest tensors, what was assumed"),
+        ("t", "predict for another GPU"),
+    ),
+    "runs": (
+        ("↑ ↓", "move"),
+        ("↵", "show"),
+        ("c", "mark for comparison, two to four"),
+        ("/", "filter: every word must be in it"),
+        ("S I", "sort by the next, invert; or press the name of a column"),
+        ("n N", "name it, note something of it"),
+        ("b", "pin it as the baseline, or no longer"),
+        ("R", "replay it: 1×, 4×, at once; s leaves off"),
+        ("d", "delete it; that is asked first"),
+    ),
+}
+
+SCREENS = {
+    "models": (
+        "Choosing a model",
+        "The architectures of the catalogue, the models of the local Hugging Face cache, folders "
+        "and hub ids. A few letters find one; a path (./, ../, ~ or /) lists the folders that go "
+        "on from it, and owner/name is a hub id. Below the list: what the model at the cursor "
+        "needs in four typical plans, with your batch and sequence length, for what you predict "
+        "for: all weights in bf16; LoRA; QLoRA with checkpointing; the preset smallest-memory. "
+        "The four marks at the right of a row are the same, of each model that was predicted "
+        "before: ✓ fits, ! tight, ✗ exceeds, · not known yet. The line of a bar ends at the "
+        "capacity; what is beyond is dashed. `memwb models NAME` prints it.",
+    ),
+    "targets": (
+        "What fits where",
+        "Every GPU that a plan can be predicted for, with what one process can get of it, its "
+        "memory bandwidth and its dense bf16 rate, and whether the plan as it stands fits: ✓ "
+        "fits, ! tight (within a twentieth of the capacity), ✗ exceeds, and how much is free or "
+        "too little. The plan is predicted once for each architecture, since each chooses its own "
+        "kernels: that of the card at the cursor first, the others in the background; until then "
+        "~ says that a verdict was told for another's. Enter makes a card what plans are "
+        "predicted for.",
+    ),
+    "peak_screen": (
+        "The peak",
+        "What is alive at the moment of the most allocated bytes. Predicted: of the plan as it "
+        "stands; its largest tensors come from the same tracing. Measured: of the run in the "
+        "charts, which need not be the same plan. Allocated: live tensors. Reserved: what the "
+        "allocator holds. Device: what the driver counts, with the CUDA context; on a CPU, of the "
+        "process. A burst measures categories and totals, not the list of tensors: that one is "
+        "predicted.",
+    ),
+    "presets": (
+        "Presets",
+        "Plans with a name and a reason: yours, then those that come with memwb. Beside each, "
+        "what loading it would change of the plan as it stands, value by value; a load can be "
+        "undone. Saving keeps the plan under a name; a preset of yours hides a shipped one of the "
+        "same name, and deleting it brings that back.",
+    ),
+    "export": (
+        "Exporting",
+        "The train.py of this plan, the very text that a burst runs; it needs torch and "
+        "transformers, not memwb. Writing puts it and plan.toml into the folder, and asks before "
+        "it replaces files. Copying goes through the terminal (OSC 52), over ssh too; in tmux "
+        "with `set -g set-clipboard on`. The line below starts the training; --merge saves one "
+        "model, its adapters added into the weights.",
+    ),
+    "settings": (
+        "Settings",
+        "Colours, keys, and what memwb starts with. Everything is kept at once in settings.toml, "
+        "whose comments stay; `memwb locate` tells where. A colour theme is shown while the "
+        "cursor is on it and kept with Enter. A key that is taken can be swapped with the command "
+        "that has it. What a first start opens with acts on the next start without a session; the "
+        "device and what is allowed act from the next burst on.",
+    ),
+}
+"""The screens beside the main one."""

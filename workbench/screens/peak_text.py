@@ -1,0 +1,222 @@
+"""What the screen of the peak says: figures with bars, the gaps in words, the largest tensors.
+
+Pure functions of what was predicted and what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from textual.content import Content
+
+from memwb.engine.prediction import Large, Prediction
+from memwb.engine.protocol import CATEGORIES, Peak
+from memwb.workbench.outlook import Outlook
+from memwb.workbench.panels.forecast import (
+    MUTED,
+    OLD,
+    SMALL,
+    TOTALS,
+    measured,
+    module_of,
+    state_words,
+    untold,
+    value,
+    wrapped,
+)
+from memwb.workbench.trace import Trace
+from memwb.workbench.units import gib, name
+
+LABEL = 13
+FIGURE = 10
+BAR = 30
+WIDE = 110
+"""Columns from which a tensor has one line, with operator and module beside each other."""
+
+
+def figures(
+    outlook: Outlook,
+    trace: Trace | None,
+    width: int,
+    colours: Mapping[str, str],
+    mark: str = "",
+) -> list[Content]:
+    """A line for each category and total: predicted, measured, one by the other, and bars.
+
+    The mark stands before figures of an earlier plan, where colours cannot tell.
+    """
+    result = outlook.result
+    first = result.peak if result is not None else None
+    second = trace.peak if trace is not None else None
+    who = measured(trace) if second is not None else "measured"
+    heads = [f"{'':<{LABEL}}{'predicted':>{FIGURE}}  ", f"{'':>7}  ", f"{who:<{FIGURE + 9}}"]
+    lines = [Content.styled("".join(heads), MUTED)]
+    # One by the other says something only where both are of one plan.
+    done = trace is not None and trace.ended is not None and trace.ended.outcome == "done"
+    own = done and first is not None and trace is not None and trace.predicted == first
+    whole = max((peak.allocated for peak in (first, second) if peak is not None), default=0)
+    room = min(BAR, (width - LABEL - 2 * FIGURE - 24) // 2)
+    look = OLD if not outlook.current else ""
+    for key in (*CATEGORIES, *TOTALS):
+        told = gib(value(first, key)) if first and not untold(first, key) else "–"
+        found = gib(value(second, key)) if second else "–"
+        share = ""
+        if key in CATEGORIES and (peak := first or second) is not None:
+            share = f"{value(peak, key) / max(1, peak.allocated):.0%}"
+        bold = "bold" if key == "allocated" else ""
+        parts: list[tuple[str, str] | Content | str] = [
+            (f"{key:<{LABEL}}", MUTED),
+            (f"{mark if look else ''}{told}".rjust(FIGURE) + "  ", look or bold),
+            (f"{share:>5}  ", MUTED),
+            (f"{found:>{FIGURE}}  ", bold),
+            (f"{_ratio(first, second, key) if own else '':<9}", MUTED),
+        ]
+        if key in CATEGORIES and room >= 6:
+            look_of = colours.get(key, "")
+            parts += [_bar(first, key, whole, room, look_of), "  "]
+            parts += [_bar(second, key, whole, room, look_of)]
+        lines.append(Content.assemble(*parts))
+        if key == CATEGORIES[-1]:
+            lines.append(Content())
+    where = [
+        f"predicted in {first.phase}, {_step(result)}, for {result.target}"
+        if first and result
+        else "",
+        f"measured in {second.phase or 'an untraced step'}" if second else "",
+    ]
+    lines.append(Content.styled("peak         " + " · ".join(filter(None, where)), MUTED))
+    if said := state_words(outlook):
+        lines += wrapped(said, width, "$text-warning")
+    return lines
+
+
+def _ratio(predicted: Peak | None, found: Peak | None, key: str) -> str:
+    if predicted is None or found is None or untold(predicted, key):
+        return ""
+    before = value(predicted, key)
+    return f"{value(found, key) / before:.3f} ×" if before else ""
+
+
+def _bar(peak: Peak | None, key: str, whole: int, room: int, colour: str) -> Content:
+    if peak is None or not whole:
+        return Content(" " * room)
+    filled = round(value(peak, key) / whole * room)
+    return Content.assemble(("━" * filled, colour), ("─" * (room - filled), "$foreground 15%"))
+
+
+def _step(result: Prediction) -> str:
+    return f"step {result.step}" if result.step else "while loading"
+
+
+def gaps(outlook: Outlook, trace: Trace | None, width: int) -> list[Content]:
+    """Where the peak is and what lies between the totals, in words: predicted, then measured."""
+    found: list[Content] = []
+    result = outlook.result
+    if result is not None:
+        found += [Content(), _head("Predicted")]
+        look = "" if outlook.current else OLD
+        found += [line for text in result.words for line in wrapped(text, width, look)]
+    peak = trace.peak if trace is not None else None
+    if peak is not None and trace is not None:
+        found += [Content(), _head(f"Measured, {trace.label}".rstrip(", "))]
+        found += [line for text in gap_words(peak, trace) for line in wrapped(text, width)]
+    return found
+
+
+def gap_words(peak: Peak, trace: Trace) -> list[str]:
+    """What lies between the totals of a run, as sentences."""
+    kind = trace.device.kind if trace.device is not None else ""
+    sizes = {name: value(peak, name) for name in CATEGORIES}
+    most = max(sizes, key=lambda name: sizes[name])
+    share = sizes[most] / max(1, peak.allocated)
+    words = [f"Most of it is {most}: {gib(sizes[most])}, {share:.0%} of what is allocated."]
+    held, used = peak.reserved - peak.allocated, peak.device - peak.reserved
+    if kind == "cpu":
+        words.append("On a CPU nothing is held beyond what is allocated.")
+        if used > 0:
+            words.append(
+                f"The burst's process took {gib(used)} beside its tensors: Python, torch and its "
+                "libraries, and what malloc keeps."
+            )
+        return words
+    if held > 0:
+        part = held / max(1, peak.allocated)
+        words.append(
+            f"The allocator held {gib(held)} more ({part:.0%}): freed blocks it keeps for the "
+            "next allocation, and what is left over between blocks."
+        )
+    if used > 0:
+        words.append(
+            f"The driver counted {gib(used)} beyond that: the CUDA context, loaded kernels and "
+            "what libraries allocate for themselves."
+        )
+    return words
+
+
+def tensors(
+    outlook: Outlook, trace: Trace | None, of_run: Prediction | None, run: bool, width: int
+) -> list[Content]:
+    """The largest tensors of the plan as it stands, or of the plan that a run ran."""
+    result = of_run if run else outlook.result
+    label = trace.label if trace is not None else ""
+    if run and result is None:
+        why = (
+            "A burst measures categories, not single tensors; no prediction of this run's plan "
+            "is kept."
+        )
+        missing = why if trace is not None and trace.started else "No run is shown."
+        return [_head(f"Largest tensors, {label}".rstrip(", ")), *wrapped(missing, width, MUTED)]
+    if result is None or not result.largest:
+        return []
+    whose = f"of {label}'s plan, as predicted" if run else "of the plan, as predicted"
+    head = f"Largest tensors at the peak {whose}, in {result.peak.phase}"
+    rows = listed(result.largest, result.peak.allocated, width)
+    if not run and not outlook.current:
+        rows = [Content.styled(row.plain, OLD) for row in rows]
+    return [_head(head), *rows]
+
+
+def listed(largest: tuple[Large, ...], whole: int, width: int) -> list[Content]:
+    """Bytes, share, category, shape, dtype, operator, module; narrow, in two lines each."""
+    shapes = [
+        f"{f'{large.count} × ' if large.count > 1 else ''}{'×'.join(map(str, large.shape))}"
+        for large in largest
+    ]
+    ops = [large.op.removeprefix("aten.") or "–" for large in largest]
+    room, op_room = max(5, *map(len, shapes)), max(8, *map(len, ops))
+    wide = width >= WIDE
+    heads = f"{'bytes':>10}  {'share':>5}  {'category':<12}  {'shape':<{room}}  {'dtype':<8}"
+    lines = [Content.styled(heads + (f"  {'operator':<{op_room}}  module" if wide else ""), MUTED)]
+    for large, shape, op in zip(largest, shapes, ops, strict=True):
+        module = module_of(large) or "–"
+        line = Content.assemble(
+            (f"{gib(large.bytes):>10}", "bold"),
+            (f"  {large.bytes / max(1, whole):>5.0%}  ", MUTED),
+            f"{large.category:<12}",
+            f"  {shape:<{room}}  ",
+            (f"{SMALL.get(large.dtype, large.dtype):<8}", MUTED),
+        )
+        if wide:
+            left = max(8, width - line.cell_length - op_room - 4)
+            line = Content.assemble(line, (f"  {op:<{op_room}}", MUTED), f"  {name(module, left)}")
+        lines.append(line.truncate(max(20, width), ellipsis=True))
+        if not wide:
+            below = Content.assemble(f"{'':>19}{module}", (f"  {op}", MUTED))
+            lines.append(below.truncate(max(20, width), ellipsis=True))
+    return lines
+
+
+def notes(outlook: Outlook, width: int) -> list[Content]:
+    """What was assumed, and what the prediction does not know."""
+    result = outlook.result
+    if result is None or not result.notes:
+        return []
+    return [
+        Content(),
+        _head("Notes"),
+        *(line for text in result.notes for line in wrapped(text, width, MUTED)),
+    ]
+
+
+def _head(text: str) -> Content:
+    return Content.styled(text, "bold $text-primary")
