@@ -11,7 +11,7 @@ EDITABLE := $(PIP) --no-build-isolation --config-settings editable_mode=strict -
 # The repository's root stays off sys.path: transformers imports another package named kernels.
 export PYTHONSAFEPATH := 1
 
-.PHONY: run test snapshots clean
+.PHONY: run test pictures clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -23,9 +23,9 @@ test: $(VENV)/installed-dev
 	@echo "import contract" && $(BIN)/lint-imports --no-cache --no-logo
 	@echo "pytest"      && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-# After a change that is meant: rewrite the pictures that the snapshot tests compare with.
-snapshots: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -q --snapshot-update tests/workbench/test_snapshots.py
+# After a change that is meant: draw anew the pictures that the tests compare with.
+pictures: $(VENV)/installed-dev
+	@$(BIN)/python docs/gallery.py
 
 clean:
 	@rm -rf $(VENV) build *.egg-info
