@@ -19,6 +19,8 @@ from memwb.engine.techniques import torch_compile
 from memwb.workbench import library
 from memwb.workbench.panels import history_rows
 
+pytestmark = pytest.mark.long
+
 SIZES = ((80, 24), (120, 40), (200, 50))
 Steps = Callable[[Pilot[None]], Awaitable[None]]
 
