@@ -28,6 +28,8 @@ from memwb.engine.protocol import Categories, Device, Ended, Event, Loaded, Star
 from memwb.engine.shapes import Weight, shape_of
 from memwb.engine.technique import module_of, parameters_of, techniques, unavailable
 
+pytestmark = pytest.mark.long
+
 CPU = Device("cpu", "test", 2**33)
 WORK = Workload(batch_size=2, sequence_length=24, steps=2)
 

@@ -21,6 +21,8 @@ from memwb.engine.protocol import Device
 from memwb.engine.script import literal, script
 from memwb.engine.technique import techniques, unavailable
 
+pytestmark = pytest.mark.long
+
 STACKS = [
     [],
     ["bf16=on", "sgd=on"],
@@ -171,7 +173,11 @@ def test_others_stay_within_their_tolerance(name: str, families: dict[str, Any])
     arguments = {"attention": "attention.implementation=eager"}
     chosen = arguments.get(name, f"{name}=on")
     for family, precision in (("llama", "bf16"), ("gemma2", "fp32"), ("gpt2", "fp32")):
-        model = model_of(families[family])
+        config = families[family]
+        if name == "torch_compile" and family == "gemma2":
+            # Its two layers differ, and a C++ compiler takes long for each.
+            config = config | {"num_hidden_layers": 1}
+        model = model_of(config)
         plan = plan_of(f"{precision}=on", chosen, steps=10)
         if problems(plan, model.config) or unavailable(techniques()[name], None, CPU):
             continue

@@ -37,6 +37,8 @@ from memwb.engine.protocol import (
 )
 from memwb.engine.trainer.child import Child
 
+pytestmark = pytest.mark.long
+
 COMMAND = [sys.executable, "-P", "-m", "memwb.engine"]
 LONG = 100_000
 

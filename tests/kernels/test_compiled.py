@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 triton = pytest.importorskip("triton", reason="there is no triton for this platform")
 tl = importlib.import_module("triton.language")
 

@@ -14,6 +14,8 @@ from memwb.workbench import dialogs
 from memwb.workbench.panels.history_rows import OUTCOME
 from memwb.workbench.screens.ask import AskScreen
 
+pytestmark = pytest.mark.long
+
 SIZE = (120, 40)
 
 

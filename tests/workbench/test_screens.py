@@ -18,6 +18,8 @@ from memwb.workbench.screens.ask import AskScreen
 from memwb.workbench.screens.presets import SaveScreen
 from memwb.workbench.settings import Settings
 
+pytestmark = pytest.mark.long
+
 SIZE = (120, 40)
 
 

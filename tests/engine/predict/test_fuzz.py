@@ -19,6 +19,8 @@ from memwb.engine.plan import override, plan_from
 from memwb.engine.predict.predictor import predict
 from memwb.engine.technique import parameters_of, techniques
 
+pytestmark = pytest.mark.long
+
 GIB = 2**30
 SMALL = {
     "model_type": "llama",

@@ -13,6 +13,8 @@ from memwb.engine.plan import Plan, override, plan_from
 from memwb.engine.predict.predictor import predict
 from memwb.engine.prediction import VERDICTS, Prediction
 
+pytestmark = pytest.mark.long
+
 SEED = 4
 TARGETS = ("cpu", "h200")
 DRAWN = ("llama", "gemma2", "gpt2")

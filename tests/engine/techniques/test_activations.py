@@ -33,6 +33,8 @@ from memwb.engine.techniques.checkpoint_offload import HostKeeper
 from memwb.engine.trainer.cpu import CpuMeter
 from memwb.engine.trainer.trace import WEIGHTS
 
+pytestmark = pytest.mark.long
+
 NINE = (
     "llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi3", "gpt2", "gpt_bigcode",
 )  # fmt: skip

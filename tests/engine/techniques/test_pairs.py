@@ -36,9 +36,7 @@ def with_params(plan: Plan, name: str, params: Any) -> Plan:
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=map("+".join, PAIRS))
 def test_a_pair_runs_or_is_refused(bench: Any, first: str, second: str) -> None:
-    # Compiling takes a second or two for each layer.
-    layers = 1 if "torch_compile" in (first, second) else 2
-    config = bench.tiny | {"num_hidden_layers": layers}
+    config = bench.config(first, second)
     plan = mend(paired(bench, first, second), config)
     assert plan.techniques, "nothing is left of it"
     if bench.refused(plan, config):

@@ -106,10 +106,12 @@ def test_a_technique_stays_within_its_tolerance(
 ) -> None:
     base = () if TECHNIQUES[name].group == "precision" else (precision,)
     on, off = pair_of(bench, name, change, *base, **LONG)
-    if bench.refused(on, bench.tiny):
+    config = bench.config(name)
+    if bench.refused(on, config):
         return
     tolerance = TECHNIQUES[name].tolerance or 0
-    for step, (with_it, plain) in enumerate(zip(bench.losses(on), bench.losses(off), strict=True)):
+    losses, others = bench.losses(on, config), bench.losses(off, config)
+    for step, (with_it, plain) in enumerate(zip(losses, others, strict=True)):
         assert abs(with_it - plain) <= tolerance * plain, f"step {step + 1}"
 
 
@@ -139,12 +141,13 @@ def test_the_loss_falls(bench: Any, name: str) -> None:
         bench.adding(bench.plan(**LONG, learning_rate=rate), name)
         for rate in (1e-9, 0.01, 0.1, 1.0)
     ]
-    if bench.refused(plans[0], bench.tiny):
+    config = bench.config(name)
+    if bench.refused(plans[0], config):
         return
     # The same rows through a model that stands still: some rows are easier than others.
-    still = bench.losses(plans[0])
-    assert still[0] == pytest.approx(math.log(bench.tiny["vocab_size"]), rel=0.05)
-    assert any(bench.losses(plan)[-1] < 0.995 * still[-1] for plan in plans[1:])
+    still = bench.losses(plans[0], config)
+    assert still[0] == pytest.approx(math.log(config["vocab_size"]), rel=0.05)
+    assert any(bench.losses(plan, config)[-1] < 0.995 * still[-1] for plan in plans[1:])
 
 
 COMPARED = {form.values[1] for form in (*forms(EXACT), *forms(TOLERANT))}
@@ -156,10 +159,11 @@ COMPARED = {form.values[1] for form in (*forms(EXACT), *forms(TOLERANT))}
     [one for name in NAMES for one in variants(TECHNIQUES[name]) if one not in COMPARED],
 )
 def test_every_other_choice_runs_or_is_refused(bench: Any, change: str) -> None:
-    plan = override(bench.adding(bench.plan(), change.partition(".")[0]), change)
-    if bench.refused(plan, bench.tiny):
+    name = change.partition(".")[0]
+    plan, config = override(bench.adding(bench.plan(), name), change), bench.config(name)
+    if bench.refused(plan, config):
         return
-    bench.losses(plan)
+    bench.losses(plan, config)
 
 
 @pytest.mark.parametrize("name", NAMES)
