@@ -510,6 +510,11 @@ async def test_the_charts_stay_put_whatever_is_predicted(
         heights = [app.main.peak.size.height]
         await waiting(pilot, lambda: app.predictor.outlook.complete)
         heights.append(app.main.peak.size.height)
+        for size in ((200, 50), (80, 24), SIZE):
+            # What was written for a wide panel is wrapped in a narrow one, until it is anew.
+            await pilot.resize_terminal(*size)
+            await waiting(pilot, lambda: app.main.peak.size.height in (0, forecasts.ROWS))
+        heights.append(app.main.peak.size.height)
         app.change_plan(plan_of("quantize_4bit=on"))
         await pilot.pause()
         assert "plan has problems" in app.main.peak.text
