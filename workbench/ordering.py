@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from memwb.engine.errors import MemwbError, nearest
@@ -87,13 +87,21 @@ def sorted_runs(runs: Sequence[Summary], name: str, turned: bool = False) -> lis
     return [run for _, run in having] + [run for key, run in known if key is None]
 
 
-def matching(runs: Sequence[Summary], text: str) -> list[Summary]:
-    """The runs that contain every word of a text, in whatever a list or a note says of them."""
+def matching(
+    runs: Sequence[Summary], text: str, called: Mapping[str, tuple[str, str]] | None = None
+) -> list[Summary]:
+    """The runs that contain every word of a text, in whatever a list or a note says of them.
+
+    ``called`` is what they are called by their plans, as ``library.called`` tells it.
+    """
     words = text.casefold().split()
-    return [run for run in runs if all(word in _words(run) for word in words)] if words else [*runs]
+    if not words:
+        return [*runs]
+    told = [_words(run, (called or {}).get(run.folder, ())) for run in runs]
+    return [run for run, text in zip(runs, told, strict=True) if all(w in text for w in words)]
 
 
-def _words(run: Summary) -> str:
+def _words(run: Summary, called: Sequence[str]) -> str:
     known = techniques()
     titles = [known[name].title for name in run.techniques if name in known]
     said = (
@@ -109,5 +117,6 @@ def _words(run: Summary) -> str:
         run.note,
         *run.techniques,
         *titles,
+        *called,
     )
     return "\n".join(said).casefold()

@@ -35,7 +35,11 @@ class State(NamedTuple):
 HELD = {"hold": True}
 
 STATES = (
-    State("empty", "A first start: nothing has run, and the screen says what to press."),
+    State("empty", "Nothing has run yet, and the screen says what to press."),
+    State("first", "A first session is guided: a line above the keys tells what to do next.",
+          forecast=True, engine={"guide": True}),
+    State("guided", "Its third step of four.", "r 1 @technique:lora space", "full", forecast=True,
+          engine={"guide": True}),
     State("starting", "The engine is still starting; all but a burst works.", engine={"ready": False}),
     State("gpu", "The same on a machine with a GPU.", gpu=True),
     State("predicted", "What each technique would change is predicted beside it.", forecast=True),
@@ -62,6 +66,7 @@ STATES = (
           "@value:techniques.lora.rank enter 0", edits="lora=on quantize_4bit=on"),
     State("problems", "What does not go together is told at its row, with the key that mends it.",
           edits="quantize_4bit=on"),
+    State("text", "The plan as TOML, checked as it is typed.", "v x", edits="lora=on"),
     State("filter", "Filtering the techniques by typing.", "/ l o r a"),
     State("picker", "Choosing a model.", "o ="),
     State("target", "Choosing the GPU that plans are predicted for.", "t =", forecast=True),

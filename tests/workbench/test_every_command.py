@@ -81,6 +81,13 @@ EXPECTED: dict[str, Case] = {
     "load": opened("PresetScreen"),
     "undo": Case(lambda app: "lora" in on(app), False, "@technique:lora space"),
     "redo": Case(lambda app: "lora" in on(app), True, "@technique:lora space u"),
+    "plan_text": opened("PlanTextScreen"),
+    "reset": Case(
+        lambda app: app.session.plan.workload.schedule, "constant", "@value:workload.schedule space"
+    ),
+    "reset_plan": Case(lambda app: "lora" in on(app), False, "@technique:lora space"),
+    "take_plan": Case(lambda app: "lora" in on(app), False, "1 @technique:lora space 5"),
+    "guide": Case(lambda app: app.session.guide, "run"),
     "filter": Case(lambda app: app.main.typing, True),
     "freeze": Case(lambda app: app.main.memory.frozen, True),
     "maximise": Case(lambda app: app.session.maximised, True),

@@ -123,7 +123,11 @@ async def test_slash_narrows_the_runs_and_escape_gives_all_back(opened: Any) -> 
         await pilot.press(*"bf16")
         await pilot.pause()
         assert order(app) == [3]
-        await pilot.press("space", "x")
+        panel(app).query_one("#runs-filter", Input).value = "rank 4"
+        await pilot.pause()
+        assert order(app) == [2], "what is seen in a row is found"
+        panel(app).query_one("#runs-filter", Input).value = "bf16"
+        await pilot.press("end", "space", "x")
         await pilot.pause()
         assert order(app) == [] and "esc" in line_of_nothing(app)
         await pilot.press("backspace", "backspace", "enter")

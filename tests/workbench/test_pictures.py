@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input
 
 from memwb.engine import technique
 from memwb.engine.catalog import Model
@@ -131,7 +130,7 @@ async def reach(pilot: Pilot[None], state: Any) -> None:
         else:
             await pilot.press({"/": "slash", "?": "question_mark"}.get(key, key))
         await settled(pilot, lambda: app.engine_state != "starting" or not app.scripted.ready)
-    for field in app.screen.query(Input):
+    for field in app.screen.query("Input, TextArea"):
         field.cursor_blink = False
 
 

@@ -12,7 +12,7 @@ from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.guard import Verdict, between, compare, outside, verdict_on
 from memwb.engine.plan import plan_data
 from memwb.engine.runs import Summary, find_run, list_runs, pinned, read_plan
-from memwb.workbench import comparing
+from memwb.workbench import comparing, library
 from memwb.workbench.deviation import verdict_line
 from memwb.workbench.headless.output import loss, on_terminal, print_json, rate, size, table
 from memwb.workbench.headless.run import peak_table
@@ -60,7 +60,8 @@ def runs(arguments: argparse.Namespace) -> int:
 def _list(_: list[str], arguments: argparse.Namespace) -> int:
     order = order_named(arguments.sort or "time").name
     known = list_runs()
-    found = sorted_runs(matching(known, arguments.filter), order, arguments.reverse)
+    called = library.called(known) if arguments.filter else {}
+    found = sorted_runs(matching(known, arguments.filter, called), order, arguments.reverse)
     if arguments.json:
         print_json(found)
         return 0

@@ -114,3 +114,10 @@ class PeakPanel(VerticalScroll):
     def on_resize(self) -> None:
         """More room shows more."""
         self._write()
+        self.call_after_refresh(self._settle)
+
+    def _settle(self) -> None:
+        """The height of the text as it is now: that of another width was wrapped in this one."""
+        text = self.query_one("#peak-text", Static)
+        if text.size.height != self._text.plain.count("\n") + 1:
+            text.refresh(layout=True)

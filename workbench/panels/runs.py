@@ -169,7 +169,8 @@ class RunsPanel(Vertical):
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        found = sorted_runs(matching(self._runs, self.wanted), self._view.sort, self._view.turned)
+        found = matching(self._runs, self.wanted, self._view.called)
+        found = sorted_runs(found, self._view.sort, self._view.turned)
         rows = history_rows(found, self._view, width)
         self.rows.fill(rows or [NOTHING if self._runs else EMPTY])
         high = bool(self._runs) and self.content_size.height >= HEAD

@@ -41,9 +41,8 @@ def toggle_spans(
     plan's change was stays as an old one where the technique stands in the plan as it did there;
     the mark is put before it where colours cannot tell that it is old.
     """
-    if outlook.state == outlooks.PROBLEMS:
-        return ()
-    if outlook.failure is not None and outlook.failure.technique == name:
+    broken = outlook.state == outlooks.PROBLEMS
+    if outlook.failure is not None and outlook.failure.technique == name and not broken:
         return ((" ?  ", "warning"),)
     result, changed = outlook.result, outlook.changes.get(name)
     waits = outlook.waits or (outlook.awaited and outlook.current and not outlook.complete)

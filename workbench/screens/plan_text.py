@@ -51,6 +51,7 @@ class Toml(TextArea):
         border: none;
         padding: 0 1;
         background: $background;
+        scrollbar-size-vertical: 1;
         &:focus { border: none; }
         .toml--table { color: $text-secondary; text-style: bold; }
         .toml--key { color: $foreground; }
