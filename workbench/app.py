@@ -88,10 +88,15 @@ class Workbench(App[None]):
         )
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
+        elif self.console.color_system == "standard":
+            # Any other theme's colours would be rounded to sixteen, some of them to the same one.
+            self.theme = "ansi-dark"
         self.call_after_refresh(self._after_first_paint)
 
     def _after_first_paint(self) -> None:
         gc.enable()
+        if not self.is_running:  # left already
+            return
         self.bursts.start_engine()
         self.run_worker(self.main.plan_panel.prepare(), group="fields")
         self.run_worker(history.load(self), group="history")
