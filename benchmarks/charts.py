@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import io
 import json
 import math
@@ -32,6 +33,7 @@ from benchmarks import charts_rivals, streaming
 from memwb.engine.protocol import Categories, Sample
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
+from memwb.workbench.start import COLLECT
 
 MIB = 2**20
 TARGET_MS = 16.0
@@ -173,6 +175,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     width, height = (int(part) for part in options.size.split("x"))
+    gc.set_threshold(*COLLECT)
     rows = asyncio.run(measure(width, height, options.points, options.frames))
     streamed = (
         asyncio.run(streaming.stream(width, height, options.seconds)) if options.seconds else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import io
 import os
 import random
@@ -141,8 +142,9 @@ class Terminal:
 
 async def stream(width: int, height: int, seconds: float) -> dict[str, float]:
     """Run a burst of so many seconds in a workbench of that size and say what it took."""
-    from memwb.workbench.start import open_workbench
+    from memwb.workbench.start import COLLECT, open_workbench
 
+    gc.set_threshold(*COLLECT)
     terminal = Terminal()
     command = [sys.executable, "-m", "benchmarks.streaming", "--engine", str(seconds)]
     with tempfile.TemporaryDirectory() as home:

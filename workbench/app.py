@@ -88,10 +88,15 @@ class Workbench(App[None]):
         )
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
+        elif self.console.color_system == "standard":
+            # Any other theme's colours would be rounded to sixteen, some of them to the same one.
+            self.theme = "ansi-dark"
         self.call_after_refresh(self._after_first_paint)
 
     def _after_first_paint(self) -> None:
         gc.enable()
+        if not self.is_running:  # left already
+            return
         self.bursts.start_engine()
         self.run_worker(self.main.plan_panel.prepare(), group="fields")
         self.run_worker(history.load(self), group="history")
@@ -269,6 +274,23 @@ class Workbench(App[None]):
 
     # Actions
 
+    # What needs no more than the app.
+    action_compare = history.mark
+    action_delete_run = dialogs.ask_delete
+    action_replay = history.replay
+    action_restart_engine = dialogs.restart
+    action_copy = dialogs.copy
+    action_jump_mode = dialogs.jump
+    action_model = dialogs.choose_model
+    action_target = dialogs.choose_target
+    action_inspect_peak = dialogs.inspect_peak
+    action_settings = dialogs.change_settings
+    action_export = dialogs.export
+    action_load_preset = dialogs.load_preset
+    action_save_preset = dialogs.save_preset
+    action_plan_text = dialogs.edit_text
+    action_command_palette = dialogs.search
+
     def action_run(self) -> None:
         """Run the plan."""
         self.bursts.run()
@@ -277,10 +299,6 @@ class Workbench(App[None]):
         """Leave off a replay, or ask the burst to stop."""
         if not self.replay.end():
             self.bursts.stop()
-
-    def action_compare(self) -> None:
-        """Mark the run at the cursor of the history."""
-        history.mark(self)
 
     def action_sort_runs(self, name: str = "") -> None:
         """Sort the history by something, the other way round if it is; without it by the next."""
@@ -305,26 +323,6 @@ class Workbench(App[None]):
         if run is not None:
             self.run_worker(history.pin(self, run), group="pin", exclusive=True)
 
-    def action_delete_run(self) -> None:
-        """Delete the run at the cursor of the history, if that is meant."""
-        dialogs.ask_delete(self)
-
-    def action_replay(self) -> None:
-        """Tell a run again."""
-        history.replay(self)
-
-    def action_restart_engine(self) -> None:
-        """End the engine's process and start another."""
-        dialogs.restart(self)
-
-    def action_copy(self) -> None:
-        """What the focused panel shows, to the clipboard of the terminal."""
-        dialogs.copy(self)
-
-    def action_jump_mode(self) -> None:
-        """A letter on everything that can be gone to."""
-        dialogs.jump(self)
-
     def action_undo(self) -> None:
         """Take back the last edit."""
         self._go(state.undone(self.session), "undone")
@@ -341,41 +339,9 @@ class Workbench(App[None]):
         self._take(session)
         self.main.plan_panel.went(before, how)
 
-    def action_model(self) -> None:
-        """Choose a model."""
-        dialogs.choose_model(self)
-
-    def action_target(self) -> None:
-        """Choose what plans are predicted for."""
-        dialogs.choose_target(self)
-
-    def action_inspect_peak(self) -> None:
-        """See what is alive at the peak."""
-        dialogs.inspect_peak(self)
-
-    def action_settings(self) -> None:
-        """Change colours, keys and defaults."""
-        dialogs.change_settings(self)
-
-    def action_export(self) -> None:
-        """See and write the script."""
-        dialogs.export(self)
-
-    def action_load_preset(self) -> None:
-        """Take over a preset's plan."""
-        dialogs.load_preset(self)
-
-    def action_save_preset(self) -> None:
-        """Save the plan under a name."""
-        dialogs.save_preset(self)
-
     def action_guide(self) -> None:
         """End the guided first session, or begin it."""
         self.keep(state.guide_turned(self.session))
-
-    def action_plan_text(self) -> None:
-        """The plan as TOML."""
-        dialogs.edit_text(self)
 
     def action_ask_quit(self) -> None:
         """Quit, with the cursor kept; a running burst is asked about once."""
@@ -411,10 +377,6 @@ class Workbench(App[None]):
     async def on_unmount(self) -> None:
         """The engine ends with the workbench."""
         await self.bursts.close_engine()
-
-    def action_command_palette(self) -> None:
-        """Find an action by its name."""
-        dialogs.search(self)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action of the screen in front by name, with its key."""

@@ -7,28 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from memwb.engine.memory import CATEGORIES
+from memwb.workbench.chart_commands import CHART_COMMANDS
+from memwb.workbench.command import Command
 
 if TYPE_CHECKING:
     from textual.binding import BindingType
-
-
-class Command(msgspec.Struct, frozen=True):
-    """One action: its id in a keymap, its keys, its name and what it does."""
-
-    id: str
-    keys: str
-    action: str
-    title: str
-    help: str
-    palette: bool = True
-    where: tuple[str, ...] = ()
-    """The panels in which its keys act; empty: in all of them."""
-
-
-CHARTS = ("memory", "loss")
 
 
 COMMANDS = (
@@ -257,58 +240,7 @@ COMMANDS = (
         "Restart the engine",
         "End the engine's process and start another; a running burst is asked about first.",
     ),
-    Command(
-        "zoom_in",
-        "plus,equals_sign",
-        "zoom(2)",
-        "Zoom in",
-        "See half as much of the chart, around its cursor. The wheel does it at the mouse.",
-        where=CHARTS,
-    ),
-    Command(
-        "zoom_out",
-        "minus",
-        "zoom(0.5)",
-        "Zoom out",
-        "See twice as much of the chart, around its cursor.",
-        where=CHARTS,
-    ),
-    Command(
-        "zoom_off",
-        "0",
-        "show_all",
-        "The whole chart",
-        "See all of the chart; once that is seen, every band of it again.",
-        where=CHARTS,
-    ),
-    Command(
-        "pan_back",
-        "less_than_sign",
-        "pan(-1)",
-        "Pan to earlier",
-        "Of a chart that is zoomed, see what is before. Dragging and shift with the wheel do it.",
-        where=CHARTS,
-    ),
-    Command(
-        "pan_on",
-        "greater_than_sign",
-        "pan(1)",
-        "Pan to later",
-        "Of a chart that is zoomed, see what comes after.",
-        where=CHARTS,
-    ),
-    *(
-        Command(
-            f"band_{category}",
-            category[0].upper(),
-            f"band('{category}')",
-            f"Hide or show {category}",
-            f"Draw the memory chart without {category}, or with it; so does its name in the "
-            "legend. What is left gets the whole height.",
-            where=("memory",),
-        )
-        for category in CATEGORIES
-    ),
+    *CHART_COMMANDS,
     Command(
         "jump_mode",
         "J,ctrl+g",

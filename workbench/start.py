@@ -13,6 +13,10 @@ from memwb.workbench.pump import Engine
 from memwb.workbench.settings import Settings, read_session, read_settings
 from memwb.workbench.state import GUIDE, Session, begun, guided, newcomer
 
+COLLECT = (20_000, 20, 20)
+"""When garbage is looked for: a frame makes thousands of short-lived things, next to none of them
+in cycles, and to look through them after every seven hundred takes a fifth of it."""
+
 
 def start(plan: Plan | None = None) -> int:
     """Run the workbench until it is left and return its exit code.
@@ -21,6 +25,7 @@ def start(plan: Plan | None = None) -> int:
     """
     # Nothing of what is built until the first paint is garbage; the app collects from then on.
     gc.disable()
+    gc.set_threshold(*COLLECT)
     app = open_workbench(plan)
     app.run()
     return app.return_code or 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+from rich.console import Console
 from textual.widgets import Static
 
 from memwb.engine.plan import plan_toml
@@ -181,3 +183,16 @@ async def test_the_palette_of_another_screen_has_its_actions(bench: Any) -> None
         await pilot.press("enter")
         await pilot.pause(0.2)
         assert app.screen is screen and screen._typing, "the palette did it in that screen"
+
+
+async def test_sixteen_colours_get_the_terminals_own_unless_a_theme_is_set(
+    bench: Any, home: Any
+) -> None:
+    for settings, theme in (("", "ansi-dark"), ('theme = "nord"\n', "nord")):
+        home.mkdir(exist_ok=True)
+        (home / "settings.toml").write_text(settings)
+        app = bench()
+        app.console = Console(file=io.StringIO(), color_system="standard")
+        async with app.run_test(size=SIZE) as pilot:
+            await pilot.pause()
+            assert app.theme == theme

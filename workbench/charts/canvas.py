@@ -256,6 +256,10 @@ class Canvas:
         look = self.styles[style]
         return [(character, look) for character in text]
 
+    def every_style(self) -> list[Style]:
+        """Every colour that it is drawn with."""
+        return [*self.styles.values(), *self.looks.styles()]
+
     def written(self, parts: Sequence[legend.Part]) -> list[Cell]:
         """Parts of a legend as cells."""
         cells: list[Cell] = []

@@ -56,6 +56,11 @@ class Palette(msgspec.Struct, frozen=True):
         """The characters and styles of cells."""
         return list(map(_table(self.colours, self.ground, self.faint).__getitem__, codes))
 
+    def styles(self) -> list[Style]:
+        """Every colour of it, before and behind something."""
+        every = (*self.colours, self.ink, self.ground, *_dim(self.colours, self.ground))
+        return [_style(*pair) for each in every for pair in ((each, ""), ("", each))]
+
     def key(self, band: int) -> Cell:
         """The band's mark in a legend."""
         if self.hatched:
@@ -133,11 +138,15 @@ def _cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
 def _faint_cell(colours: tuple[str, ...], ground: str, code: Code) -> Cell:
     """A cell of what is predicted: hatched, its edges in what a hatched colour looks like."""
     eighths, lower, _ = code
-    dim = tuple(_half(colour, ground) for colour in colours)
+    dim = _dim(colours, ground)
     if eighths == 8 and lower >= 0:
         back = dim[lower] if dim[lower] != colours[lower] else ground
         return (HATCHED, _style(colours[lower], back))
     return _cell(dim, ground, code)
+
+
+def _dim(colours: tuple[str, ...], ground: str) -> tuple[str, ...]:
+    return tuple(_half(colour, ground) for colour in colours)
 
 
 @functools.cache

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -36,6 +40,7 @@ class Slice(Widget):
         self.chart = chart
         self._pieces: dict[int, Strip] = {}
         self._drawn: tuple[Canvas, Region] | None = None
+        self._acting: Sequence[LineFilter] | None = None
 
     def again(self, region: Region) -> None:
         """Show a region of the chart again, as far as it is in this slice."""
@@ -45,6 +50,17 @@ class Slice(Widget):
             for y in range(inside.y, inside.bottom):
                 self._pieces.pop(y, None)
             self.refresh(inside.translate((-place.x, -place.y)))
+
+    def _filters(self, canvas: Canvas, ground: Color) -> Sequence[LineFilter]:
+        """Textual's filters as far as they change any style of the chart: mostly none does.
+
+        They are asked with each style alone, which costs less than to pass every line through.
+        """
+        if self._acting is None:
+            shown = [Segment("", style) for style in canvas.every_style()]
+            filters = self.get_line_filters()
+            self._acting = [each for each in filters if each.apply(shown, ground) != shown]
+        return self._acting
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Pieces of the chart's lines.
@@ -56,8 +72,9 @@ class Slice(Widget):
         if self._drawn is None or self._drawn[0] is not canvas or self._drawn[1] != place:
             self._drawn = (canvas, place)
             self._pieces.clear()
-        filters = self.get_line_filters()
+            self._acting = None
         ground = self.background_colors[1]
+        filters = self._filters(canvas, ground)
         found = []
         for y in crop.line_range:
             strip = self._pieces.get(y)

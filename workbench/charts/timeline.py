@@ -8,8 +8,9 @@ the width, scaled by time within it, and loading a small one.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from operator import attrgetter
 
 import msgspec
@@ -136,25 +137,29 @@ def peaks(
         # A column more on either side: what is divided here was multiplied there.
         low = max(0, bisect_left(samples, start + (begin - 1) / scale, key=TIME) - 1)
         high = bisect_left(samples, start + (end + 1) / scale, key=TIME)
-    most = [-1] * len(found)
-    for sample in samples[low:high] if part else samples:
-        column = int((sample.time - start) * scale)
-        column = (0 if column < 0 else last if column > last else column) - begin
-        if 0 <= column < len(found):
-            size = measure(sample)
-            if size > most[column]:
-                most[column] = size
-                found[column] = sample
+    shown = samples[low:high] if part else samples
+    places = _places(shown, start, scale, last)
+    first = bisect_left(places, begin)
+    # Those of one column stand side by side: the highest of them is found at C speed.
+    while first < len(places) and places[first] < end:
+        after = bisect_right(places, places[first], first)
+        found[places[first] - begin] = max(shown[first:after], key=measure)
+        first = after
     if not closed:
-        end = min(end, max(0, min(last, int((samples[-1].time - start) * scale))) + 1)
+        end = min(end, _places(samples[-1:], start, scale, last)[0] + 1)
     # What holds in an empty column is the last sample before it, not the peak before it.
-    index, count = low, len(samples)
     for column in range(begin, end):
-        limit = (column + 1) / scale if scale else math.inf
-        while index + 1 < count and samples[index + 1].time - start < limit:
-            index += 1
         if found[column - begin] is None:
-            found[column - begin] = samples[index]
+            before = bisect_right(places, column) - 1
+            found[column - begin] = shown[before] if before >= 0 else shown[0]
+    return found
+
+
+def _places(samples: Sequence[Sample], start: float, scale: float, last: int) -> list[int]:
+    """The column of each sample, never falling: a clock that goes back stays where it was."""
+    found = [int((sample.time - start) * scale) for sample in samples]
+    if found and (found[0] < 0 or found[-1] > last or found != sorted(found)):
+        found = list(accumulate((max(0, min(last, place)) for place in found), max))
     return found
 
 

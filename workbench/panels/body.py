@@ -15,6 +15,8 @@ from memwb.workbench.sizes import RIGHT
 WIDTH = -1
 """The border between the plan and the panels at its right; the others are those below a panel."""
 
+ALONE = "One panel has the whole screen here: there is no border to move."
+
 
 class Body(Horizontal):
     """Holds ``#plan`` and ``#right``; tells the sizes that a hand or a key has given them."""
@@ -56,23 +58,16 @@ class Body(Horizontal):
         """Shares of another height."""
         self.share(self._sizes, self.screen.has_class("-single"))
 
-    def grow(self, name: str, way: int) -> bool:
-        """More room for a panel, or less; False where all of them have the screen by turns."""
+    def grow(self, name: str, way: int) -> None:
+        """More room for a panel, or less: the border at the plan's right moves, or one below."""
         if self.screen.has_class("-single"):
-            return False
-        if name == "plan":
-            return self.widen(way)
-        now = sizes.grown(self._heights, RIGHT.index(name), way * sizes.STRIDE["height"])
-        self._keep(sizes.as_shares(self._sizes, now))
-        return True
-
-    def widen(self, way: int) -> bool:
-        """Move the border at the plan's right."""
-        if self.screen.has_class("-single"):
-            return False
-        to = self.query_one("#plan").outer_size.width + way * sizes.STRIDE["width"]
-        self._keep(sizes.widened(self._sizes, to, self.app.size.width))
-        return True
+            self.app.notify(ALONE)
+        elif name == "plan":
+            to = self.query_one("#plan").outer_size.width + way * sizes.STRIDE["width"]
+            self._keep(sizes.widened(self._sizes, to, self.app.size.width))
+        else:
+            now = sizes.grown(self._heights, RIGHT.index(name), way * sizes.STRIDE["height"])
+            self._keep(sizes.as_shares(self._sizes, now))
 
     # The mouse.
 

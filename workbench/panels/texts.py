@@ -10,7 +10,8 @@ from textual.content import Content
 from memwb.engine.plan import Plan, Problem, Workload, active
 from memwb.engine.protocol import Device, Ended
 from memwb.engine.technique import GROUPS, Parameter, techniques
-from memwb.workbench.commands import COMMANDS, Command, shown_key
+from memwb.workbench.command import Command
+from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.deviation import verdict_forms, verdict_line
 from memwb.workbench.explained import change
 from memwb.workbench.panels import plan_rows

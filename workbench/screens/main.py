@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from memwb.workbench.trace import Trace
 
 FILTERS = ("filter", "runs-filter")
-ALONE = "One panel has the whole screen here: there is no border to move."
 
 
 class MainScreen(Screen[None]):
@@ -347,13 +346,11 @@ class MainScreen(Screen[None]):
 
     def action_resize(self, way: int) -> None:
         """More room for the focused panel, or less."""
-        if not self.query_one(Body).grow(self.panel, way):
-            self.app.notify(ALONE)
+        self.query_one(Body).grow(self.panel, way)
 
     def action_widen(self, way: int) -> None:
         """A wider plan, or a narrower one."""
-        if not self.query_one(Body).widen(way):
-            self.app.notify(ALONE)
+        self.query_one(Body).grow("plan", way)
 
     def action_usual_sizes(self) -> None:
         """What every panel has without anybody's doing."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from memwb.workbench.commands import COMMANDS, Command, key_name, keys_of
+from memwb.workbench.command import Command
+from memwb.workbench.commands import COMMANDS, key_name, keys_of
 from memwb.workbench.panels.rows import Row
 from memwb.workbench.settings import FIXED_KEYS, clashes
 
