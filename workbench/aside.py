@@ -69,7 +69,9 @@ class Asides:
         """Want these predicted, in the place of whatever was wanted before."""
         self._drop()
         self._told = told
-        self.app.run_worker(self._recall(tuple(asides)), group="asides", exclusive=True)
+        wanted = tuple(asides)
+        # What is displaced at once is not even begun.
+        self.app.run_worker(lambda: self._recall(wanted), group="asides", exclusive=True)
 
     def leave(self) -> None:
         """Nothing is wanted any more: the engine goes on with the plan at hand."""

@@ -128,7 +128,7 @@ async def test_models_are_chosen_by_source_and_folders_by_typing(
         await waiting(pilot, lambda: rows.rows[0].id == "someone/some-model")
         assert "fetched from the hub" in said(app)
         # A folder that was used is among the models, and found by its name.
-        app.screen.query_one(Input).value = "models/two"
+        app.screen.query_one(Input).value = "modelstwo"
         await waiting(pilot, lambda: rows.current.id == str(tmp_path / "models/two"))
 
 

@@ -111,6 +111,8 @@ class ModelScreen(ModalScreen[Plan | None]):
         self.query_one(Rows).select(self._plan.model)
         self._describe()
         self.run_worker(self._recall(), group="kept")
+        # Why an answer is still waited for may be another by now.
+        self.set_interval(1.0, self._show_needs)
 
     def on_unmount(self) -> None:
         """The engine goes on with the plan."""
@@ -133,7 +135,9 @@ class ModelScreen(ModalScreen[Plan | None]):
         typed: list[Model] = []
         if is_path(text):
             typed = await asyncio.to_thread(library.folders, text)
-        elif library.is_hub_id(text) and all(text != each.name for each in self._models):
+        elif library.is_hub_id(text) and not any(
+            text in (each.name, each.location) for each in self._models
+        ):
             typed = [Model(name=text, source="hub", location=text, weights="pretrained")]
         if text == self._text:
             self._typed, self._looked = typed, text
