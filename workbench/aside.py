@@ -7,8 +7,9 @@ are still being predicted of the plan, which go on afterwards; never of the plan
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textual.timer import Timer
 
@@ -69,7 +70,9 @@ class Asides:
         """Want these predicted, in the place of whatever was wanted before."""
         self._drop()
         self._told = told
-        self.app.run_worker(self._recall(tuple(asides)), group="asides", exclusive=True)
+        # No coroutine before it is run: one that is displaced at once would never be awaited.
+        look: Any = functools.partial(self._recall, tuple(asides))
+        self.app.run_worker(look, group="asides", exclusive=True)
 
     def leave(self) -> None:
         """Nothing is wanted any more: the engine goes on with the plan at hand."""

@@ -69,7 +69,9 @@ def choose_target(app: Workbench) -> None:
             app.aim(target)
 
     predictor, plan = app.predictor, app.session.plan
-    screen = TargetScreen(plan, predictor.outlook, app.target, predictor.here, predictor.asides)
+    screen = TargetScreen(
+        plan, lambda: predictor.outlook, app.target, predictor.here, predictor.asides
+    )
     app.push_screen(screen, chosen)
 
 

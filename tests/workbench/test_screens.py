@@ -90,7 +90,9 @@ async def test_a_preset_is_described_and_loaded(bench: Any, waiting: Any) -> Non
         app.screen.query_one("Rows").select("tiny-demo")
         await pilot.pause()
         head = presets()["tiny-demo"].read_text().splitlines()[0].removeprefix("# ")
-        assert head in said(app)
+        await waiting(pilot, lambda: head in page_of(app))
+        for change in ("~ model gpt2 → tiny", "− techniques.sgd"):
+            assert change in page_of(app)
         await pilot.press("enter")
         await waiting(pilot, lambda: app.screen is main(app))
         assert app.session.plan == load_plan("tiny-demo")

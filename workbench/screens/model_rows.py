@@ -34,9 +34,12 @@ def chosen(models: Sequence[Model], text: str, source: str) -> list[Model]:
     if is_path(text):
         return [each for each in found if each.source == "folder" and each.name.startswith(text)]
     fuzzy = FuzzySearch()
-    scored = [(fuzzy.match(text, f"{each.name} {each.location}")[0], each) for each in found]
+    # What is typed may be a hub id, but what is known and meant by it comes first.
+    typed = [each for each in found if each.name == text and each.source == "hub"]
+    known = [each for each in found if each not in typed]
+    scored = [(fuzzy.match(text, f"{each.name} {each.location}")[0], each) for each in known]
     scored = [pair for pair in scored if pair[0] > 0]
-    return [each for _, each in sorted(scored, key=lambda pair: -pair[0])]
+    return [*(each for _, each in sorted(scored, key=lambda pair: -pair[0])), *typed]
 
 
 def is_path(text: str) -> bool:

@@ -80,6 +80,8 @@ class ModelScreen(ModalScreen[Plan | None]):
         self._models: list[Model] = []
         self._typed: list[Model] = []
         """Folders and hub ids that go on from what is typed."""
+        self._looked = ""
+        """What they were looked for."""
         self._source = ""
         self._answers: dict[str, dict[str, Answer]] = {}
         """By model and plan."""
@@ -109,6 +111,8 @@ class ModelScreen(ModalScreen[Plan | None]):
         self.query_one(Rows).select(self._plan.model)
         self._describe()
         self.run_worker(self._recall(), group="kept")
+        # Why an answer is still waited for may be another by now.
+        self.set_interval(1.0, self._show_needs)
 
     def on_unmount(self) -> None:
         """The engine goes on with the plan."""
@@ -131,10 +135,12 @@ class ModelScreen(ModalScreen[Plan | None]):
         typed: list[Model] = []
         if is_path(text):
             typed = await asyncio.to_thread(library.folders, text)
-        elif library.is_hub_id(text) and all(text != each.name for each in self._models):
+        elif library.is_hub_id(text) and not any(
+            text in (each.name, each.location) for each in self._models
+        ):
             typed = [Model(name=text, source="hub", location=text, weights="pretrained")]
         if text == self._text:
-            self._typed = typed
+            self._typed, self._looked = typed, text
             self._fill()
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
@@ -150,7 +156,7 @@ class ModelScreen(ModalScreen[Plan | None]):
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take the model at the cursor, or what was typed if nothing goes on from it."""
         typed = event.value.strip()
-        if is_path(typed):
+        if typed != self._looked:
             # What is typed fast has not been looked for yet.
             await self._look(typed)
         row = self.query_one(Rows).current

@@ -77,6 +77,8 @@ class PresetScreen(ModalScreen[Plan | None]):
         """``plan`` is what a preset is held against."""
         super().__init__()
         self._plan = plan
+        self._about_said = ""
+        """The preset that something was said of last."""
 
     def compose(self) -> ComposeResult:
         """The list, what a preset is for, and what it would change."""
@@ -119,6 +121,8 @@ class PresetScreen(ModalScreen[Plan | None]):
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """Say what the preset at the cursor is for."""
+        if event.row.id != self._about_said:
+            say(self, "")
         self._describe()
 
     def on_rows_pressed(self, event: Rows.Pressed) -> None:
@@ -138,7 +142,7 @@ class PresetScreen(ModalScreen[Plan | None]):
         try:
             self.dismiss(load_plan(self._chosen))
         except MemwbError as error:
-            say(self, f"✗ {error}", "-bad")
+            self._say(f"✗ {error}", "-bad")
 
     def action_save(self) -> None:
         """Save the plan as it stands."""
@@ -148,7 +152,7 @@ class PresetScreen(ModalScreen[Plan | None]):
                 self._fill()
                 self.query_one(Rows).select(Path(path).stem)
                 self._describe()
-                say(self, f"saved: {path}", "-good")
+                self._say(f"saved: {path}", "-good")
 
         self.app.push_screen(SaveScreen(self._plan), saved)
 
@@ -160,7 +164,7 @@ class PresetScreen(ModalScreen[Plan | None]):
         if not name:
             return
         if not is_own(name):
-            say(self, f"{name} comes with memwb and stays; your own can be deleted.", "-bad")
+            self._say(f"{name} comes with memwb and stays; your own can be deleted.", "-bad")
             return
 
         def answered(sure: bool | None) -> None:
@@ -169,11 +173,11 @@ class PresetScreen(ModalScreen[Plan | None]):
             try:
                 delete_preset(name)
             except MemwbError as error:
-                say(self, f"✗ {error}", "-bad")
+                self._say(f"✗ {error}", "-bad")
                 return
             self._fill()
             self._describe()
-            say(self, f"{name} is deleted.", "-good")
+            self._say(f"{name} is deleted.", "-good")
 
         text = f"{name}\n{self._files[name]}"
         question = AskScreen("Delete this preset?", text, "delete", "keep", careful=True)
@@ -183,8 +187,11 @@ class PresetScreen(ModalScreen[Plan | None]):
         """What this screen is for."""
         explain(self, "presets")
 
+    def _say(self, text: str, kind: str) -> None:
+        self._about_said = self._chosen
+        say(self, text, kind)
+
     def _describe(self) -> None:
-        say(self, "")
         page = self.query_one(Page)
         page.update(self._about(page.size.width))
         self.query_one("#about").scroll_home(animate=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual import events
@@ -26,6 +27,8 @@ from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP, explain, say
 from memwb.workbench.screens.gpu_rows import SORTS, VERDICTS
 from memwb.workbench.units import gib
 
+EVERY = 1.0
+"""Seconds between two looks at what is known of the plan by now."""
 HERE = "here"
 """The id of the first row; no GPU is called so."""
 CPU = "cpu"
@@ -58,22 +61,27 @@ class TargetScreen(ModalScreen[str | None]):
     ]
 
     def __init__(
-        self, plan: Plan, outlook: Outlook, target: str, device: Device | None, asides: Asides
+        self,
+        plan: Plan,
+        look: Callable[[], Outlook],
+        target: str,
+        device: Device | None,
+        asides: Asides,
     ) -> None:
-        """``outlook`` is what is known of the plan already."""
+        """``look`` gives what is known of the plan by now."""
         super().__init__()
         self._plan = plan
         self._target = target
         self._device = device
         self._asides = asides
         self._targets = library.targets()
-        self._result = outlook.result if outlook.current else None
+        self._look = look
+        self._result: Prediction | None = None
         self._fits: dict[str, Fit] = {}
         self._known: set[str] = set()
         """Architectures that the plan was predicted for, or cannot be."""
         self._verdict = self._sort = ""
-        if self._result is not None:
-            self._learn(self._result)
+        self._catch_up()
 
     def compose(self) -> ComposeResult:
         """This machine, the GPUs, and the CPU; with the verdict on the plan as it stands."""
@@ -95,6 +103,23 @@ class TargetScreen(ModalScreen[str | None]):
         self._fill()
         self.query_one(Rows).select(self._target or HERE)
         self._ask("")
+        self.set_interval(EVERY, self._follow)
+
+    def _catch_up(self) -> bool:
+        """Whether more is known of the plan than before."""
+        outlook = self._look()
+        result = outlook.result if outlook.current else None
+        if result is None or result is self._result:
+            return False
+        self._result = result
+        self._learn(result)
+        return True
+
+    def _follow(self) -> None:
+        if self._catch_up():
+            self._fill()
+        else:
+            self._describe()
 
     def on_unmount(self) -> None:
         """The engine goes on with the plan."""
@@ -254,10 +279,12 @@ class TargetScreen(ModalScreen[str | None]):
 
     def _describe(self) -> None:
         """What is still predicted, or what the mark means that some rows have."""
+        if self.query_one(".said").has_class("-bad"):
+            return
         missing = {one.arch for one in self._targets} - self._known
         if missing:
             waiting = self._asides.why_waiting()
-            more = f"{waiting} for {len(missing)} more architectures"
-            say(self, f"{more}; ~ is told for another's kernels, which may differ")
-        elif not self.query_one(".said").has_class("-bad"):
+            some = f"{len(missing)} architecture{'s' if len(missing) > 1 else ''} to go"
+            say(self, f"{some}: {waiting} · ~ is told for another's kernels, which may differ")
+        else:
             say(self, "every verdict is for kernels of the card's own architecture")
