@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec.structs import replace
 from textual.app import App, SystemCommand
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -20,6 +21,7 @@ from memwb.engine.technique import GROUPS
 from memwb.workbench import dialogs, history, library, state
 from memwb.workbench.bursts import Bursts
 from memwb.workbench.commands import COMMANDS, keys_of, shown_key
+from memwb.workbench.legible import Legible
 from memwb.workbench.ordering import ORDERS
 from memwb.workbench.panels import texts
 from memwb.workbench.predictor import Predictor
@@ -58,6 +60,7 @@ class Workbench(App[None]):
         self.recorded: list[Summary] = []
         self._warning = warning
         self._model_error = ""
+        self._legible = Legible()
         self.bursts = Bursts(self, engine or library.engine)
         self.predictor = Predictor(self)
         self.replay = Replay(self)
@@ -354,6 +357,10 @@ class Workbench(App[None]):
     def action_help_quit(self) -> None:
         """Ctrl+c, by which many mean to quit."""
         self.notify("ctrl+q quits; a running burst is asked about first.")
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's own, then ours: see ``memwb.workbench.legible``."""
+        return [*super().get_line_filters(), self._legible]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While one types into a field of the main screen, letters are text."""

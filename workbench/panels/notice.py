@@ -5,6 +5,9 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widgets import Static
 
+MARKS = {"error": "✗ ", "warning": "! "}
+"""What tells a kind of message where colours do not."""
+
 
 class Notice(Static):
     """One message; nothing is shown while there is none."""
@@ -30,7 +33,8 @@ class Notice(Static):
         self.passing = passing
         style = {"error": "bold $text-error", "warning": "bold $text-warning"}
         head = Content.assemble(
-            (title, style.get(kind, "bold $text-primary")), ("   esc", "$foreground 50%")
+            (MARKS.get(kind, "") + title, style.get(kind, "bold $text-primary")),
+            ("   esc", "$foreground 50%"),
         )
         parts = [head, Content(text)] if text else [head]
         self.update(Content("\n").join(parts))

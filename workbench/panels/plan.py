@@ -110,7 +110,7 @@ class PlanPanel(Vertical):
 
     def _beside(self) -> dict[str, Spans]:
         """What stands at the end of the techniques' rows."""
-        mark = "~" if self.app.no_color else ""
+        mark = "~"
         found = {
             f"technique:{name}": toggles.toggle_spans(
                 self._outlook, name, self._here, self.plan, mark
