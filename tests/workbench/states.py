@@ -28,14 +28,14 @@ class State(NamedTuple):
 
 
 STATES = (
-    State("empty", "", "", "", "A first start: nothing has run, and the screen says what to press."),
+    State("empty", "", "", "", "A first start: the screen says what to press."),
     State("starting", "", "", "unready", "The engine still starts; all but a burst works."),
     State("gpu", "", "", "gpu", "A first start on a machine with a GPU."),
     State("predicted", "", "", "forecast", "Beside each technique, what it would change."),
     State("foretold", "4 m", "", "forecast", "The predicted peak, its parts, and what it fits."),
     State("running", "r 2", "full", "forecast held", "A burst over what was predicted of it."),
     State("quitting", "r q", "full", "held", "Leaving while a burst runs asks once."),
-    State("done", "r 2", "full", "forecast", "A burst: chart, loss, peak, its line in the history."),
+    State("done", "r 2", "full", "forecast", "A burst: its chart, loss, peak and history."),
     State("cursor", "r 2 left left", "full", "forecast", "A cursor tells its moment to the byte."),
     State("zoomed", "r 2 left plus plus A", "full", "forecast", "Zoomed in, with a band hidden."),
     State("maximised", "r 4 m", "full", "forecast", "One panel on the whole screen."),
