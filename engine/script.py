@@ -274,7 +274,7 @@ def _versions(needed: list[str]) -> list[str]:
 
 @functools.cache
 def _version(package: str) -> str:
-    """Read once: that takes longer than to write a script. One that is missing is asked for anew."""
+    """Read once: that takes longer than to write a script. A missing one is asked for anew."""
     return metadata.version(package)
 
 
