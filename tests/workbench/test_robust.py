@@ -148,9 +148,11 @@ async def test_a_silent_engine_is_told_and_can_be_restarted(
         await waiting(pilot, lambda: "not responding" in notice(app))
         assert "not responding" in header(app) and "E restarts" in header(app)
         # It waits, and a word of it is enough.
+        monkeypatch.setitem(watch.SILENCE, "running", 60.0)
         app.scripted.emit(Beat("1"))
         await waiting(pilot, lambda: not notice(app))
         assert app.engine_state == "running" and "running" in header(app)
+        monkeypatch.setitem(watch.SILENCE, "running", 0.4)
         await waiting(pilot, lambda: "not responding" in notice(app))
         app.scripted.hold = False
         await pilot.press("E")
