@@ -30,6 +30,8 @@ from memwb.workbench.legible import WORDS
 from memwb.workbench.panels import forecast as forecast_panel
 from memwb.workbench.panels import history_rows, notice, texts
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "docs/gallery"
 DRAWN_ANEW = os.environ.get("MEMWB_PICTURES") == "draw"
