@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import math
 import platform
@@ -267,8 +268,12 @@ def _versions(needed: list[str]) -> list[str]:
     found = []
     for name in ["torch", "transformers", *needed]:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
+            found.append(f"{name} {_version(name)}")
     return [f"Python {platform.python_version()}", *found]
+
+
+# It reads a file, and predicting a plan writes its script twice.
+_version = functools.cache(metadata.version)
 
 
 def _header(plan: Plan, model: Model, evidence: str) -> str:

@@ -360,7 +360,7 @@ def _play(
         strict=True,
     )
     # A named tuple's own constructor is Python code, which takes three times as long as this.
-    moments: list[Moment] = list(map(tuple.__new__, repeat(Moment), rows))  # type: ignore[arg-type]
+    moments: list[Moment] = list(map(tuple.__new__, repeat(Moment), rows))
     return Stream(moments, dict(enumerate(births, 1)))
 
 
