@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
@@ -52,6 +53,7 @@ class Pretend(TorchFunctionMode):
             tensor.pin_memory: lambda one, *_: one,
             tensor.is_pinned: lambda one, *_: False,
             torch.equal: self._equal,
+            **_INITIAL,
             **instead,
         }
 
@@ -198,6 +200,20 @@ class Pretend(TorchFunctionMode):
 
 _FACTORIES = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn))
 """What makes tensors on the host when it is told no device: weights, among others."""
+
+
+def _unfilled(fill: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that fills a tensor with values, where there are none: it looks at layouts and
+    computes bounds for longer than all the rest of making a layer takes."""
+    return lambda tensor, *args, **kwargs: (
+        tensor if tensor.is_meta else fill(tensor, *args, **kwargs)
+    )
+
+
+_INITIAL = {
+    fill: _unfilled(fill)
+    for fill in (init.constant_, init.kaiming_uniform_, init.normal_, init.uniform_)
+}
 
 _LISTED = frozenset((torch.tensor, torch.as_tensor, torch.linspace, torch.logspace))
 """Factories of few values, all of them known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -30,13 +31,23 @@ def weights_of(model: torch.nn.Module) -> Iterator[torch.Tensor]:
     bitsandbytes keeps a weight's quantisation state (absolute maxima, code, offset, and the same
     once more for double quantisation) on the parameter, its 8-bit layers on the module.
     """
-    for tensor in (*model.parameters(), *model.buffers()):
-        yield tensor
-        yield from tensors_in(vars(tensor) if hasattr(tensor, "__dict__") else {})
+    # One walk over the modules, which asks each type of value once where it is from: a burst and a
+    # prediction come here at every settling.
     for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                yield tensor
+                own = getattr(tensor, "__dict__", None)
+                if own:
+                    yield from tensors_in(own)
         for value in vars(module).values():
-            if type(value).__module__.startswith("bitsandbytes"):
+            if _of_bitsandbytes(value.__class__):
                 yield from tensors_in(value)
+
+
+@functools.lru_cache(1024)
+def _of_bitsandbytes(kind: Any) -> bool:
+    return str(kind.__module__).startswith("bitsandbytes")
 
 
 def gradients_of(model: torch.nn.Module) -> Iterator[torch.Tensor]:
