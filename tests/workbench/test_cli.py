@@ -201,7 +201,7 @@ def test_our_own_fault_is_told_without_a_traceback(
     def broken(arguments: object) -> int:
         raise KeyError("oops")
 
-    monkeypatch.setattr("memwb.workbench.headless.show.models", broken)
+    monkeypatch.setattr("memwb.workbench.headless.models.models", broken)
     assert main(["models"]) == 1
     err = capsys.readouterr().err
     assert "KeyError: 'oops'" in err

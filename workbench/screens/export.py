@@ -28,7 +28,7 @@ from memwb.workbench.settings import Settings
 KEYS = {
     "write": ("w", "write"),
     "copy": ("y", "copy"),
-    "copy_launch": ("Y", "copy the line"),
+    "copy_launch": ("Y", "copy line"),
     "target": ("t", "folder"),
     "merge": ("m", "merge"),
     "explain": ("?", "help"),
