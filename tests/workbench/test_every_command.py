@@ -77,6 +77,8 @@ EXPECTED: dict[str, Case] = {
     "fold_all": Case(lambda app: len(app.session.folded) > 3, True),
     "model": opened("ModelScreen"),
     "target": opened("TargetScreen"),
+    "peak": opened("PeakScreen"),
+    "settings": opened("SettingsScreen"),
     "save": opened("SaveScreen"),
     "load": opened("PresetScreen"),
     "undo": Case(lambda app: "lora" in on(app), False, "@technique:lora space"),

@@ -97,7 +97,7 @@ def main() -> None:
 @pytest.fixture(autouse=True)
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that changes with the machine, the time or the catalogue."""
-    monkeypatch.setattr(library, "models", lambda: MODELS)
+    monkeypatch.setattr(library, "models", lambda *_: MODELS)
     # Neither the packages nor the compiler that happen to be here.
     monkeypatch.setattr(technique, "_missing", lambda packages: [])
     monkeypatch.setattr(torch_compile, "unavailable", lambda params, device: "")

@@ -103,6 +103,8 @@ class Rows(ScrollView, can_focus=True):
     def __init__(self, rows: Sequence[Row] = (), *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.rows: list[Row] = list(rows)
+        self.led = False
+        """Whether a field that has the focus moves its cursor, which then looks like its own."""
         self._looks: dict[str, Style] = {}
         self._beside: dict[str, Spans] = {}
 
@@ -245,7 +247,7 @@ class Rows(ScrollView, can_focus=True):
         return found
 
     def _cursor(self) -> str:
-        if not self.has_focus:
+        if not self.has_focus and not self.led:
             return "cursor-blurred"
         # A terminal's own sixteen colours cannot be blended: its blue may be that of the text.
         plain = self.app.no_color or self.app.native_ansi_color

@@ -105,6 +105,7 @@ class ModelScreen(ModalScreen[Plan | None]):
         if not self.children:  # the workbench was left meanwhile
             return
         self.query_one("#columns").add_class("columns")
+        self.query_one(Rows).led = True
         self.query_one(Input).focus()
         self._models = await asyncio.to_thread(library.models, self._used, self._settings)
         self._fill()

@@ -49,13 +49,19 @@ def figures(
     first = result.peak if result is not None else None
     second = trace.peak if trace is not None else None
     who = measured(trace) if second is not None else "measured"
-    heads = [f"{'':<{LABEL}}{'predicted':>{FIGURE}}  ", f"{'':>7}  ", f"{who:<{FIGURE + 9}}"]
-    lines = [Content.styled("".join(heads), MUTED)]
+    heads = [
+        f"{'':<{LABEL}}{'predicted':>{FIGURE}}  ",
+        f"{'':>7}  ",
+        f"{who:<{FIGURE + 11}.{FIGURE + 10}}",
+    ]
     # One by the other says something only where both are of one plan.
     done = trace is not None and trace.ended is not None and trace.ended.outcome == "done"
     own = done and first is not None and trace is not None and trace.predicted == first
     whole = max((peak.allocated for peak in (first, second) if peak is not None), default=0)
     room = min(BAR, (width - LABEL - 2 * FIGURE - 24) // 2)
+    if room >= 6:
+        heads += [f"{'predicted'[:room]:<{room}}  {'measured'[:room]}"]
+    lines = [Content.styled("".join(heads), MUTED)]
     look = OLD if not outlook.current else ""
     for key in (*CATEGORIES, *TOTALS):
         told = gib(value(first, key)) if first and not untold(first, key) else "–"

@@ -99,6 +99,7 @@ class TargetScreen(ModalScreen[str | None]):
         if not self.children:  # the workbench was left meanwhile
             return
         self.query_one("#columns").add_class("columns")
+        self.query_one(Rows).led = True
         self.query_one(Input).focus()
         self._fill()
         self.query_one(Rows).select(self._target or HERE)
