@@ -33,10 +33,9 @@ BLOCKS = {
     "▕": (0.875, 0, 0.125, 1),
 }
 """What is filled of a cell: left, top, width, height."""
-ARMS = dict(
-    zip("─│╭╮╰╯┌┐└┘├┤┬┴┼╴╵╶╷", ["lr", "ud", "rd", "ld", "ru", "lu", "rd", "ld", "ru", "lu", "udr", "udl", "lrd", "lru", "lrud", "l", "u", "r", "d"],
-        strict=True)
-)  # fmt: skip
+ARMS = {"─": "lr", "│": "ud", "├": "udr", "┤": "udl", "┬": "lrd", "┴": "lru", "┼": "lrud"}
+ARMS |= {"╭": "rd", "╮": "ld", "╰": "ru", "╯": "lu", "┌": "rd", "┐": "ld", "└": "ru", "┘": "lu"}
+ARMS |= {"╴": "l", "╵": "u", "╶": "r", "╷": "d"}
 """Where the lines of a box-drawing character go from the middle of its cell."""
 
 
@@ -60,14 +59,14 @@ def screen(app: Any) -> list[list[Segment]]:
 
 def svg(lines: list[list[Segment]]) -> str:
     """The picture of a screen."""
-    runs = [list(_runs(line)) for line in lines]
+    found = [list(runs(line)) for line in lines]
     area: dict[str, int] = {}
-    for _, text, ink in (run for line in runs for run in line):
+    for _, text, ink in (run for line in found for run in line):
         area[ink.back] = area.get(ink.back, 0) + cell_len(text)
     ground = max(area, key=lambda colour: area[colour])
     looks: dict[str, str] = {}
-    body = ["".join(_line(y, line, ground, looks)) for y, line in enumerate(runs)]
-    width = max(sum(cell_len(text) for _, text, _ in line) for line in runs) * WIDTH
+    body = ["".join(_line(y, line, ground, looks)) for y, line in enumerate(found)]
+    width = max(sum(cell_len(text) for _, text, _ in line) for line in found) * WIDTH
     size = f"{width + 2 * MARGIN} {len(lines) * HEIGHT + 2 * MARGIN}"
     style = LOOK + "".join(f".{name}{{{text}}}" for text, name in looks.items())
     return "\n".join(
@@ -82,7 +81,7 @@ def svg(lines: list[list[Segment]]) -> str:
     )
 
 
-def _runs(line: Iterable[Segment]) -> Iterator[tuple[int, str, Ink]]:
+def runs(line: Iterable[Segment]) -> Iterator[tuple[int, str, Ink]]:
     """The texts of a line by how they are drawn, each with the column it begins in."""
     x = 0
     pieces = [(segment.text, _ink(segment)) for segment in line if segment.text]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec.structs import replace
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -22,6 +23,7 @@ from memwb.engine.technique import GROUPS
 from memwb.workbench import dialogs, guide, history, library, searching, state
 from memwb.workbench.bursts import Bursts
 from memwb.workbench.commands import COMMANDS, keys_of
+from memwb.workbench.legible import Legible
 from memwb.workbench.ordering import ORDERS
 from memwb.workbench.panels import texts
 from memwb.workbench.predictor import Predictor
@@ -66,6 +68,7 @@ class Workbench(App[None]):
         """Whether themes are only looked at."""
         self._warning = warning
         self._model_error = ""
+        self._legible = Legible()
         self.bursts = Bursts(self, engine or library.engine)
         self.predictor = Predictor(self)
         self.replay = Replay(self)
@@ -368,6 +371,10 @@ class Workbench(App[None]):
     def push_screen(self, screen: Any, *rest: Any, **more: Any) -> Any:
         """Open a screen; one that is left twice, by keys typed fast, is left once."""
         return super().push_screen(dialogs.once(screen), *rest, **more)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's own, then ours: see ``memwb.workbench.legible``."""
+        return [*super().get_line_filters(), self._legible]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While one types into a field of the main screen, letters are text."""

@@ -5,6 +5,8 @@ To add one is to add a line here, then ``make pictures`` and a look at what it d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 SIZES = ((80, 24), (120, 40), (200, 50))
@@ -25,7 +27,7 @@ class State(NamedTuple):
     """What is changed of the plan beforehand, as ``-o`` does."""
     forecast: bool = False
     """Whether the engine predicts."""
-    engine: dict[str, Any] = {}
+    engine: Mapping[str, Any] = MappingProxyType({})
     """More of the engine: held before a burst's end, never ready."""
     gpu: bool = False
     themes: tuple[str, ...] = ("dark", "light")
@@ -40,17 +42,17 @@ STATES = (
           forecast=True, engine={"guide": True}),
     State("guided", "Its third step of four.", "r 1 @technique:lora space", "full", forecast=True,
           engine={"guide": True}),
-    State("starting", "The engine is still starting; all but a burst works.", engine={"ready": False}),
+    State("starting", "The engine still starts; all but a burst works.", engine={"ready": False}),
     State("gpu", "The same on a machine with a GPU.", gpu=True),
     State("predicted", "What each technique would change is predicted beside it.", forecast=True),
     State("foretold", "The predicted peak, its parts and the cards it fits.", "4 m", forecast=True),
     State("running", "A burst runs, over what was predicted of it.", "r 2", "full", forecast=True,
           engine=HELD),
     State("quitting", "Leaving while a burst runs asks once.", "r q", "full", engine=HELD),
-    State("done", "The burst is done: its chart, loss, peak and line in the history.", "r 2", "full",
-          forecast=True),
-    State("cursor", "A cursor in the chart tells its moment to the byte.", "r 2 left left left", "full",
-          forecast=True),
+    State("done", "The burst is done: its chart, loss, peak and line in the history.", "r 2",
+          "full", forecast=True),
+    State("cursor", "A cursor in the chart tells its moment to the byte.", "r 2 left left left",
+          "full", forecast=True),
     State("zoomed", "The chart zoomed in, with a band hidden.", "r 2 left plus plus A", "full",
           forecast=True),
     State("maximised", "One panel on the whole screen.", "r 4 m", "full", forecast=True),

@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from textual.color import Color
+from textual.geometry import Region
 from textual.pilot import Pilot
 
 from memwb.engine import technique
@@ -23,7 +25,10 @@ from memwb.engine.plan import Plan, override
 from memwb.engine.protocol import Device
 from memwb.engine.techniques import torch_compile
 from memwb.workbench import library
-from memwb.workbench.panels import history_rows
+from memwb.workbench.charts.looks import TEXT, contrast
+from memwb.workbench.legible import WORDS
+from memwb.workbench.panels import forecast as forecast_panel
+from memwb.workbench.panels import history_rows, notice, texts
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "docs/gallery"
@@ -169,6 +174,7 @@ async def test_pictures(
             app.theme = theme
             await pilot.resize_terminal(*size)
             await settled(pilot, lambda: True)
+            assert theme.startswith("ansi") or faint(app) == []
             now, file = drawing.svg(drawing.screen(app)), GALLERY / f"{name}.svg"
             before = file.read_text(encoding="utf-8") if file.exists() else ""
             if DRAWN_ANEW:
@@ -185,3 +191,55 @@ async def test_pictures(
 def test_no_picture_is_left_of_what_is_no_more() -> None:
     wanted = {name for state in states.STATES for name, _, _ in states.pictures(state)}
     assert DRAWN_ANEW or {file.stem for file in GALLERY.glob("*.svg")} == wanted
+
+
+# What can be read
+
+
+def faint(app: Any) -> list[str]:
+    """The words in front whose contrast to their ground, as drawn, is less than WCAG 2.2 asks.
+
+    What lies behind a dialogue is dimmed so that it is not read. A terminal's own sixteen colours,
+    of the ansi themes, are whatever the terminal makes of them: there is nothing to compute.
+    """
+    front = Region.from_union([each.region for each in app.screen.children if each.display])
+    found = {}
+    for y, line in enumerate(drawing.screen(app)):
+        for x, text, ink in drawing.runs(line):
+            if not WORDS.search(text) or not front.contains(x, y):
+                continue
+            given = contrast(Color.parse(ink.front), Color.parse(ink.back))
+            if given < TEXT - 0.01:
+                found[(ink.front, ink.back)] = f"{text.strip()[:30]!r}: {given:.2f} in {app.theme}"
+    return list(found.values())
+
+
+async def test_words_can_be_read_in_every_theme(bench: Any, forecast: Any, short: Any) -> None:
+    failed = short("failed", "The loss is not a number", "step 3: nan", "Lower the rate.")
+    app = bench("full", failed, plan=override(Plan(model="tiny"), "lora=on"), forecast=forecast())
+    themes = [name for name in app.available_themes if not name.startswith("ansi")]
+    assert len(themes) > 15 and len(themes) == len(app.available_themes) - 2
+    async with app.run_test(size=(120, 40)) as pilot:
+        for _ in range(2):
+            await settled(pilot, lambda: app.engine_state == "ready")
+            await pilot.press("r")
+        await settled(pilot, lambda: app.engine_state == "ready")
+        app.main.plan_panel.rows.select("technique:quantize_8bit")
+        await pilot.press("space")
+        for keys in ((), ("o",), ("escape", "question_mark"), ("escape", "ctrl+p")):
+            await pilot.press(*keys)
+            await settled(pilot, lambda: True)
+            for theme in themes:
+                app.theme = theme
+                await pilot.pause()
+                assert faint(app) == []
+
+
+def test_what_a_colour_tells_a_mark_tells_too() -> None:
+    outcomes = [mark for mark, _ in history_rows.OUTCOME.values()]
+    assert len(set(outcomes)) == len(outcomes) and all(map(str.strip, outcomes))
+    verdicts = list(forecast_panel.MARKS.values())
+    assert len(set(verdicts)) == len(verdicts) == 3
+    assert len({notice.MARKS.get(kind, "") for kind in ("information", "warning", "error")}) == 3
+    words = [said for said, _ in texts.ENGINE.values()]
+    assert len(set(words)) == len(words)

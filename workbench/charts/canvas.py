@@ -366,7 +366,7 @@ class Canvas:
             taken |= {x - self.left for x in self._box.region.column_range}
         free = [code == EMPTY and column not in taken for column, code in enumerate(codes)]
         # What is in one row is one line with two names.
-        old = "~" if self.view.stale and self.looks.hatched else ""
+        old = "~" if self.view.stale else ""
         names = [f"{old if each == 'predicted' else ''}{each} {gib(v)}" for each, _, v in here]
         names += [f"{name} {gib(value)} ↑" for name, _, value in beyond]
         if not here:

@@ -7,6 +7,9 @@ from textual.widgets import Static
 
 from memwb.workbench.units import printable
 
+MARKS = {"error": "✗ ", "warning": "! "}
+"""What tells a kind of message where colours do not."""
+
 
 class Notice(Static):
     """One message; nothing is shown while there is none."""
@@ -32,7 +35,8 @@ class Notice(Static):
         self.passing = passing
         style = {"error": "bold $text-error", "warning": "bold $text-warning"}
         head = Content.assemble(
-            (printable(title), style.get(kind, "bold $text-primary")), ("   esc", "$foreground 50%")
+            (MARKS.get(kind, "") + printable(title), style.get(kind, "bold $text-primary")),
+            ("   esc", "$foreground 50%"),
         )
         # What an engine has said may be anything.
         lines = [Content(printable(line)) for line in text.splitlines()]

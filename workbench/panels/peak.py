@@ -75,7 +75,7 @@ class PeakPanel(VerticalScroll):
         # Where both are shown, a place in the title would be that of either.
         parts = ["4 Peak", f"in {peak.phase}" if peak is not None and not meant else "", meant]
         self._entitle(" · ".join(part for part in parts if part))
-        mark = "~" if self.app.no_color else ""
+        mark = "~"
         alone = self.screen.has_class("-single")
         if alone:
             told = forecast_whole.whole(self._outlook, peak, trace, width, self._device, mark)

@@ -114,8 +114,7 @@ class PlanPanel(Vertical):
 
     def _beside(self) -> dict[str, Spans]:
         """What stands at the end of the techniques' rows."""
-        mark = "~" if self.app.no_color else ""
-        return toggles.beside(self._outlook, self._here, self.plan, mark)
+        return toggles.beside(self._outlook, self._here, self.plan, "~")
 
     def _count(self) -> None:
         self.found = problems(self.plan, self.config, self.device)

@@ -38,8 +38,8 @@ def toggle_spans(
     """What toggling a technique would change of the predicted peak, for the end of its row.
 
     The mark after it says that the plan would fit then, or would not any more. What an earlier
-    plan's change was stays as an old one where the technique stands in the plan as it did there;
-    the mark is put before it where colours cannot tell that it is old.
+    plan's change was stays as an old one where the technique stands in the plan as it did there,
+    with the mark before it.
     """
     broken = outlook.state == outlooks.PROBLEMS
     if outlook.failure is not None and outlook.failure.technique == name and not broken:
