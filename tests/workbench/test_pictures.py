@@ -32,6 +32,7 @@ from memwb.workbench.panels import history_rows, notice, texts
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "docs/gallery"
+NAMED = {"/": "slash", "?": "question_mark", "}": "right_curly_bracket", ")": "right_parenthesis"}
 DRAWN_ANEW = os.environ.get("MEMWB_PICTURES") == "draw"
 
 
@@ -133,7 +134,7 @@ async def reach(pilot: Pilot[None], state: Any) -> None:
         elif key == "=":
             await pilot.pause(0.3)
         else:
-            await pilot.press({"/": "slash", "?": "question_mark"}.get(key, key))
+            await pilot.press(NAMED.get(key, key))
         await settled(pilot, lambda: app.engine_state != "starting" or not app.scripted.ready)
     for field in app.screen.query("Input, TextArea"):
         field.cursor_blink = False
