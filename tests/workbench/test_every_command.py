@@ -103,11 +103,19 @@ EXPECTED: dict[str, Case] = {
         for index, name in enumerate(CATEGORIES)
     },
     **{f"jump_{name}": jumped(name) for name in EVERYWHERE},
+    **{
+        name: Case(lambda app: dict(app.session.sizes), ANOTHER)
+        for name in ("more", "less", "wider", "narrower")
+    },
+    "usual_sizes": Case(lambda app: dict(app.session.sizes), {}, "right_curly_bracket"),
+    "jump_mode": opened("JumpScreen"),
+    "copy": Case(lambda app: "[workload]" in app.clipboard, True),
+    "restart": Case(lambda app: app.scripted.started, 2),
     "help": opened("HelpScreen"),
-    "palette": opened("CommandPalette"),
+    "palette": opened("Palette"),
     "quit": Case(lambda app: app._exit, True),
 }
-LAST = ("quit",)
+LAST = ("restart", "quit")
 
 
 async def press(pilot: Pilot[None], keys: str) -> None:
@@ -173,7 +181,9 @@ async def test_every_command_by_its_keys(bench: Any, waiting: Any) -> None:
             await waiting(pilot, lambda: app.engine_state == "ready")
             await pilot.press("r")
             await waiting(pilot, lambda: len(app.recorded) == count)  # noqa: B023
-        for command in sorted(COMMANDS, key=lambda one: one.id in LAST):
+        for command in sorted(
+            COMMANDS, key=lambda one: (*LAST, one.id).index(one.id) if one.id in LAST else -1
+        ):
             panel = EXPECTED[command.id].panel or (*command.where, "plan")[0]
             for key in command.keys.split(","):
                 await waiting(pilot, lambda: app.engine_state == "ready")

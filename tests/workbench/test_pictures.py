@@ -34,6 +34,7 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "docs/gallery"
+NAMED = {"/": "slash", "?": "question_mark", "}": "right_curly_bracket", ")": "right_parenthesis"}
 DRAWN_ANEW = os.environ.get("MEMWB_PICTURES") == "draw"
 
 
@@ -135,7 +136,7 @@ async def reach(pilot: Pilot[None], state: Any) -> None:
         elif key == "=":
             await pilot.pause(0.3)
         else:
-            await pilot.press({"/": "slash", "?": "question_mark"}.get(key, key))
+            await pilot.press(NAMED.get(key, key))
         await settled(pilot, lambda: app.engine_state != "starting" or not app.scripted.ready)
     for field in app.screen.query("Input, TextArea"):
         field.cursor_blink = False
@@ -152,19 +153,21 @@ async def test_pictures(
     state: Any, bench: Any, short: Any, forecast: Any, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    words = state.how.split()
-    if "plain" in words:
+    if not state.colours:
         monkeypatch.setenv("NO_COLOR", "1")
-    said = ("The loss is not a number", "step 3: nan", "Lower the learning rate.")
-    made = {"failed": short("failed", *said), "dies": None}
+    made = {
+        "failed": short(
+            "failed", "The loss is not a number", "step 3: nan", "Lower the learning rate."
+        ),
+        "dies": None,
+    }
     plan = Plan(model="tiny")
-    for edit in (word for word in words if "=" in word):
+    for edit in state.edits.split():
         plan = override(plan, edit)
-    how: dict[str, Any] = {"hold": "held" in words, "ready": "unready" not in words,
-                           "guide": "guide" in words}  # fmt: skip
-    if "gpu" in words:
+    how = dict(state.engine)
+    if state.gpu:
         how["device"] = Device(kind="cuda", name="NVIDIA RTX 4070", capacity=12 * 2**30)
-    if "forecast" in words:
+    if state.forecast:
         how["forecast"] = forecast()
     app = bench(*(made.get(name, name) for name in state.bursts.split()), plan=plan, **how)
     others = []
