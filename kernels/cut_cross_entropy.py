@@ -297,12 +297,14 @@ def _cce_cuda(
         shares if label_smoothing else 0, kept, dtype=torch.float32, device=hidden.device
     )
     target = torch.full((kept,), math.nan, dtype=torch.float32, device=hidden.device)
-    _cce_lse_kernel[(blocks * shares,)](
-        hidden, weight, bias, rows, labels, seen, sums, target, kept, vocabulary, hidden.shape[1],
-        hidden.stride(0), hidden.stride(1), weight.stride(0), weight.stride(1), softcap,
-        logit_scale, blocks, shares, each, HAS_BIAS=bias is not None, HAS_ROWS=rows is not None,
-        HAS_CAP=softcap != 0, HAS_SMOOTHING=label_smoothing != 0, **form,
-    )  # fmt: skip
+    with _cce_device(weight):
+        _cce_lse_kernel[(blocks * shares,)](
+            hidden, weight, bias, rows, labels, seen, sums, target, kept, vocabulary,
+            hidden.shape[1], hidden.stride(0), hidden.stride(1), weight.stride(0),
+            weight.stride(1), softcap, logit_scale, blocks, shares, each,
+            HAS_BIAS=bias is not None, HAS_ROWS=rows is not None, HAS_CAP=softcap != 0,
+            HAS_SMOOTHING=label_smoothing != 0, **form,
+        )  # fmt: skip
     lse = seen.logsumexp(0)
     loss = lse - (1 - label_smoothing) * target + z_loss * lse.square()
     if label_smoothing:
@@ -332,6 +334,11 @@ def _cce_form(hidden: Tensor, softcap: float) -> dict[str, Any]:
         **names, "WHOLE": hidden.shape[1] % sizes[2] == 0, "PRECISION": "tf32" if tf32 else "ieee",
         "num_warps": 8, "num_stages": 4 if large and hopper else 3,
     }  # fmt: skip
+
+
+def _cce_device(x: Tensor) -> Any:
+    """Where this lasts, kernels are launched on the tensor's GPU, not on whichever is current."""
+    return torch.cuda.device(-1 if x.is_meta else x.get_device())
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -463,12 +470,13 @@ def _cce_backward_cuda(
                 triton.cdiv(len(x), form["BLOCK_N"]),
                 triton.cdiv(stop - first, form["BLOCK_V"]),
             )
-            _cce_slope_kernel[(grid[0] * grid[1],)](
-                x, weight, bias, y, lse, factor, z, len(x), vocabulary, first, stop, x.shape[1],
-                x.stride(0), x.stride(1), weight.stride(0), weight.stride(1), width, softcap,
-                logit_scale, label_smoothing, z_loss, grid[0], grid[1],
-                HAS_BIAS=bias is not None, HAS_CAP=softcap != 0, **form,
-            )  # fmt: skip
+            with _cce_device(weight):
+                _cce_slope_kernel[(grid[0] * grid[1],)](
+                    x, weight, bias, y, lse, factor, z, len(x), vocabulary, first, stop, x.shape[1],
+                    x.stride(0), x.stride(1), weight.stride(0), weight.stride(1), width, softcap,
+                    logit_scale, label_smoothing, z_loss, grid[0], grid[1],
+                    HAS_BIAS=bias is not None, HAS_CAP=softcap != 0, **form,
+                )  # fmt: skip
             if d_bias.numel() and (of_weight or not borrowed):
                 d_bias[first:stop] = z.sum(0, dtype=torch.float32)
             if of_weight:

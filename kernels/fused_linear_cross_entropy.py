@@ -10,6 +10,7 @@ The idea is Liger's (arXiv:2410.10989). docs/kernels/losses.md says what is done
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -307,17 +308,19 @@ def _flce_cuda(
                 torch.mm(x, columns.t(), out=z)
             else:
                 torch.mm(x, columns.t(), out_dtype=torch.float32, out=z)
-            _flce_slice_kernel[(size,)](
-                z, bias, y, powers, seen, target, first, columns.shape[0], part, pitch, slices,
-                chunk, softcap, logit_scale, HAS_BIAS=bias is not None, HAS_CAP=softcap != 0,
-                BACKWARD=backward, BLOCK=block, num_warps=8,
+            with _flce_device(weight):
+                _flce_slice_kernel[(size,)](
+                    z, bias, y, powers, seen, target, first, columns.shape[0], part, pitch, slices,
+                    chunk, softcap, logit_scale, HAS_BIAS=bias is not None, HAS_CAP=softcap != 0,
+                    BACKWARD=backward, BLOCK=block, num_warps=8,
+                )  # fmt: skip
+        with _flce_device(weight):
+            _flce_finish_kernel[(size, slices if backward else 1)](
+                powers, seen, target, y, g, found, vocabulary, width, pitch, slices, chunk,
+                1 / divisor, label_smoothing, softcap, logit_scale, z_loss,
+                HAS_WEIGHTS=g is not None, HAS_CAP=softcap != 0, BACKWARD=backward, COUNT=count,
+                BLOCK=block, num_warps=8,
             )  # fmt: skip
-        _flce_finish_kernel[(size, slices if backward else 1)](
-            powers, seen, target, y, g, found, vocabulary, width, pitch, slices, chunk,
-            1 / divisor, label_smoothing, softcap, logit_scale, z_loss,
-            HAS_WEIGHTS=g is not None, HAS_CAP=softcap != 0, BACKWARD=backward, COUNT=count,
-            BLOCK=block, num_warps=8,
-        )  # fmt: skip
         _flce_put(losses, rows, start, stop, found[:size])
         d_logits = powers[:size, :vocabulary]
         if d_bias.numel():
@@ -329,13 +332,19 @@ def _flce_cuda(
 
 
 def _flce_width(vocabulary: int) -> tuple[int, int]:
-    """Words of a slice, and how many slices: equal shares of 8192 at most.
+    """Words of a slice, and how many slices: equal shares of 4096 at most.
 
-    8192 fp32 values are 32 registers of each thread of 8 warps, so that a row of a slice is read
-    once; 1024 rows of them are 32 MiB, which second-level caches of 40 MiB and more still hold.
+    4096 fp32 values are 16 registers of each thread of 8 warps, so that a row of a slice is read
+    once; 1024 rows of them are 16 MiB, which second-level caches of 40 MiB and more hold, and whose
+    product is one round of tiles of 128 × 256 on Hopper's 132 multiprocessors.
     """
-    slices = math.ceil(vocabulary / 8192)
+    slices = math.ceil(vocabulary / 4096)
     return min(vocabulary, math.ceil(vocabulary / slices / 64) * 64), slices
+
+
+def _flce_device(x: Tensor) -> Any:
+    """Where this lasts, kernels are launched on the tensor's GPU, not on whichever is current."""
+    return torch.cuda.device(-1 if x.is_meta else x.get_device())
 
 
 @triton.jit(do_not_specialize=["part"])  # type: ignore[untyped-decorator]
@@ -449,6 +458,7 @@ def _flce_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 def _flce_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Any, ...]:
     """The gradients, times the upstream gradient; given away, not copied, if not kept for more."""
     rest = (None,) * (len(ctx.options) + 2)
+    wanted = ctx.options[-4:-1]
     if upstream is None:
         return (None, None, None, *rest)
     if torch.is_grad_enabled():
@@ -459,7 +469,7 @@ def _flce_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Any, ...
         made = _flce(
             hidden, weight, bias, labels, upstream.contiguous(), ignore_index, 1.0, *options, True
         )[1:]
-        return (*(one if one.numel() else None for one in made), *rest)
+        return (*_flce_given(made, wanted), *rest)
     if ctx.made is None:
         raise RuntimeError(
             "fused_linear_cross_entropy gave its gradients to the first backward pass: "
@@ -469,13 +479,18 @@ def _flce_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Any, ...
     asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     # A compiler's tensors are not of the plain type: it traces values, and has memory of its own.
     if (asked is not None and asked()) or type(upstream) is not Tensor:
-        return (*(one * upstream if one.numel() else None for one in made), *rest)
+        return (*_flce_given([one * upstream for one in made], wanted), *rest)
     # Whoever takes a gradient makes it his own only if nobody else holds it.
     ctx.made = None
     for one in made:
         if one.numel():
             _flce_scale(one, upstream)
-    return (*(one if one.numel() else None for one in made), *rest)
+    return (*_flce_given(made, wanted), *rest)
+
+
+def _flce_given(made: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """The gradients that are asked for; those of no rows are of no elements."""
+    return [one if asked else None for one, asked in zip(made, wanted, strict=True)]
 
 
 _flce.register_autograd(_flce_backward, setup_context=_flce_setup)
@@ -493,7 +508,10 @@ def _flce_scale(gradient: Tensor, factor: Tensor) -> None:
 def _flce_scale_cuda(gradient: Tensor, factor: Tensor) -> None:
     """On a GPU the kernel looks at the factor: the host need not, and 1 costs nothing."""
     size = gradient.numel()
-    _flce_scale_kernel[(triton.cdiv(size, 8192),)](gradient, factor, size, BLOCK=8192, num_warps=8)
+    with _flce_device(gradient):
+        _flce_scale_kernel[(triton.cdiv(size, 8192),)](
+            gradient, factor, size, BLOCK=8192, num_warps=8
+        )
 
 
 @_flce_scale.register_fake

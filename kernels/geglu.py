@@ -186,6 +186,11 @@ _geglu.register_autograd(_geglu_gradients, setup_context=_geglu_setup)
 _geglu_packed.register_autograd(_geglu_packed_gradients, setup_context=_geglu_setup)
 
 
+def _geglu_device(gate: torch.Tensor) -> Any:
+    """Where this lasts, kernels are launched on the tensor's GPU, not on whichever is current."""
+    return torch.cuda.device(-1 if gate.is_meta else gate.get_device())
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def _geglu_share_and_slope(g, TANH: tl.constexpr):  # type: ignore[no-untyped-def]
     """As ``_geglu_share``."""
@@ -277,10 +282,11 @@ def _geglu_forward_launch(
     rows, columns = gate.shape
     block = _geglu_block(gate)
     if gate.numel() > 0:
-        _geglu_forward_kernel[(rows * triton.cdiv(columns, block),)](
-            
-            gate, up, y, columns, gate.stride(0), up.stride(0), y.stride(0), TANH=tanh, BLOCK=block,
-        )  # fmt: skip
+        with _geglu_device(gate):
+            _geglu_forward_kernel[(rows * triton.cdiv(columns, block),)](
+                gate, up, y, columns, gate.stride(0), up.stride(0), y.stride(0), TANH=tanh,
+                BLOCK=block,
+            )  # fmt: skip
 
 
 def _geglu_backward_launch(
@@ -296,9 +302,10 @@ def _geglu_backward_launch(
     block = _geglu_block(gate)
     strides = [tensor.stride(0) for tensor in (grad, gate, up, d_gate, d_up)]
     if gate.numel() > 0:
-        _geglu_backward_kernel[(rows * triton.cdiv(columns, block),)](
-            grad, gate, up, d_gate, d_up, columns, *strides, TANH=tanh, BLOCK=block,
-        )  # fmt: skip
+        with _geglu_device(gate):
+            _geglu_backward_kernel[(rows * triton.cdiv(columns, block),)](
+                grad, gate, up, d_gate, d_up, columns, *strides, TANH=tanh, BLOCK=block,
+            )  # fmt: skip
 
 
 def _geglu_block(gate: torch.Tensor) -> int:

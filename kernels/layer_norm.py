@@ -273,6 +273,11 @@ _layer_norm.register_autograd(_layer_norm_gradients, setup_context=_layer_norm_s
 _add_layer_norm.register_autograd(_add_layer_norm_gradients, setup_context=_add_layer_norm_setup)
 
 
+def _layer_norm_device(x: torch.Tensor) -> Any:
+    """Where this lasts, kernels are launched on the tensor's GPU, not on whichever is current."""
+    return torch.cuda.device(-1 if x.is_meta else x.get_device())
+
+
 @triton.jit
 def _layer_norm_places(  # type: ignore[no-untyped-def]
     row, size1, size2, stride0, stride1, stride2,
@@ -408,13 +413,14 @@ def _layer_norm_launch(
     block, tile, warps = _layer_norm_tile(x)
     if rows == 0:
         return
-    _layer_norm_forward_kernel[(triton.cdiv(rows, tile),)](
-        x, residual, weight, bias, y, mean, rstd, total, rows, columns, *_layer_norm_sizes(x),
-        *_layer_norm_strides(x), *_layer_norm_strides(x if residual is None else residual),
-        *_layer_norm_strides(y), *_layer_norm_strides(x if total is None else total), eps,
-        HAS_RESIDUAL=residual is not None, HAS_WEIGHT=weight is not None,
-        HAS_BIAS=bias is not None, ROWS=tile, BLOCK=block, num_warps=warps,
-    )  # fmt: skip
+    with _layer_norm_device(x):
+        _layer_norm_forward_kernel[(triton.cdiv(rows, tile),)](
+            x, residual, weight, bias, y, mean, rstd, total, rows, columns, *_layer_norm_sizes(x),
+            *_layer_norm_strides(x), *_layer_norm_strides(x if residual is None else residual),
+            *_layer_norm_strides(y), *_layer_norm_strides(x if total is None else total), eps,
+            HAS_RESIDUAL=residual is not None, HAS_WEIGHT=weight is not None,
+            HAS_BIAS=bias is not None, ROWS=tile, BLOCK=block, num_warps=warps,
+        )  # fmt: skip
 
 
 @_layer_norm_backward.register_kernel("cuda")
@@ -451,14 +457,15 @@ def _layer_norm_backward_cuda(
         stages = 3 if 2 * size <= 2**16 else 2 if size <= 2**16 else 1
     partial = rstd.new_empty((2, programs, columns) if weight_gradient else (0, 0, 0))
     if rows > 0:
-        _layer_norm_backward_kernel[(programs,)](
-            grad, grad_total, x, weight, mean, rstd, dx, partial, rows, columns,
-            *_layer_norm_sizes(x), *_layer_norm_strides(grad),
-            *_layer_norm_strides(x if grad_total is None else grad_total),
-            *_layer_norm_strides(x), *_layer_norm_strides(dx), HAS_TOTAL=grad_total is not None,
-            HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient, ROWS=tile,
-            BLOCK=block, STAGES=stages, num_warps=warps,
-        )  # fmt: skip
+        with _layer_norm_device(x):
+            _layer_norm_backward_kernel[(programs,)](
+                grad, grad_total, x, weight, mean, rstd, dx, partial, rows, columns,
+                *_layer_norm_sizes(x), *_layer_norm_strides(grad),
+                *_layer_norm_strides(x if grad_total is None else grad_total),
+                *_layer_norm_strides(x), *_layer_norm_strides(dx), HAS_TOTAL=grad_total is not None,
+                HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient, ROWS=tile,
+                BLOCK=block, STAGES=stages, num_warps=warps,
+            )  # fmt: skip
     return dx if late is None else dx.add_(late), partial.sum(1)
 
 

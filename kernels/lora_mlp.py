@@ -101,6 +101,11 @@ def _lora_mlp_rows(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def _lora_mlp_device(gate: torch.Tensor) -> Any:
+    """Where this lasts, kernels are launched on the tensor's GPU, not on whichever is current."""
+    return torch.cuda.device(-1 if gate.is_meta else gate.get_device())
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def _lora_mlp_activation(g, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]
     """The activation and its slope."""
@@ -175,10 +180,11 @@ def _(gate: torch.Tensor, up: torch.Tensor, activation: str, dtype: torch.dtype)
     h = torch.empty(gate.shape, dtype=dtype, device=gate.device)
     rows, columns = gate.shape
     if h.numel():
-        _lora_mlp_gate_kernel[(rows, triton.cdiv(columns, LORA_MLP_BLOCK))](
-            gate, up, h, columns, gate.stride(0), up.stride(0),
-            ACTIVATION=activation, BLOCK=LORA_MLP_BLOCK, num_warps=4,
-        )  # fmt: skip
+        with _lora_mlp_device(gate):
+            _lora_mlp_gate_kernel[(rows, triton.cdiv(columns, LORA_MLP_BLOCK))](
+                gate, up, h, columns, gate.stride(0), up.stride(0),
+                ACTIVATION=activation, BLOCK=LORA_MLP_BLOCK, num_warps=4,
+            )  # fmt: skip
     return h
 
 
@@ -216,10 +222,11 @@ def _(
     )
     rows, columns = gate.shape
     if d_h.numel():
-        _lora_mlp_backward_kernel[(rows, triton.cdiv(columns, LORA_MLP_BLOCK))](
-            d_h, gate, up, d_gate, d_up, columns, gate.stride(0), up.stride(0),
-            ACTIVATION=activation, BLOCK=LORA_MLP_BLOCK, num_warps=4,
-        )  # fmt: skip
+        with _lora_mlp_device(gate):
+            _lora_mlp_backward_kernel[(rows, triton.cdiv(columns, LORA_MLP_BLOCK))](
+                d_h, gate, up, d_gate, d_up, columns, gate.stride(0), up.stride(0),
+                ACTIVATION=activation, BLOCK=LORA_MLP_BLOCK, num_warps=4,
+            )  # fmt: skip
     return d_gate, d_up
 
 

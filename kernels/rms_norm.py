@@ -269,6 +269,11 @@ _rms_norm.register_autograd(_rms_norm_gradients, setup_context=_rms_norm_setup)
 _add_rms_norm.register_autograd(_add_rms_norm_gradients, setup_context=_add_rms_norm_setup)
 
 
+def _rms_norm_device(x: torch.Tensor) -> Any:
+    """Where this lasts, kernels are launched on the tensor's GPU, not on whichever is current."""
+    return torch.cuda.device(-1 if x.is_meta else x.get_device())
+
+
 @triton.jit
 def _rms_norm_places(row, size1, size2, stride0, stride1, stride2):  # type: ignore[no-untyped-def]
     """Where rows begin that are numbered through over three dimensions."""
@@ -422,13 +427,14 @@ def _rms_norm_launch(
     block, tile, warps = _rms_norm_tile(x)
     if rows == 0:
         return
-    _rms_norm_forward_kernel[(triton.cdiv(rows, tile),)](
-        x, residual, weight, y, rstd, total, rows, columns, *_rms_norm_sizes(x),
-        *_rms_norm_strides(x), *_rms_norm_strides(x if residual is None else residual),
-        *_rms_norm_strides(y), *_rms_norm_strides(x if total is None else total), eps, offset,
-        HAS_RESIDUAL=residual is not None, HAS_WEIGHT=weight is not None, CAST_FIRST=cast_first,
-        ROWS=tile, BLOCK=block, num_warps=warps,
-    )  # fmt: skip
+    with _rms_norm_device(x):
+        _rms_norm_forward_kernel[(triton.cdiv(rows, tile),)](
+            x, residual, weight, y, rstd, total, rows, columns, *_rms_norm_sizes(x),
+            *_rms_norm_strides(x), *_rms_norm_strides(x if residual is None else residual),
+            *_rms_norm_strides(y), *_rms_norm_strides(x if total is None else total), eps, offset,
+            HAS_RESIDUAL=residual is not None, HAS_WEIGHT=weight is not None, CAST_FIRST=cast_first,
+            ROWS=tile, BLOCK=block, num_warps=warps,
+        )  # fmt: skip
 
 
 @_rms_norm_backward.register_kernel("cuda")
@@ -468,20 +474,22 @@ def _rms_norm_backward_cuda(
         shares = programs
     partial = rstd.new_empty((shares, columns) if weight_gradient else (0, 0))
     if rows > 0:
-        _rms_norm_backward_kernel[(programs,)](
-            grad, grad_total, x, weight, rstd, dx, partial, rows, columns, *_rms_norm_sizes(x),
-            *_rms_norm_strides(grad),
-            *_rms_norm_strides(x if grad_total is None else grad_total), *_rms_norm_strides(x),
-            *_rms_norm_strides(dx), offset, HAS_TOTAL=grad_total is not None,
-            HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient and not apart,
-            CAST_FIRST=cast_first, ROWS=tile, BLOCK=block, STAGES=stages, num_warps=warps,
-        )  # fmt: skip
+        with _rms_norm_device(x):
+            _rms_norm_backward_kernel[(programs,)](
+                grad, grad_total, x, weight, rstd, dx, partial, rows, columns, *_rms_norm_sizes(x),
+                *_rms_norm_strides(grad),
+                *_rms_norm_strides(x if grad_total is None else grad_total), *_rms_norm_strides(x),
+                *_rms_norm_strides(dx), offset, HAS_TOTAL=grad_total is not None,
+                HAS_WEIGHT=weight is not None, WEIGHT_GRADIENT=weight_gradient and not apart,
+                CAST_FIRST=cast_first, ROWS=tile, BLOCK=block, STAGES=stages, num_warps=warps,
+            )  # fmt: skip
     if rows > 0 and apart:
-        _rms_norm_columns_kernel[(shares, blocks)](
-            grad, x, rstd, partial, rows, columns, *_rms_norm_sizes(x),
-            *_rms_norm_strides(grad), *_rms_norm_strides(x), CAST_FIRST=cast_first,
-            ROWS=16, BLOCK=256, num_warps=8,
-        )  # fmt: skip
+        with _rms_norm_device(x):
+            _rms_norm_columns_kernel[(shares, blocks)](
+                grad, x, rstd, partial, rows, columns, *_rms_norm_sizes(x),
+                *_rms_norm_strides(grad), *_rms_norm_strides(x), CAST_FIRST=cast_first,
+                ROWS=16, BLOCK=256, num_warps=8,
+            )  # fmt: skip
     dw = partial.sum(0)
     return dx, dw if weight is None else dw.to(weight.dtype)
 

@@ -172,6 +172,11 @@ def _rope_gradients(ctx: Any, grad_q: torch.Tensor, grad_k: torch.Tensor) -> tup
 _rope.register_autograd(_rope_gradients, setup_context=_rope_setup)
 
 
+def _rope_device(q: torch.Tensor) -> Any:
+    """Where this lasts, kernels are launched on the tensor's GPU, not on whichever is current."""
+    return torch.cuda.device(-1 if q.is_meta else q.get_device())
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def _rope_kernel(  # type: ignore[no-untyped-def]
     q, k, cos, sin, out_q, out_k, tokens, q_heads, k_heads, head_width, q0, q1, q2, k0, k1, k2,
@@ -294,14 +299,15 @@ def _rope_launch(
     if q.numel() == 0:
         return
     # A multiplication and an addition in one would round once where plain torch rounds twice.
-    _rope_kernel[(batch * tokens, blocks)](
-        q, k, cos, sin, out_q, out_k, tokens, heads, k.shape[1], width, *q.stride()[:3],
-        *k.stride()[:3], *out_q.stride()[:3], *out_k.stride()[:3], *_rope_angle_strides(cos),
-        *_rope_angle_strides(sin), WIDTH=rotated, INTERLEAVED=interleaved, BACKWARD=backward,
-        HEADS=block, HALF=half,
-        REST=triton.next_power_of_2(width - rotated) if width > rotated else 0,
-        enable_fp_fusion=False,
-    )  # fmt: skip
+    with _rope_device(q):
+        _rope_kernel[(batch * tokens, blocks)](
+            q, k, cos, sin, out_q, out_k, tokens, heads, k.shape[1], width, *q.stride()[:3],
+            *k.stride()[:3], *out_q.stride()[:3], *out_k.stride()[:3], *_rope_angle_strides(cos),
+            *_rope_angle_strides(sin), WIDTH=rotated, INTERLEAVED=interleaved, BACKWARD=backward,
+            HEADS=block, HALF=half,
+            REST=triton.next_power_of_2(width - rotated) if width > rotated else 0,
+            enable_fp_fusion=False,
+        )  # fmt: skip
 
 
 def _rope_angle_strides(x: torch.Tensor) -> tuple[int, int]:

@@ -162,6 +162,11 @@ _swiglu.register_autograd(_swiglu_gradients, setup_context=_swiglu_setup)
 _swiglu_packed.register_autograd(_swiglu_packed_gradients, setup_context=_swiglu_setup)
 
 
+def _swiglu_device(gate: torch.Tensor) -> Any:
+    """Where this lasts, kernels are launched on the tensor's GPU, not on whichever is current."""
+    return torch.cuda.device(-1 if gate.is_meta else gate.get_device())
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def _swiglu_forward_kernel(  # type: ignore[no-untyped-def]
     gate, up, y, columns, g0, u0, y0, BLOCK: tl.constexpr,
@@ -233,9 +238,10 @@ def _swiglu_forward_launch(gate: torch.Tensor, up: torch.Tensor, y: torch.Tensor
     rows, columns = gate.shape
     block = _swiglu_block(gate)
     if gate.numel() > 0:
-        _swiglu_forward_kernel[(rows * triton.cdiv(columns, block),)](
-            gate, up, y, columns, gate.stride(0), up.stride(0), y.stride(0), BLOCK=block,
-        )  # fmt: skip
+        with _swiglu_device(gate):
+            _swiglu_forward_kernel[(rows * triton.cdiv(columns, block),)](
+                gate, up, y, columns, gate.stride(0), up.stride(0), y.stride(0), BLOCK=block,
+            )  # fmt: skip
 
 
 def _swiglu_backward_launch(
@@ -250,9 +256,10 @@ def _swiglu_backward_launch(
     block = _swiglu_block(gate)
     strides = [tensor.stride(0) for tensor in (grad, gate, up, d_gate, d_up)]
     if gate.numel() > 0:
-        _swiglu_backward_kernel[(rows * triton.cdiv(columns, block),)](
-            grad, gate, up, d_gate, d_up, columns, *strides, BLOCK=block,
-        )  # fmt: skip
+        with _swiglu_device(gate):
+            _swiglu_backward_kernel[(rows * triton.cdiv(columns, block),)](
+                grad, gate, up, d_gate, d_up, columns, *strides, BLOCK=block,
+            )  # fmt: skip
 
 
 def _swiglu_block(gate: torch.Tensor) -> int:

@@ -83,6 +83,17 @@ def test_gradients_are_given_away_added_up_and_not_given_twice() -> None:
         torch.autograd.grad(value, case.weight, create_graph=True)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_no_rows_have_gradients_of_no_rows(reduction: str) -> None:
+    case = losses.case(3, 5)
+    hidden = case.hidden.detach()[:0].requires_grad_()
+    value = SEVENS(hidden, case.weight, case.labels[:0], case.bias, reduction=reduction)
+    value.sum().backward()
+    assert value.sum() == 0 and hidden.grad is not None and hidden.grad.shape == hidden.shape
+    for one in (case.weight, case.bias):
+        assert one.grad is not None and one.grad.shape == one.shape and not one.grad.any()
+
+
 def test_the_same_again_to_the_bit() -> None:
     case = losses.case(123, 321, dtype=torch.bfloat16)
     first, second = (losses.outcome(SEVENS, case) for _ in range(2))
