@@ -91,7 +91,7 @@ class Workbench(App[None]):
         )
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
-        elif self.console.color_system == "standard":
+        elif self.console.color_system == "standard" and not self.is_headless:
             # Any other theme's colours would be rounded to sixteen, some of them to the same one.
             self.theme = "ansi-dark"
         self.call_after_refresh(self._after_first_paint)

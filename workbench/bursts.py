@@ -259,6 +259,7 @@ class Bursts:
             doing = WAITS if engine == "ready" else doing
         if self.silent:
             key = self._key("restart")
+            engine = "silent"
             doing = f"not responding for {self._watch.seconds:.0f} s · {key} restarts it"
         app.main.show_header(app.model, self.device, engine, doing)
 

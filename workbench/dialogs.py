@@ -231,7 +231,8 @@ def search(app: Workbench) -> None:
     from memwb.workbench.screens.palette import Palette
 
     if not isinstance(app.screen, Palette):
-        app.push_screen(Palette(id="--command-palette"))
+        # Without Textual's id for it: the one before may be on its way out still.
+        app.push_screen(Palette())
 
 
 def jump(app: Workbench) -> None:

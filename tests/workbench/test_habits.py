@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 from textual.widgets import Static
 
@@ -186,13 +187,14 @@ async def test_the_palette_of_another_screen_has_its_actions(bench: Any) -> None
 
 
 async def test_sixteen_colours_get_the_terminals_own_unless_a_theme_is_set(
-    bench: Any, home: Any
+    bench: Any, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for settings, theme in (("", "ansi-dark"), ('theme = "nord"\n', "nord")):
         home.mkdir(exist_ok=True)
         (home / "settings.toml").write_text(settings)
         app = bench()
         app.console = Console(file=io.StringIO(), color_system="standard")
+        monkeypatch.setattr(type(app), "is_headless", False)
         async with app.run_test(size=SIZE) as pilot:
             await pilot.pause()
             assert app.theme == theme

@@ -24,6 +24,8 @@ class Notice(Static):
         background: $surface;
         &.-error { border-left: outer $error; background: $error 12%; }
         &.-warning { border-left: outer $warning; background: $warning 10%; }
+        /* Of sixteen colours none can be thinned: the text would stand on the full one. */
+        &:ansi { background: ansi_default; }
     }
     """
 

@@ -32,6 +32,7 @@ ENGINE = {
     "ready": ("engine ready", "$text-success"),
     "running": ("running", "$text-accent"),
     "stopping": ("stopping…", "$text-warning"),
+    "silent": ("not responding", "$text-error"),
     "restarting": ("ending the engine…", "$text-warning"),
     "dead": ("engine gone · r starts it", "$text-error"),
 }
