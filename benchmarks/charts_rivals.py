@@ -33,6 +33,33 @@ def all_of(samples: Sequence[Sample], width: int, height: int) -> Iterator[Rival
             yield (name, *build(samples, width, height))
 
 
+def alone(name: str) -> None:
+    """An application of one chart and nothing else, for how long it takes to its first paint.
+
+    ``name`` is that of a rival, or ``memwb`` for our own; the word below says that it is painted.
+    """
+    from textual.app import App, ComposeResult
+    from textual.widgets import Static
+
+    from benchmarks.charts import burst
+    from memwb.workbench.charts.stacked import StackedChart
+
+    samples = burst(2000, 2)
+
+    class Alone(App[None]):
+        def compose(self) -> ComposeResult:
+            if name == "memwb":
+                yield StackedChart(samples)
+            for known, widget, draw in all_of(samples, 120, 39) if name != "memwb" else ():
+                if known == name and isinstance(widget, Widget):
+                    self.call_after_refresh(draw)
+                    widget.styles.height = 39
+                    yield widget
+            yield Static("commands")
+
+    Alone().run()
+
+
 def sums(samples: Sequence[Sample]) -> list[list[int]]:
     """The upper edge of each of the five bands, in bytes."""
     edges = [list(accumulate(values(sample)[:5])) for sample in samples]

@@ -42,7 +42,7 @@ EVERY = 5
 """Seconds of events for a frame."""
 
 
-def events(minutes: int) -> Iterator[list[Event]]:
+def events(minutes: float) -> Iterator[list[Event]]:
     """The events of a burst of so many minutes, second by second."""
     steps = round(minutes * 60 / SPAN)
     device = Device("cuda", "a made-up GPU", 24 * 2**30)
@@ -79,7 +79,7 @@ def memory() -> int:
     return int(psutil.Process().memory_full_info().uss)
 
 
-async def endure(minutes: int) -> tuple[list[int], float]:
+async def endure(minutes: float) -> tuple[list[int], float]:
     """The memory after each minute of the burst, the first before it; seconds of CPU a frame.
 
     Nothing is printed meanwhile: an app's screen is not written into.
@@ -139,14 +139,14 @@ async def _draw(pilot: Any, draw: Any, frames: int) -> None:
 def main() -> int:
     """Print the figures; 1 where memory grows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance", description=__doc__)
-    parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--frames", type=int, default=20, help="of each of the others; 0: none")
     parser.add_argument("--rival", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rival:
         print(asyncio.run(rival(options.rival, options.frames)))
         return 0
-    print(f"{options.minutes} minutes of events, {EVENTS} a second of {EACH} samples", flush=True)
+    print(f"{options.minutes:g} minutes of events, {EVENTS} a second of {EACH} samples", flush=True)
     found, frame = asyncio.run(endure(options.minutes))
     for minute in range(0, len(found), 5):
         print(f"  after {minute:>2} minutes {found[minute] / MIB:>8.1f} MiB")

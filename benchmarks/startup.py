@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import importlib.util
 import os
 import pty
 import select
@@ -38,6 +39,13 @@ class Bare(App):
 Bare().run()
 """
 """The least that Textual can paint: what a first paint takes here whatever memwb does."""
+CHART = "from benchmarks.charts_rivals import alone; alone({!r})"
+CHARTS = {
+    "memwb": "memwb",
+    "textual-plotext": "textual_plotext",
+    "textual-hires-canvas": "textual_hires_canvas",
+}
+"""Apps of one chart, five bands of 2,000 points, by what draws it, where that is installed."""
 
 
 def version() -> float:
@@ -88,19 +96,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure how fast memwb starts.")
     parser.add_argument("--times", type=int, default=10)
     times = parser.parse_args(arguments).times
-    print(f"{'seconds, of ' + str(times):<20}{'median':>9}{'least':>9}{'most':>9}{'target':>9}")
+    print(f"{'seconds, of ' + str(times):<30}{'median':>9}{'least':>9}{'most':>9}{'target':>9}")
     missed = False
     rows: tuple[tuple[str, Callable[[], float]], ...] = (
         ("memwb --version", version),
         ("first paint", first_paint),
         ("a bare Textual app", lambda: first_paint(BARE)),
+        *(
+            (f"a chart: {name}", lambda name=name: first_paint(CHART.format(name)))
+            for name, module in CHARTS.items()
+            if importlib.util.find_spec(module) is not None
+        ),
     )
     for name, what in rows:
         found = measure(what, times)
         target = TARGETS.get(name)
         missed |= target is not None and statistics.median(found) > target
         cells = (statistics.median(found), min(found), max(found), *([target] if target else []))
-        print(f"{name:<20}" + "".join(f"{cell:>9.3f}" for cell in cells), flush=True)
+        print(f"{name:<30}" + "".join(f"{cell:>9.3f}" for cell in cells), flush=True)
     return 1 if missed else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 pytestmark = pytest.mark.long
 
 MEMWB = "import sys; from memwb.workbench.cli import main; sys.exit(main())"
+TESTS = Path(__file__).parents[1]
 BANDS = "▁▂▃▄▅▆▇█"
 
 
@@ -27,6 +29,7 @@ class Terminal:
     def __init__(self, home: Path, columns: int = 120, rows: int = 40) -> None:
         self._socket = f"memwb-test-{uuid.uuid4().hex}"
         keep = ("PATH", "PYTHONPATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "LANG", "HOME")
+        keep += ("MEMWB_ENGINE",)
         wanted = {name: os.environ[name] for name in keep if name in os.environ}
         wanted |= {"MEMWB_HOME": str(home), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
         pairs = [f"{name}={value}" for name, value in wanted.items()]
@@ -78,16 +81,28 @@ class Terminal:
         self.keys("Escape")
         time.sleep(0.5)
 
+    def gone(self) -> None:
+        """Wait until the program has ended."""
+        end = time.monotonic() + 20
+        while self.screen() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert self.screen() == ""
+
     def close(self) -> None:
         """End the session and whatever runs in it."""
         self._tmux("kill-server")
 
 
 @pytest.fixture
-def terminal(home: Path) -> Iterator[Terminal]:
-    """A 120×40 terminal with memwb on its first screen."""
+def tmux() -> None:
+    """Skips where there is none, but not in CI."""
     if shutil.which("tmux") is None and "CI" not in os.environ:
         pytest.skip("tmux is not installed; CI installs it")
+
+
+@pytest.fixture
+def terminal(home: Path, tmux: None) -> Iterator[Terminal]:
+    """A 120×40 terminal with memwb on its first screen."""
     opened = Terminal(home)
     yield opened
     opened.close()
@@ -157,24 +172,64 @@ def test_from_the_first_screen_to_a_script_that_trains(
 
     terminal.escape()
     terminal.keys("q")
-    end = time.monotonic() + 20
-    while terminal.screen() and time.monotonic() < end:
-        time.sleep(0.1)
-    assert terminal.screen() == ""
+    terminal.gone()
 
 
-def test_what_was_left_comes_back(terminal: Terminal, home: Path) -> None:
-    terminal.wait("Nothing has run yet")
-    terminal.go_to("LoRA")
-    terminal.keys("Space")
-    terminal.wait("● LoRA")
-    terminal.escape()
-    terminal.keys("q")
-    end = time.monotonic() + 20
-    while terminal.screen() and time.monotonic() < end:
-        time.sleep(0.1)
-    again = Terminal(home, 80, 24)
+@pytest.mark.parametrize(
+    ("columns", "rows", "real"), [(80, 24, True), (160, 45, False)], ids=["80x24", "160x45"]
+)
+def test_the_first_minute(
+    home: Path, tmux: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    columns: int, rows: int, real: bool,
+) -> None:  # fmt: skip
+    """As a newcomer goes through it who knows only what the screen says."""
+    if not real:
+        # The same way over a burst that was recorded: it is another screen that is looked at.
+        engine = [
+            sys.executable,
+            "-P",
+            TESTS / "workbench/fake_engine.py",
+            TESTS / "data/full.jsonl",
+        ]
+        monkeypatch.setenv("MEMWB_ENGINE", shlex.join(map(str, engine)))
+    first = Terminal(home, columns, rows)
     try:
-        again.wait("● LoRA")
+        first.wait(r"1/4 .*r.*steps run|1/4 .*r.*the plan runs")
+        first.keys("r")
+        first.wait(r"2/4 ")
+        first.keys("1")
+        first.go_to("activation checkpointing")
+        first.keys("Space")
+        first.wait("● activation checkpointing")
+        first.escape()
+        first.wait(r"3/4 .*r.* again")
+        first.keys("r")
+        first.wait(r"3/4 .*5 goes to the runs")
+        first.keys("5")
+        shown = first.wait(r"3/4 .*c marks")
+        assert re.search(r"✓ #2.*\n.*✓ #1", shown), shown
+        first.keys("c", "Down", "c", "4")
+        compared = first.wait(r"activations +\S+ ")
+        assert re.search("#1", compared) and re.search("#2", compared), compared
+        first.wait("4/4 .*e shows the script")
+        first.keys("e")
+        first.wait("train.py")
+        first.keys("t", "C-u")
+        first.text(str(tmp_path / "out"))
+        first.keys("Enter", "w")
+        first.wait("That was all|All done")
+        assert (tmp_path / "out/train.py").exists()
+        first.keys("5", "q")
+        first.gone()
+    finally:
+        first.close()
+    again = Terminal(home, columns, rows)
+    try:
+        # Plan, runs with their marks and layout are back, and nobody is guided any more.
+        shown = again.wait(r"B✓ #1")
+        assert "A✓ #2" in shown and not re.search(r"\d/4 ", shown), shown
+        again.keys("1")
+        again.go_to("activation checkpointing")
+        again.wait("● activation checkpointing")
     finally:
         again.close()

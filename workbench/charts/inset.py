@@ -119,7 +119,10 @@ def _figure(name: str, size: int, inner: int, wide: bool, look: str = "value") -
 
 
 def _framed(body: Sequence[list[Part]], title: str, width: int, pad: int) -> list[list[Part]]:
-    lines: list[list[Part]] = [[(f"╭─ {title} ".ljust(width - 1, "─") + "╮", "axis", -1)]]
+    rule = "─" * (width - len(title) - 5) + "╮"
+    lines: list[list[Part]] = [
+        [("╭─", "axis", -1), (f" {title} ", "label", -1), (rule, "axis", -1)]
+    ]
     for parts in body:
         space = " " * (width - 2 - pad - length(parts))
         lines.append([("│" + " " * pad, "axis", -1), *parts, (f"{space}│", "axis", -1)])
