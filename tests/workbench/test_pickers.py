@@ -240,13 +240,13 @@ async def test_settings_act_at_once_and_keep_the_comments(
         await pilot.press("C")
         await waiting(pilot, lambda: app.screen is not app.main)
         # A theme is shown as the cursor moves, and gone again unless it is kept.
-        await pilot.press("up")
+        await pilot.press("down")
         await waiting(pilot, lambda: app.theme != before)
         assert read_settings().theme == ""
         await pilot.press("escape")
         await waiting(pilot, lambda: app.screen is app.main)
         assert app.theme == before
-        await pilot.press("C", "up", "enter")
+        await pilot.press("C", "down", "enter")
         await waiting(pilot, lambda: read_settings().theme == app.theme != before)
         # A key is pressed, and swapped with the command that has it.
         await pilot.press("tab")

@@ -50,7 +50,7 @@ class PeakScreen(ModalScreen[str | None]):
     PeakScreen {{
         {DIALOG}
         .dialog {{ width: 98%; max-width: 150; }}
-        VerticalScroll {{ height: 1fr; scrollbar-gutter: stable; }}
+        VerticalScroll {{ height: 1fr; padding-right: 1; scrollbar-gutter: stable; }}
         #peak-keys {{ margin-top: 1; }}
         &.-short #peak-keys {{ margin-top: 0; }}
     }}

@@ -59,8 +59,8 @@ def figures(
     own = done and first is not None and trace is not None and trace.predicted == first
     whole = max((peak.allocated for peak in (first, second) if peak is not None), default=0)
     room = min(BAR, (width - LABEL - 2 * FIGURE - 24) // 2)
-    if room >= 6:
-        heads += [f"{'predicted'[:room]:<{room}}  {'measured'[:room]}"]
+    if room > 8:
+        heads += [f"{'predicted':<{room}}  measured"]
     lines = [Content.styled("".join(heads), MUTED)]
     look = OLD if not outlook.current else ""
     for key in (*CATEGORIES, *TOTALS):
