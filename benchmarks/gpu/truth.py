@@ -42,6 +42,11 @@ PLANS: dict[str, list[str]] = {
     "optimizer offload": ["bf16=on", "optimizer_offload=on"],
     "packing": ["bf16=on", "packing=on"],
     "linear cross-entropy": ["bf16=on", "linear_cross_entropy=on"],
+    "own kernels": [
+        "bf16=on",
+        *(f"fused_{part}=on" for part in ("rms_norm", "rope", "mlp", "linear_cross_entropy")),
+    ],
+    "own kernels with lora": ["bf16=on", "lora=on", "fused_lora=on", "cut_cross_entropy=on"],
     "out of memory": ["workload.batch_size=4096", "workload.steps=1"],
     "after it": ["bf16=on", "lora=on"],
 }

@@ -33,7 +33,7 @@ def test_a_suite_without_time_writes_its_tables_and_names_what_is_left(tmp_path:
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    for name, count in (("truth", 29), ("qwen", 14), ("predict", 42)):
+    for name, count in (("truth", 31), ("qwen", 14), ("predict", 42)):
         found = json.loads((tmp_path / f"{name}.json").read_text())
         assert found["rows"] == []
         assert len(found["left_out"]) == count
