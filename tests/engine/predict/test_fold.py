@@ -278,3 +278,25 @@ def test_the_script_itself(
     assert full.depths[1] - full.depths[0] == period
     folded = fold(few.stream, more.stream, full.layers, *full.depths)
     assert done(folded) == done(full.stream)
+
+
+def test_a_third_depth_tells_what_two_do_not(
+    families: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs fetched one layer ahead: which are there is even only from the fourth layer on."""
+    from memwb.engine.predict import predictor
+    from memwb.engine.predict.run import ALL, LONG, SHORT, traced
+    from memwb.engine.predict.targets import target_named
+
+    for module in (layers, predictor):
+        monkeypatch.setattr(module, "FIXED", -100)
+    (tmp_path / "config.json").write_text(json.dumps(families["llama"] | {"num_hidden_layers": 8}))
+    workload = {"batch_size": 1, "sequence_length": 24, "steps": 2}
+    plan = plan_from({"model": str(tmp_path), "workload": workload})
+    plan, target = override(plan, "checkpoint_offload=on"), target_named("rtx-4090")
+    few, more, full = (traced(plan, target, take) for take in (SHORT, LONG, ALL))
+    assert fold(few.stream, more.stream, 8, 3, 4) is None, "two depths are enough"
+    folded = predictor.folded(plan, target)
+    assert folded is not None
+    assert done(folded.stream) == done(full.stream)
+    assert (folded.parameters, folded.trainable) == (full.parameters, full.trainable)
