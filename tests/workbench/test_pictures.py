@@ -97,7 +97,9 @@ def main() -> None:
 
 @pytest.fixture(autouse=True)
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that changes with the machine, the time or the catalogue."""
+    """Nothing that changes with the machine, its terminal, the time or the catalogue."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setattr(library, "models", lambda *_: MODELS)
     # Neither the packages nor the compiler that happen to be here.
     monkeypatch.setattr(technique, "_missing", lambda packages: [])
@@ -126,11 +128,10 @@ async def settled(pilot: Pilot[None], done: Callable[[], bool]) -> None:
     await pilot.pause()
 
 
-async def reach(pilot: Pilot[None], state: Any) -> None:
-    """Press the keys of a state, each once everything before it is drawn."""
+async def press(pilot: Pilot[None], keys: str) -> None:
+    """Press keys, each once everything before it is drawn; ``@ID`` and ``=`` as State has them."""
     app: Any = pilot.app
-    await settled(pilot, lambda: app.engine_state == "ready" or not app.scripted.ready)
-    for key in state.keys.split():
+    for key in keys.split():
         if key.startswith("@"):
             app.main.plan_panel.rows.select(key[1:])
         elif key == "=":
@@ -138,6 +139,13 @@ async def reach(pilot: Pilot[None], state: Any) -> None:
         else:
             await pilot.press(NAMED.get(key, key))
         await settled(pilot, lambda: app.engine_state != "starting" or not app.scripted.ready)
+
+
+async def reach(pilot: Pilot[None], state: Any) -> None:
+    """Bring the workbench into a state."""
+    app: Any = pilot.app
+    await settled(pilot, lambda: app.engine_state == "ready" or not app.scripted.ready)
+    await press(pilot, state.keys)
     for field in app.screen.query("Input, TextArea"):
         field.cursor_blink = False
 
@@ -177,6 +185,7 @@ async def test_pictures(
             app.theme = theme
             await pilot.resize_terminal(*size)
             await settled(pilot, lambda: True)
+            await press(pilot, state.each)
             assert theme.startswith("ansi") or faint(app) == []
             now, file = drawing.svg(drawing.screen(app)), GALLERY / f"{name}.svg"
             before = file.read_text(encoding="utf-8") if file.exists() else ""
