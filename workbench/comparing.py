@@ -130,6 +130,9 @@ def apart_by(one: Side, other: Side) -> str:
     names = [path.removeprefix("workload.").replace("_", " ") for path in found]
     if not names and one.device != other.device:
         names = ["device"]
+    for side in (one, other):
+        if side.outcome == "running":
+            return f"#{side.run} has not ended"
     if not one.losses or not other.losses:
         return "no losses"
     return f"another {', '.join(names)}" if names else "other versions"

@@ -38,7 +38,8 @@ def line(
     forms = [Content(" ").join((head, _keyed(form, keymap))) for form in _told(session, engine)]
     for form in forms:
         for right in rights:
-            if form.cell_length + right.cell_length < width:
+            # Two sentences without a gap are read as one.
+            if form.cell_length + 2 + right.cell_length < width:
                 return form, right
     return forms[-1], rights[-1]
 
@@ -76,7 +77,7 @@ def _told(session: Session, engine: str) -> tuple[str, ...]:
             f"Save memory: {there}[b]↓[/] to a technique, {_key('toggle')} switches it; "
             "beside it stands what the peak would change by",
             f"{there}[b]↓[/] to a technique; {_key('toggle')} makes the change shown beside it",
-            f"{there}[b]↓[/], {_key('toggle')} makes the change that stands beside it",
+            f"{there}[b]↓[/], {_key('toggle')} makes the change told beside it",
         )
     if session.guide == "again":
         return (

@@ -122,13 +122,15 @@ def test_the_table_fits_its_panel(play: Play, count: int, width: int) -> None:
 
 def test_losses_that_cannot_be_held_against_each_other_say_why(play: Play) -> None:
     one, two = a_side(play, "full"), a_side(play, "full", "batch_size=4", "lora=on", run=2)
-    assert "B #2 owes no curve: another batch size" in text(one, two)
+    assert "B #2 not judged: another batch size" in text(one, two)
+    alike = one._replace(run=3, outcome="running")
+    assert "B #1 not judged: #3 has not ended" in text(alike, one)
     assert table(one, two)["last loss"].gaps == ("±0.0000",)
     lower = two._replace(losses=[*two.losses[:-1], two.losses[-1] - 0.5])
     assert table(one, lower)["last loss"].gaps == ("−0.5000",)
     assert table(one, two._replace(losses=two.losses[:-1]))["last loss"].gaps == ("",)
     elsewhere = one._replace(device="cuda")
-    assert "B #1 owes no curve: another device" in text(one, elsewhere)
+    assert "B #1 not judged: another device" in text(one, elsewhere)
 
 
 def test_a_plan_is_called_by_what_is_not_usual_of_it() -> None:

@@ -88,6 +88,6 @@ def test_it_is_told_in_one_line_however_narrow() -> None:
         session = Session(plan, guide=deed, tab=tab, marks=("a",))
         for width in (80, 120):
             left, right = guide.line(session, engine, {"run": "F5"}, width, 24)
-            assert left.cell_length + right.cell_length < width, left.plain
+            assert left.cell_length + 2 + right.cell_length < width, left.plain
         assert not guide.line(session, engine, {}, 80, 10)
         assert "$" not in left.plain + right.plain

@@ -11,11 +11,13 @@ import pytest
 from textual.widgets import Input
 
 from memwb.engine.plan import Plan, override, plan_from
+from memwb.engine.prediction import Large
 from memwb.engine.presets import load_plan, presets, save_preset
 from memwb.engine.protocol import AllPredicted, Event, Predict, Predicted, Unpredicted
 from memwb.workbench import library
+from memwb.workbench.foresight import Room
 from memwb.workbench.preset_texts import differences
-from memwb.workbench.screens import settings_keys
+from memwb.workbench.screens import gpu_rows, peak_text, settings_keys
 from memwb.workbench.settings import clashes, read_settings
 from memwb.workbench.typical import TYPICAL, typical_plans
 
@@ -182,6 +184,20 @@ async def test_the_peak_is_told_of_the_plan_and_of_the_run(
         assert "beside its tensors: Python, torch" in page
         await pilot.press("question_mark")
         await waiting(pilot, lambda: "allocator" in text_of(app, "Page"))
+
+
+def test_what_matters_most_in_a_row_is_not_cut() -> None:
+    room = Room("exceeds", -1023 * 2**20, 2**34)
+    for target in library.targets():
+        left = gpu_rows.row(target, True, gpu_rows.room_spans(room, "~"), gpu_rows.WIDE).left
+        assert sum(len(text) for text, _ in left) <= gpu_rows.WIDE, target.name
+    module, op = (
+        "model.layers.*.self_attn.q_proj",
+        "aten._scaled_dot_product_flash_attention",
+    )
+    large = Large(2**20, "activations", module, op, (2, 8, 256, 64), "float32", 16)
+    lines = [line.plain for line in peak_text.listed((large,), 2**22, peak_text.WIDE)]
+    assert lines[1].endswith("  layers.*.self_attn.q_proj") and "_scaled_dot_product…" in lines[1]
 
 
 def test_a_difference_is_told_value_by_value() -> None:

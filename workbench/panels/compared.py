@@ -51,7 +51,7 @@ def comparison(compared: Compared, width: int) -> Content:
     for side, verdict in zip(sides[1:], compared.verdicts, strict=True):
         style = MUTED if verdict is None or verdict.within else "bold $text-error"
         told = verdict_line(verdict) if verdict is not None else ""
-        told = told or f"owes no curve: {apart_by(sides[0], side)}"
+        told = told or f"not judged: {apart_by(sides[0], side)}"
         letter = LETTERS[sides.index(side)]
         drawn.append(Content.styled(f"{letter} #{side.run} {told}", style))
     if not any(line.plan for line in found) and all(side.plan for side in sides):

@@ -310,7 +310,9 @@ def footer(
     first = [("edit", "show"), ("compare", "compare"), ("pin", "pin")] if panel == "runs" else []
     if panel == "plan":
         first = [("toggle", "toggle"), ("edit", "edit")]
-    if panel in ("memory", "loss", "peak"):
+    if panel == "peak":
+        first = [("peak", "tensors"), ("maximise", "maximise")]
+    if panel in ("memory", "loss"):
         first = [("freeze", "freeze"), ("maximise", "maximise")]
     go = ("stop", "stop") if running else ("run", "run")
     # A plan that cannot run cannot be exported either.

@@ -66,9 +66,9 @@ def columns(width: int, sort: str) -> Content:
     heads = [
         ("", f"   {'gpu':<{ID}}" + (f"{'name':<{NAME}}" if wide else "")),
         ("capacity", f"{'usable':>9}"),
-        ("bandwidth", f"{'GB/s':>7}"),
-        ("bf16", f"{'bf16 TFLOP/s':>14}" if wide else f"{'TFLOP/s':>9}"),
-        ("free", f"{'':>2}{'for this plan':<{24}}"),
+        ("bandwidth", f"{'GB/s':>6}"),
+        ("bf16", f"{'bf16 TFLOP/s':>13}" if wide else f"{'TFLOP/s':>9}"),
+        ("free", f"{'':>2}{'for this plan':<25}"),
     ]
     parts = []
     for key, title in heads:
@@ -80,7 +80,7 @@ def columns(width: int, sort: str) -> Content:
 def row(target: Target, chosen: bool, told: Spans, width: int) -> Row:
     """One GPU: what it is, what it has, and the verdict."""
     wide = width >= WIDE
-    rate = f"{_figure(target.bf16, 12):>{14 if wide else 9}}"
+    rate = f"{_figure(target.bf16, 12):>{13 if wide else 9}}"
     name = target.name if len(target.name) < NAME else f"{target.name[: NAME - 2]}…"
     local = " here" if target.local else ""
     return Row(
@@ -91,7 +91,7 @@ def row(target: Target, chosen: bool, told: Spans, width: int) -> Row:
             *(((f"{name:<{NAME}}", "muted"),) if wide else ()),
             (f"{gib(target.capacity):>9}", "value"),
             (
-                f"{_figure(target.bandwidth, 9):>7}{rate}  ",
+                f"{_figure(target.bandwidth, 9):>6}{rate}  ",
                 "plain",
             ),
             *told,
@@ -112,7 +112,7 @@ def room_spans(room: Room, other: str = " ") -> Spans:
     free = f"{gib(room.free)} free" if room.free >= 0 else f"{gib(-room.free)} short"
     return (
         (f"{MARKS[room.verdict]} {room.verdict:<7}{other}", STYLES[room.verdict]),
-        (f"{free:>14}", "muted"),
+        (f"{free:>15}", "muted"),
     )
 
 

@@ -32,6 +32,8 @@ FIGURE = 10
 BAR = 30
 WIDE = 110
 """Columns from which a tensor has one line, with operator and module beside each other."""
+OPERATOR = 20
+"""Columns of an operator at most: the module says more, and an attention kernel's name is long."""
 
 
 def figures(
@@ -188,9 +190,11 @@ def listed(largest: tuple[Large, ...], whole: int, width: int) -> list[Content]:
         f"{f'{large.count} × ' if large.count > 1 else ''}{'×'.join(map(str, large.shape))}"
         for large in largest
     ]
-    ops = [large.op.removeprefix("aten.") or "–" for large in largest]
-    room, op_room = max(5, *map(len, shapes)), max(8, *map(len, ops))
     wide = width >= WIDE
+    ops = [large.op.removeprefix("aten.") or "–" for large in largest]
+    if wide:
+        ops = [op if len(op) <= OPERATOR else f"{op[: OPERATOR - 1]}…" for op in ops]
+    room, op_room = max(5, *map(len, shapes)), max(8, *map(len, ops))
     heads = f"{'bytes':>10}  {'share':>5}  {'category':<12}  {'shape':<{room}}  {'dtype':<8}"
     lines = [Content.styled(heads + (f"  {'operator':<{op_room}}  module" if wide else ""), MUTED)]
     for large, shape, op in zip(largest, shapes, ops, strict=True):

@@ -256,7 +256,7 @@ class TargetScreen(ModalScreen[str | None]):
             told = gpu_rows.room_spans(room) if own else ()
         name = here.name if here is not None else ""
         capacity = here.capacity if here is not None else 0
-        wide = 5 if width >= gpu_rows.WIDE else 0
+        wide = 4 if width >= gpu_rows.WIDE else 0
         space = gpu_rows.ID + (gpu_rows.NAME if wide else 0)
         shown = f"{'this machine':<{gpu_rows.ID}}{name}" if space > gpu_rows.ID else "this machine"
         first = Row(
@@ -264,7 +264,7 @@ class TargetScreen(ModalScreen[str | None]):
             (
                 (" ● " if not self._target else "   ", "on"),
                 (f"{shown:<{space}.{space}}", "accent"),
-                (f"{gib(capacity) if capacity else '':>9}{'':>{wide + 18}}", "value"),
+                (f"{gib(capacity) if capacity else '':>9}{'':>{wide + 17}}", "value"),
                 *told,
             ),
         )
