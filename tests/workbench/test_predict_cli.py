@@ -11,13 +11,14 @@ import pytest
 
 from memwb.engine.devices import device_for
 from memwb.engine.plan import plan_data
-from memwb.engine.prediction import Parameters, Prediction
+from memwb.engine.prediction import Large, Parameters, Prediction
 from memwb.engine.prediction_cache import Kept, keep
 from memwb.engine.presets import load_plan
 from memwb.engine.protocol import Categories, Peak, Predict
 from memwb.engine.question import Question
 from memwb.engine.runs import list_runs
 from memwb.workbench.cli import main
+from memwb.workbench.headless.predict import largest_table
 
 Out = pytest.CaptureFixture[str]
 KEYS = ("target", "peak", "timeline", "largest", "fits", "parameters", "seconds")
@@ -272,3 +273,13 @@ def test_runs_of_before_still_load(bursts: Any, capsys: Out, home: Path) -> None
         data.pop("predicted", None)
         file.write_text(json.dumps(data | before))
         assert [run.outcome for run in list_runs()] == ["done"]
+
+
+def test_a_narrow_terminal_has_two_lines_for_each_tensor() -> None:
+    """Rather than lines that it breaks in the middle of a word; what is piped stays a line each."""
+    module = "base_model.model.model.layers.*.self_attn.q_proj.base_layer.weight"
+    large = Large(2**20, "weights", module, "aten.empty_like", (1536, 1536), "bfloat16", 28)
+    assert largest_table([large], 0).count("\n") == largest_table([large], 200).count("\n") == 0
+    narrow = largest_table([large], 80).splitlines()
+    assert len(narrow) == 2 and all(len(line) <= 80 for line in narrow)
+    assert "q_proj.base_layer.weight" in narrow[0] and "28 of 1536 × 1536" in narrow[1]

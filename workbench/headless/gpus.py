@@ -18,18 +18,19 @@ def gpus(arguments: argparse.Namespace) -> int:
     rows = [
         (
             gpu.id + (" *" if gpu.local else ""),
-            gpu.name,
             units.gib(gpu.capacity),
-            "–" if gpu.bandwidth is None else f"{gpu.bandwidth / 10**9:,.0f} GB/s",
-            "–" if gpu.bf16 is None else f"{gpu.bf16 / 10**12:,.1f} TFLOP/s",
+            "–" if gpu.bandwidth is None else f"{gpu.bandwidth / 10**9:,.0f}",
+            "–" if gpu.bf16 is None else f"{gpu.bf16 / 10**12:,.1f}",
             gpu.arch,
+            gpu.name,
         )
         for gpu in found
     ]
-    print(table(rows, ("gpu", "name", "usable", "bandwidth", "bf16", "arch"), right="234"))
+    print(table(rows, ("gpu", "usable", "GB/s", "TFLOP/s", "arch", "name"), right="123"))
     here = "* in this machine." if any(gpu.local for gpu in found) else "None is in this machine."
     print(
-        f"\n{here} Usable is what one process can get; a desktop takes some hundred MiB of it,"
-        "\nand CUDA's own context some more. – under bf16: no bf16 tensor cores, or no rate known."
+        f"\n{here} Usable is what one process can get; a desktop takes some"
+        "\nhundred MiB of it, and CUDA's own context some more. TFLOP/s are those of bf16;"
+        "\n–: no bf16 tensor cores, or no rate known."
     )
     return 0

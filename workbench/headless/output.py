@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -48,6 +49,11 @@ def table(rows: Iterable[Sequence[object]], header: Sequence[str] = (), right: s
         ).rstrip()
         for row in cells
     )
+
+
+def columns() -> int:
+    """How wide the terminal is that standard output goes to; 0 where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def print_json(value: Any) -> None:

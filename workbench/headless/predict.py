@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ from memwb.engine.question import recalled
 from memwb.workbench.foresight import OTHER_KERNELS, capacity_of, exceeds, need, room_on
 from memwb.workbench.headless.burst import Forecast, engine, foretell, with_answer
 from memwb.workbench.headless.output import (
+    columns,
     narrate,
     print_error,
     print_json,
@@ -156,7 +158,7 @@ def report(result: Prediction, capacity: int | None = None, kept: bool = False) 
     parts += ["", *result.words]
     parts += ["", "highest in each phase of each step", _phases(result)]
     if result.largest:
-        parts += ["", "largest at the peak", table(map(_large, result.largest), right="0")]
+        parts += ["", "largest at the peak", largest_table(result.largest, columns())]
     if result.fits:
         parts += ["", f"fits (needed: {size(need(result.peak))})", _fits(result)]
     if result.notes:
@@ -195,6 +197,24 @@ def _phases(result: Prediction) -> str:
     names = ("loading", "step 1", "step 2, steady")
     header = ("", *(names[step] if step < len(names) else f"step {step}" for step in steps))
     return table(rows, header, right="".join(str(at + 1) for at in range(len(steps))))
+
+
+def largest_table(largest: Sequence[Large], width: int) -> str:
+    """A tensor a line; two where a terminal of ``width`` columns would break the lines itself."""
+    rows = [_large(large) for large in largest]
+    text = table(rows, right="0")
+    if not width or max(map(len, text.splitlines())) <= width:
+        return text
+    most = max(len(row[0]) for row in rows)
+    kind = max(len(row[1]) for row in rows)
+    lines = []
+    for amount, category, module, *made in rows:
+        # What it is and where, and under that how it was made. What stands before every module
+        # of a model with adapters says nothing.
+        where = module.removeprefix("base_model.model.")
+        lines.append(f"{amount:>{most}}  {category:<{kind}}  {where}")
+        lines.append(f"{'':{most + kind + 4}}{'  '.join(made)}")
+    return "\n".join(lines)
 
 
 def _large(large: Large) -> tuple[str, ...]:

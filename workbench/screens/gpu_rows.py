@@ -25,9 +25,16 @@ SORTS = {
 VERDICTS = {"": "all", "fits": "fits", "tight": "tight", "exceeds": "exceeds"}
 """What the list can be narrowed to."""
 ID = 19
-NAME = 26
-WIDE = 103
+WIDE = 104
 """Columns from which the GPUs' names have room."""
+NAME, LONGEST_NAME = 26, 43
+RATE = 13
+"""The rate's column where there is room, 9 where there is not."""
+
+
+def name_width(width: int) -> int:
+    """How wide the column of names is: all that is left, as far as a name needs it."""
+    return min(NAME + width - WIDE, LONGEST_NAME) if width >= WIDE else 0
 
 
 def chosen(
@@ -62,13 +69,13 @@ def chips(verdict: str, fits: Mapping[str, Fit]) -> Content:
 
 def columns(width: int, sort: str) -> Content:
     """The names of the columns, each of which sorts when it is pressed."""
-    wide = width >= WIDE
+    names = name_width(width)
     heads = [
-        ("", f"   {'gpu':<{ID}}" + (f"{'name':<{NAME}}" if wide else "")),
+        ("", f"   {'gpu':<{ID}}" + (f"{'name':<{names}}" if names else "")),
         ("capacity", f"{'usable':>9}"),
-        ("bandwidth", f"{'GB/s':>6}"),
-        ("bf16", f"{'bf16 TFLOP/s':>13}" if wide else f"{'TFLOP/s':>9}"),
-        ("free", f"{'':>2}{'for this plan':<25}"),
+        ("bandwidth", f"{'GB/s':>7}"),
+        ("bf16", f"{'bf16 TFLOP/s':>{RATE}}" if names else f"{'TFLOP/s':>9}"),
+        ("free", "  for this plan"),
     ]
     parts = []
     for key, title in heads:
@@ -79,19 +86,19 @@ def columns(width: int, sort: str) -> Content:
 
 def row(target: Target, chosen: bool, told: Spans, width: int) -> Row:
     """One GPU: what it is, what it has, and the verdict."""
-    wide = width >= WIDE
-    rate = f"{_figure(target.bf16, 12):>{13 if wide else 9}}"
-    name = target.name if len(target.name) < NAME else f"{target.name[: NAME - 2]}…"
+    names = name_width(width)
+    rate = f"{_figure(target.bf16, 12):>{RATE if names else 9}}"
+    name = target.name if len(target.name) < names else f"{target.name[: names - 2]}…"
     local = " here" if target.local else ""
     return Row(
         target.id,
         (
             (" ● " if chosen else "   ", "on"),
             (f"{target.id}{local}".ljust(ID), "accent"),
-            *(((f"{name:<{NAME}}", "muted"),) if wide else ()),
+            *(((f"{name:<{names}}", "muted"),) if names else ()),
             (f"{gib(target.capacity):>9}", "value"),
             (
-                f"{_figure(target.bandwidth, 9):>6}{rate}  ",
+                f"{_figure(target.bandwidth, 9):>7}{rate}  ",
                 "plain",
             ),
             *told,
@@ -112,7 +119,7 @@ def room_spans(room: Room, other: str = " ") -> Spans:
     free = f"{gib(room.free)} free" if room.free >= 0 else f"{gib(-room.free)} short"
     return (
         (f"{MARKS[room.verdict]} {room.verdict:<7}{other}", STYLES[room.verdict]),
-        (f"{free:>15}", "muted"),
+        (f"{free:>14}", "muted"),
     )
 
 

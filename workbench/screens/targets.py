@@ -256,15 +256,16 @@ class TargetScreen(ModalScreen[str | None]):
             told = gpu_rows.room_spans(room) if own else ()
         name = here.name if here is not None else ""
         capacity = here.capacity if here is not None else 0
-        wide = 4 if width >= gpu_rows.WIDE else 0
-        space = gpu_rows.ID + (gpu_rows.NAME if wide else 0)
+        names = gpu_rows.name_width(width)
+        wide = gpu_rows.RATE - 9 if names else 0
+        space = gpu_rows.ID + names
         shown = f"{'this machine':<{gpu_rows.ID}}{name}" if space > gpu_rows.ID else "this machine"
         first = Row(
             HERE,
             (
                 (" ● " if not self._target else "   ", "on"),
                 (f"{shown:<{space}.{space}}", "accent"),
-                (f"{gib(capacity) if capacity else '':>9}{'':>{wide + 17}}", "value"),
+                (f"{gib(capacity) if capacity else '':>9}{'':>{wide + 18}}", "value"),
                 *told,
             ),
         )
