@@ -49,6 +49,12 @@ async def test_each_step_is_done_by_doing_it_and_never_comes_again(
         assert "↓ to the other run" in strip(app)
         await pilot.press("c")
         assert " 4/4 " in strip(app) and "shows the script" in strip(app)
+        # Where one panel is seen at a time, a run that is shown or replayed comes to the front.
+        await pilot.press("enter")
+        assert app.session.tab == "memory"
+        await pilot.press("5", "R")
+        assert app.session.tab == "memory" and app.replay.folder
+        await pilot.press("s")
         await pilot.press("e")
         await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
         app.screen._retarget(str(tmp_path / "out"))
