@@ -46,7 +46,7 @@ def header_left(plan: Plan, model: Model | None) -> Content:
     parts = [Content.styled(name(plan.model), "bold")]
     if model is not None and model.parameters is not None:
         parts.append(Content(parameters(model.parameters)))
-    parts += [Content(each) for each in precision]
+    parts += [Content(known[each].title) for each in precision]
     if model is not None and model.weights == "random":
         parts.append(Content.styled("random weights", "$text-warning"))
     return Content.assemble(

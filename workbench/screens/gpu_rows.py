@@ -68,7 +68,7 @@ def columns(width: int, sort: str) -> Content:
         ("capacity", f"{'usable':>9}"),
         ("bandwidth", f"{'GB/s':>6}"),
         ("bf16", f"{'bf16 TFLOP/s':>13}" if wide else f"{'TFLOP/s':>9}"),
-        ("free", f"{'':>2}{'for this plan':<25}"),
+        ("free", f"{'':>2}{'for this plan':<24}"),
     ]
     parts = []
     for key, title in heads:
