@@ -202,8 +202,10 @@ class Bursts:
         app.run_worker(history.load(app), group="history")
 
     def _guided(self, session: Session) -> Session:
-        """The session after a burst; what was switched while it ran need not be switched again."""
+        """The session after a burst; what was done while it ran need not be done again."""
         after = state.guided(session, session.guide)
+        if len(session.marks) > 1 and self.folder in session.marks:
+            after = state.guided(after, "compare")
         ran = self.live.techniques if self.live is not None else ()
         toggled = set(ran) != set(session.plan.techniques)
         return state.guided(after, "toggle") if toggled and session.guide == "run" else after

@@ -52,7 +52,9 @@ def greet(app: Workbench, gpu: bool) -> None:
         title = "No GPU here, and none is needed to begin"
         text = "Bursts run on the CPU, exact to the byte; $target predicts for dozens of GPUs; "
         text += "what $export writes runs on them."
-        app.main.tell("information", title, _keyed(text, app.settings.keymap).plain, passing=True)
+        # In a few lines the rest of it would hide what it speaks of.
+        told = _keyed(text, app.settings.keymap).plain if app.size.height >= LEAST else ""
+        app.main.tell("information", title, told, passing=True)
     app.keep(replace(app.session, greeted=True))
 
 

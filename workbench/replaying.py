@@ -81,6 +81,7 @@ class Replay:
             return
         self.folder, self.pace, self.number = run.folder, PACES[0], run.run
         app.show_run(run.folder, charts=False)
+        app.main.watch_charts()
         app.bursts.show()
         self._worker = app.run_worker(self._tell(run), group="replay", exclusive=True)
 

@@ -49,6 +49,12 @@ async def test_each_step_is_done_by_doing_it_and_never_comes_again(
         assert "↓ to the other run" in strip(app)
         await pilot.press("c")
         assert " 4/4 " in strip(app) and "shows the script" in strip(app)
+        # Where one panel is seen at a time, a run that is shown or replayed comes to the front.
+        await pilot.press("enter")
+        assert app.session.tab == "memory"
+        await pilot.press("5", "R")
+        assert app.session.tab == "memory" and app.replay.folder
+        await pilot.press("s")
         await pilot.press("e")
         await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
         app.screen._retarget(str(tmp_path / "out"))
@@ -64,7 +70,7 @@ async def test_each_step_is_done_by_doing_it_and_never_comes_again(
 async def test_it_is_ended_by_a_key_and_begun_again_by_it(
     bench: Any, waiting: Any, play: Any
 ) -> None:
-    app = bench("full", guide=True)
+    app = bench("full", "full", guide=True)
     async with app.run_test(size=SMALL) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
         # What was switched while the burst ran need not be switched again.
@@ -78,6 +84,13 @@ async def test_it_is_ended_by_a_key_and_begun_again_by_it(
         await pilot.press("h")
         app.scripted.emit(play("full")[-1])
         await waiting(pilot, lambda: " 3/4 " in strip(app))
+        # Two that were compared while the second ran need not be compared again.
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.busy and len(app.recorded) == 2)
+        await pilot.press("5", "c", "down", "c")
+        assert "2 4 show them" in main(app).runs.border_subtitle
+        app.scripted.emit(play("full")[-1])
+        await waiting(pilot, lambda: " 4/4 " in strip(app))
         await pilot.press("h")
     assert bench(guide=True).session.guide == ""
 

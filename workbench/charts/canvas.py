@@ -345,7 +345,9 @@ class Canvas:
     ) -> None:
         """What stands on the bands of a row."""
         codes = [column[row] for column in self._codes]
-        self._draw_heights(cells, codes, row, {*outline, *tags})
+        # Two names side by side are read as one.
+        named = {column + by for column in tags for by in (-1, 0, 1)}
+        self._draw_heights(cells, codes, row, {*outline, *named})
         for column, (character, look) in outline.items():
             # This run's own edge may be here too: within one cell the two agree.
             if not (0 < codes[column][0] < 8 and codes[column][2] < 0):

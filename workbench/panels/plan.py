@@ -124,6 +124,9 @@ class PlanPanel(Vertical):
     def _entitle(self) -> None:
         """What is wrong, or in a small terminal, which shows no other panel, what is predicted."""
         said = f"✗ {len(self.found)} to mend" if self.found else ""
+        if len(self.found) == 1:
+            # Its row may not be in sight.
+            said += f": {texts.title_of(self.found[0].technique)}"
         if not said and self.screen.has_class("-single"):
             said = forecast.one_line(self._outlook, self._here)
         self.border_subtitle = Content(said) if said else ""

@@ -161,6 +161,7 @@ class RunsPanel(Vertical):
         self._fill()
         # The list is as wide as it will be only once the head has come or gone.
         self.call_after_refresh(self._fill)
+        self._say()
 
     def _fill(self) -> None:
         width = self.rows.scrollable_content_region.width
@@ -199,7 +200,9 @@ class RunsPanel(Vertical):
             parts.append("A marked · c on another compares")
         elif letters:
             more = "" if marks == MARKS else " · c adds one"
-            parts.append(f"A filled · {' '.join(letters)} outlined{more}")
+            # In a small terminal neither the charts nor the table are in sight.
+            where = "2 4 show them · " if self.screen.has_class("-single") else ""
+            parts.append(f"{where}A filled · {' '.join(letters)} outlined{more}")
         elif self._runs:
             parts += self._doing
         self.border_subtitle = " · ".join(part for part in parts if part)

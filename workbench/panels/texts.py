@@ -46,7 +46,7 @@ def header_left(plan: Plan, model: Model | None) -> Content:
     parts = [Content.styled(name(plan.model), "bold")]
     if model is not None and model.parameters is not None:
         parts.append(Content(parameters(model.parameters)))
-    parts += [Content(each) for each in precision]
+    parts += [Content(known[each].title) for each in precision]
     if model is not None and model.weights == "random":
         parts.append(Content.styled("random weights", "$text-warning"))
     return Content.assemble(
@@ -147,7 +147,7 @@ def refusal(found: Sequence[Problem], keymap: dict[str, str]) -> tuple[str, str]
         return "", ""
     first, key = found[0], shown_key(_command("fix"), keymap)
     more = f"\n{len(found) - 1} more to mend" if len(found) > 1 else ""
-    text = f"{_title(first.technique)}: {first.reason}\n{key}  {first.fix}{more}"
+    text = f"{title_of(first.technique)}: {first.reason}\n{key}  {first.fix}{more}"
     return "This plan cannot run as it stands", text
 
 
@@ -156,14 +156,14 @@ def mended(problem: Problem, left: int) -> str:
     name, _, value = problem.override.partition("=")
     done = f"Set {name} to {value}."
     if value in ("on", "off"):
-        done = f"Turned {_title(name)} {value}."
-    why = f"{_title(problem.technique)}: {problem.reason}"
+        done = f"Turned {title_of(name)} {value}."
+    why = f"{title_of(problem.technique)}: {problem.reason}"
     return f"{done} {why}" + (f"\n{left} more to mend" if left else "")
 
 
 def nothing_to_edit(technique: str, on: bool) -> str:
     """Said where Enter finds no parameter to edit."""
-    return f"{_title(technique)} has no parameters; space turns it {'off' if on else 'on'}."
+    return f"{title_of(technique)} has no parameters; space turns it {'off' if on else 'on'}."
 
 
 def nothing_to_reset(row: str, plan: Plan) -> str:
@@ -174,7 +174,7 @@ def nothing_to_reset(row: str, plan: Plan) -> str:
     if kind == "technique":
         on = rest in plan.techniques
         return (
-            f"{_title(rest)} is {'as it usually is' if on else 'off: there is nothing to reset'}."
+            f"{title_of(rest)} is {'as it usually is' if on else 'off: there is nothing to reset'}."
         )
     return "That is as it usually is."
 
@@ -191,7 +191,8 @@ def expected(field: Parameter | None, reason: str) -> str:
     return reason.replace(f"expected {kind}", f"give {words[kind]}")
 
 
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
+    """What people call a technique or a value of the workload that is at fault."""
     if name in techniques():
         return techniques()[name].title
     return name.removeprefix("$.workload.").replace("_", " ")

@@ -257,6 +257,7 @@ class MainScreen(Screen[None]):
         """Enter: edit a value, or show the run at the cursor."""
         if self.panel == "runs":
             self.runs.choose()
+            self.watch_charts()
         else:
             await self._in_plan().edit_row()
 
@@ -333,6 +334,11 @@ class MainScreen(Screen[None]):
     def action_jump(self, name: str) -> None:
         """Go to a panel."""
         self._owner.arrange(replace(self._session, tab=name))
+
+    def watch_charts(self) -> None:
+        """In a small terminal what the history shows in the charts would not be seen."""
+        if self.has_class("-narrow") and self._session.tab == "runs" and self.runs.run is not None:
+            self.action_jump("memory")
 
     def action_next_panel(self, step: int) -> None:
         """The panel after this one."""
