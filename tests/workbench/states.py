@@ -32,6 +32,8 @@ class State(NamedTuple):
     gpu: bool = False
     themes: tuple[str, ...] = ("dark", "light")
     colours: bool = True
+    last: str = ""
+    """Pressed anew at each size: what another size puts away."""
 
 
 HELD = {"hold": True}
@@ -83,7 +85,7 @@ STATES = (
     State("settings", "Themes are shown as the cursor moves.", "C ="),
     State("keys", "A key that is taken can be swapped.", "C tab down down down enter e"),
     State("defaults", "What memwb starts with, and what it may do.", "C tab tab end space"),
-    State("jump", "Jump mode: a letter on every panel, row and field in sight.", "J"),
+    State("jump", "Jump mode: a letter on every panel, row and field in sight.", last="J"),
     State("resized", "Panels keep the sizes that they are given.", "r } } 2 ) )", "full"),
     State("palette", "Every action by name.", "ctrl+p"),
     State("no-colour", "Under NO_COLOR the bands have hatches and letters.", "r", "full",

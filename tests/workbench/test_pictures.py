@@ -177,6 +177,9 @@ async def test_pictures(
             app.theme = theme
             await pilot.resize_terminal(*size)
             await settled(pilot, lambda: True)
+            if state.last:
+                await pilot.press(state.last)
+                await settled(pilot, lambda: True)
             assert theme.startswith("ansi") or faint(app) == []
             now, file = drawing.svg(drawing.screen(app)), GALLERY / f"{name}.svg"
             before = file.read_text(encoding="utf-8") if file.exists() else ""
