@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from memwb.workbench.app import Workbench
     from memwb.workbench.state import Session
 
-WAITS = "predicting, then it runs… · s takes it back"
+WAITS = "predicting, then it runs…"
 """What a run does that waits for what is predicted of it."""
 
 
@@ -238,7 +238,8 @@ class Bursts:
         if reason is not None:
             self.app.tell_error(reason)
         else:
-            rest = "Nothing of the plan or the history is lost. Press r to start it again."
+            key = self._key("run")
+            rest = f"Nothing of the plan or the history is lost. Press {key} to start it again."
             text = "\n".join(part for part in (self._failure, rest) if part)
             self._failure = ""
             self.app.main.tell("error", "The engine's process is gone", text)
@@ -255,10 +256,13 @@ class Bursts:
         app, engine = self.app, self.engine_state
         doing = app.replay.doing
         if engine == "running":
-            doing = doing or texts.progress(self.live)
+            doing = doing or texts.progress(self.live, self._key("stop"))
         if self.wanted and engine in ("starting", "restarting", "ready"):
             doing = "runs when the engine is ready"
-            doing = WAITS if engine == "ready" else doing
+            if engine == "ready":
+                doing = f"{WAITS} · {self._key('stop')} takes it back"
+        if engine == "dead":
+            doing = doing or f"engine gone · {self._key('run')} starts it"
         if self.silent:
             key = self._key("restart")
             engine = "silent"
@@ -268,7 +272,7 @@ class Bursts:
     # Running
 
     def run(self) -> None:
-        """Run the plan; with no engine, start one and run when it is ready."""
+        """Run the plan as soon as the engine is ready; a dead one is only started again."""
         app = self.app
         if self.refused(self.device):
             return
@@ -281,7 +285,7 @@ class Bursts:
             app.notify(
                 "The burst is stopping; the next can run when it has."
                 if stopping
-                else "A burst is running; s stops it."
+                else f"A burst is running; {self._key('stop')} stops it."
             )
             return
         self.wanted = True
@@ -314,7 +318,8 @@ class Bursts:
         """The plan is about to be another: a run of it that waits is taken back."""
         if self.wanted:
             self._unwant()
-            self.app.notify("The plan has changed before it ran; r runs it as it is now.")
+            key = self._key("run")
+            self.app.notify(f"The plan has changed before it ran; {key} runs it as it is now.")
 
     def _unwant(self) -> None:
         """No run waits any more."""

@@ -67,6 +67,10 @@ def _told(session: Session, engine: str) -> tuple[str, ...]:
             "It trains: memory by category fills the chart, dotted is what was predicted",
             "It trains; dotted is what was predicted of it",
         )
+    if engine == "silent":
+        return (f"Wait, and it goes on by itself; {_key('restart')} restarts the engine",)
+    if engine == "dead" and session.guide in ("run", "again"):
+        return (f"Press {_key('run')}: the engine starts again; nothing is lost",)
     if session.guide == "run":
         early = " as soon as the engine is ready" if engine == "starting" else ""
         return (

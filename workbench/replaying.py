@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from memwb.workbench import history, library
+from memwb.workbench.commands import key_for
 from memwb.workbench.replay import Moments
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ class Replay:
         """What the header says of it."""
         if not self.folder:
             return ""
-        faster = "R 4×" if self.pace == PACES[0] else "R at once"
-        return f"replaying #{self.number} at {self.pace:g}× · {faster} · s stops"
+        again, stop = (key_for(name, self.app.settings.keymap) for name in ("replay", "stop"))
+        faster = f"{again} 4×" if self.pace == PACES[0] else f"{again} at once"
+        return f"replaying #{self.number} at {self.pace:g}× · {faster} · {stop} stops"
 
     def _begin(self, run: Summary) -> None:
         app = self.app

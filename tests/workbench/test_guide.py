@@ -97,10 +97,12 @@ async def test_it_is_ended_by_a_key_and_begun_again_by_it(
 
 def test_it_is_told_in_one_line_however_narrow() -> None:
     plan = Plan(model="tiny")
-    for deed, tab, engine in product(GUIDE, ("plan", "runs"), ("starting", "ready", "running")):
+    engines = ("starting", "ready", "running", "silent", "dead")
+    for deed, tab, engine in product(GUIDE, ("plan", "runs"), engines):
         session = Session(plan, guide=deed, tab=tab, marks=("a",))
         for width in (80, 120):
             left, right = guide.line(session, engine, {"run": "F5"}, width, 24)
             assert left.cell_length + 2 + right.cell_length < width, left.plain
+            assert engine != "silent" or "E restarts the engine" in left.plain
         assert not guide.line(session, engine, {}, 80, 10)
         assert "$" not in left.plain + right.plain

@@ -351,7 +351,7 @@ async def test_the_palette_has_every_action(bench: Any) -> None:
 
 async def test_keys_can_be_given_other_names(bench: Any, home: Any) -> None:
     home.mkdir()
-    (home / "settings.toml").write_text('[keymap]\nundo = "D"\n')
+    (home / "settings.toml").write_text('[keymap]\nundo = "D"\nrun = "K"\n')
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         before = app.session.plan
@@ -360,6 +360,9 @@ async def test_keys_can_be_given_other_names(bench: Any, home: Any) -> None:
         assert app.session.plan != before
         await pilot.press("D")
         assert app.session.plan == before
+        app.bursts.gone(None)
+        assert "K starts it" in str(main(app).query_one("#header").render())
+        assert "Press K to start it" in main(app).notice.render().plain
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])

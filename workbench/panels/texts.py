@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from memwb.engine.guard import Verdict
 
 MUTED = "$foreground 60%"
-STOPS = " · s stops"
 
 ENGINE = {
     "starting": ("engine starting…", "$text-warning"),
@@ -34,7 +33,7 @@ ENGINE = {
     "stopping": ("stopping…", "$text-warning"),
     "silent": ("not responding", "$text-error"),
     "restarting": ("ending the engine…", "$text-warning"),
-    "dead": ("engine gone · r starts it", "$text-error"),
+    "dead": ("engine gone", "$text-error"),
 }
 """What the header says of each state of the engine, and in which colour."""
 
@@ -58,7 +57,10 @@ def header_right(device: Device | None, engine: str, doing: str = "") -> list[Co
     """Where it runs and what the engine is at; then shorter forms, the device given up first."""
     words, style = ENGINE[engine]
     state = Content.styled(doing or words, style)
-    forms = [[state], [Content.styled((doing or words).partition(" · s ")[0], style)]]
+    forms = [
+        [state],
+        [Content.styled((doing or words).rpartition(" · ")[0] or doing or words, style)],
+    ]
     if device is not None:
         room = gib(device.capacity)
         forms[:0] = [[Content(f"{name} {room}"), state] for name in (device.name, _kind(device))]
@@ -69,13 +71,13 @@ def _kind(device: Device) -> str:
     return "GPU" if device.kind == "cuda" else device.kind.upper()
 
 
-def progress(trace: Trace | None) -> str:
-    """How far a burst is."""
+def progress(trace: Trace | None, stop: str) -> str:
+    """How far a burst is, and the key that stops it."""
     if trace is None or trace.started is None:
-        return f"starting the burst…{STOPS}"
+        return f"starting the burst… · {stop} stops"
     if trace.loaded is None:
-        return f"loading the model…{STOPS}"
-    return f"running · step {trace.steps}/{trace.planned}{STOPS}"
+        return f"loading the model… · {stop} stops"
+    return f"running · step {trace.steps}/{trace.planned} · {stop} stops"
 
 
 def model_facts(model: Model | None, error: str = "") -> str:

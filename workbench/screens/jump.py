@@ -120,7 +120,9 @@ class JumpScreen(ModalScreen[Target | None]):
         """A label for each target."""
         for label, target in self._found.items():
             # Plain text where there are no colours: brackets tell it from what it stands on.
-            text = f"[{label}]" if self.app.no_color else f" {label} "
+            # On a row it is as narrow as the mark that it lies on: the words beside it stay whole.
+            shaded = f"{label:2}" if target.row else f" {label} "
+            text = f"[{label}]" if self.app.no_color else shaded
             shown = Static(text, markup=False, classes="label")
             shown.set_class(not target.row, "-panel")
             shown.styles.offset = (target.at.x, target.at.y)

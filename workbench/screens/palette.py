@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from textual.command import CommandList, CommandPalette
+from textual.command import CommandList, CommandPalette, SearchIcon
 
 
 class Palette(CommandPalette):
     """Textual's, which passes keys on to a list that may not be laid out yet."""
+
+    DEFAULT_CSS = """
+    Palette SearchIcon { color: $text-accent; }
+    """
+
+    def on_mount(self) -> None:
+        """A mark that every terminal's font has, where Textual has a picture."""
+        self.query_one(SearchIcon).icon = "›"
 
     def _action_command_list(self, action: str) -> None:
         if self.query_one(CommandList).virtual_size.height:
