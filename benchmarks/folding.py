@@ -194,7 +194,8 @@ def _chosen(error: Callable[[str], None], text: str, known: list[str]) -> list[s
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            error(f"there is no {name!r}. {nearest(name, known)}")
+            close = nearest(name, known) or f"Known are {', '.join(known)}."
+            error(f"there is no {name!r}. {close}")
     return names or known
 
 
