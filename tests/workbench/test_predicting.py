@@ -294,20 +294,28 @@ async def test_what_each_toggle_would_change_stands_beside_it(
 def test_a_change_too_small_to_matter_stands_there_as_none(forecast: Any, changes: Any) -> None:
     result = forecast(base=GIB)
     change = changes(result)[0]
+    switched = f"{change.technique}=on"
 
-    def told(gap: int) -> tuple[str, str]:
+    def told(gap: int, *along: str) -> tuple[str, str]:
         peak = msgspec.structs.replace(result.peak, allocated=result.peak.allocated + gap)
         outlook = outlooks.Outlook(
             state=outlooks.CURRENT,
             result=result,
-            changes={change.technique: msgspec.structs.replace(change, peak=peak)},
+            changes={
+                change.technique: msgspec.structs.replace(
+                    change, peak=peak, overrides=(switched, *along)
+                )
+            },
             fresh=frozenset({change.technique}),
         )
-        (text, _), *_ = words.toggle_spans(outlook, change.technique, None)
+        spans = words.toggle_spans(outlook, change.technique, None)
+        text = "".join(text for text, _ in spans)
         return text.strip(), words.toggle_words(outlook, change.technique, None)
 
     assert told(2**20)[0] == "±0" and "+1.00 MiB" in told(2**20)[1]
     assert told(-(2**21))[0] == "\N{MINUS SIGN}2.00 MiB"
+    text, long = told(-(2**21), "lora=on")
+    assert text.endswith(" MiB +") and ", and LoRA on, " in long, "not its own doing alone"
 
 
 async def test_a_toggle_that_makes_the_plan_fit_is_marked(

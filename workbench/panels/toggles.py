@@ -37,7 +37,8 @@ def toggle_spans(
 ) -> Spans:
     """What toggling a technique would change of the predicted peak, for the end of its row.
 
-    The mark after it says that the plan would fit then, or would not any more. What an earlier
+    The mark after it says that the plan would fit then, or would not any more, or that something
+    else is switched along with it. What an earlier
     plan's change was stays as an old one where the technique stands in the plan as it did there,
     with the mark before it.
     """
@@ -56,7 +57,9 @@ def toggle_spans(
     gap = outlooks.rounded(changed.peak.allocated - result.peak.allocated, result)
     room = capacity_of(outlook, device)
     before, after = exceeds(result.peak, room), exceeds(changed.peak, room)
-    end, style = (" ✓ ", "on") if before and not after else ("   ", "muted")
+    end, style = (" + " if changed.overrides[1:] else "   ", "muted")
+    if before and not after:
+        end, style = " ✓ ", "on"
     if after and not before:
         end, style = " ! ", "warning"
     look = "muted" if not gap else "saves" if gap < 0 else "warning"
@@ -85,9 +88,17 @@ def toggle_words(outlook: Outlook, name: str, device: Device | None, called: str
     if before != after:
         ends = ", and it would no longer fit" if after else ", and it would fit"
     return (
-        f"turning {called} {doing} {_gap(gap)}: a peak of "
+        f"turning {called} {doing}{_along(changed)} {_gap(gap)}: a peak of "
         f"{gib(changed.peak.allocated)} in {changed.peak.phase}{ends}"
     )
+
+
+def _along(change: Change) -> str:
+    """What is switched along with a technique, since it needs it or excludes it."""
+    parts = [edit.partition("=") for edit in change.overrides[1:]]
+    known = techniques()
+    named = [f"{known[key].title if key in known else key} {value}" for key, _, value in parts]
+    return f", and {', '.join(named)}," if named else ""
 
 
 def savings(outlook: Outlook, capacity: int | None) -> list[str]:
@@ -112,7 +123,8 @@ def _saving(change: Change, result: Prediction, capacity: int | None) -> str:
     title = techniques()[change.technique].title
     gap = need(change.peak) - need(result.peak)
     ends = ", then it fits" if capacity and not exceeds(change.peak, capacity) else ""
-    return f"{title} {'on' if change.on else 'off'}: {delta(gap)}{ends}"
+    along = _along(change).rstrip(",")
+    return f"{title} {'on' if change.on else 'off'}{along}: {delta(gap)}{ends}"
 
 
 def fitting(outlook: Outlook, capacity: int | None) -> tuple[str, str]:

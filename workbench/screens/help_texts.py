@@ -9,8 +9,8 @@ ABOUT = {
         "● is on, ◐ acts because nothing else of its group is chosen, ○ is off, · is not "
         "available here. Everything is edited in place and can be undone. At the right of a "
         "technique: by how much the predicted peak would change if it were switched, on or off "
-        "where it is on. ✓ the plan would fit then, ! it would not any more, … is being "
-        "predicted, ? cannot be.",
+        "where it is on. ✓ the plan would fit then, ! it would not any more, + with what "
+        "it needs switched along, … is being predicted, ? cannot be.",
     ),
     "memory": (
         "Memory",
