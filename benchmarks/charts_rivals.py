@@ -28,7 +28,7 @@ def all_of(samples: Sequence[Sample], width: int, height: int) -> Iterator[Rival
         ("textual-hires-canvas", "textual_hires_canvas", hires),
     ):
         if importlib.util.find_spec(module) is None:
-            yield name, "skipped: not installed", lambda: None
+            yield name, f"skipped: pip install {name}", lambda: None
         else:
             yield (name, *build(samples, width, height))
 

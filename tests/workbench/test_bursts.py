@@ -37,9 +37,11 @@ async def test_a_burst_is_drawn_and_recorded(bench: Any, waiting: Any, play: Any
     async with app.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
         assert "Nothing has run yet" in str(main(app).query_one("#first-steps").render())
+        await pilot.press("2")
+        assert main(app).memory.has_focus_within, "what stands in the chart's place"
         await pilot.press("r")
         await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
-        assert main(app).memory.chart.display
+        assert main(app).memory.chart.display and main(app).memory.chart.has_focus
         assert any(main(app).memory.chart.columns)
         assert main(app).runs.rows.rows[0].id == app.recorded[0].folder == app.session.shown
         peak = play("full")[-1].peak

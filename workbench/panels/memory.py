@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Static
 
 from memwb.engine.protocol import Device, Event, Sample, Samples, Started, Step, Timeline
@@ -55,8 +56,22 @@ class MemoryPanel(Vertical):
     def on_mount(self) -> None:
         """The title says what of the chart is not as usual, whoever did it."""
         self.chart.display = False
+        self.query_one("#first-steps").can_focus = True
         for name in ("frozen", "window", "hidden"):
             self.watch(self.chart, name, self._retitle, init=False)
+
+    @property
+    def front(self) -> Widget:
+        """What can have the focus: the chart, or what stands in its place."""
+        return self.chart if self.chart.display else self.query_one("#first-steps")
+
+    def _turn_up(self, chart: bool) -> None:
+        """The chart, or what to do first; the focus stays in the panel."""
+        held = self.has_focus_within
+        self.query_one("#first-steps").display = not chart
+        self.chart.display = chart
+        if held and not self.front.has_focus:
+            self.front.focus()
 
     def freeze(self, frozen: bool) -> None:
         """Hold the chart still, or let it catch up."""
@@ -91,16 +106,14 @@ class MemoryPanel(Vertical):
             chart.foreseen = samples_of(result)
             chart.predicted = result.peak.allocated if result is not None else None
         elif result is not None:
-            self.query_one("#first-steps").display = False
-            chart.display = True
+            self._turn_up(chart=True)
             chart.foretold = True
             chart.capacity = capacity_of(self._outlook, self._device)
             chart.words = tuple(forecast.what_is_large(result))
             chart.set_samples(samples_of(result))
         else:
             # What stood there is of another model, or nothing came of the question.
-            chart.display = False
-            self.query_one("#first-steps").display = True
+            self._turn_up(chart=False)
         self._entitle()
 
     def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
@@ -154,8 +167,7 @@ class MemoryPanel(Vertical):
         self._runs = (run, over)
 
     def _reveal(self) -> None:
-        self.query_one("#first-steps").display = False
-        self.chart.display = True
+        self._turn_up(chart=True)
         if not self._measured:
             self._measured = True
             self.chart.foretold = False

@@ -232,11 +232,11 @@ class MainScreen(Screen[None]):
         """Give a panel the focus; the list in it if it has one."""
         targets = {
             "plan": "#plan-rows",
-            "memory": "#memory-chart",
             "loss": "#loss-chart",
             "runs": "#runs-rows",
         }
-        self.set_focus(self.query_one(targets.get(name, f"#{name}")))
+        front = self.memory.front if name == "memory" else None
+        self.set_focus(front or self.query_one(targets.get(name, f"#{name}")))
 
     def tell(self, kind: str, title: str, text: str = "", passing: bool = False) -> None:
         """A message above the footer; a passing one goes with the next edit of the plan."""
