@@ -33,7 +33,7 @@ class State(NamedTuple):
     themes: tuple[str, ...] = ("dark", "light")
     colours: bool = True
     each: str = ""
-    """Keys pressed once more at each size: for what goes when the terminal gets another one."""
+    """Keys pressed anew at each size and theme: for what does not live through another one."""
 
 
 HELD = {"hold": True}
@@ -87,7 +87,7 @@ STATES = (
     State("defaults", "What memwb starts with, and what it may do.", "C tab tab end space"),
     State("jump", "Jump mode: a letter on every panel, row and field in sight.", each="J"),
     State("resized", "Panels keep the sizes that they are given.", "r } } 2 ) )", "full"),
-    State("palette", "Every action by name.", "ctrl+p"),
+    State("palette", "Every action by name.", each="ctrl+p"),
     State("no-colour", "Under NO_COLOR the bands have hatches and letters.", "r", "full",
           themes=("dark",), colours=False),
     State("ansi", "In the terminal's own sixteen colours.", "r", "full", forecast=True,

@@ -182,6 +182,8 @@ async def test_pictures(
     async with app.run_test(size=(120, 40)) as pilot:
         await reach(pilot, state)
         for name, size, theme in states.pictures(state):
+            if state.each and app.screen is not app.main:
+                await pilot.press("escape")
             app.theme = theme
             await pilot.resize_terminal(*size)
             await settled(pilot, lambda: True)
