@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of the chunked loss."""
 
-    chunk_size: Annotated[int, Meta(ge=1, description="tokens whose logits exist at once")] = 1024
+    chunk_size: Annotated[int, Meta(ge=1, description="tokens whose logits exist at once")] = 512
 
 
 technique = Technique(
