@@ -21,7 +21,8 @@ test: $(VENV)/installed-dev
 	@echo "ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@echo "mypy" && $(BIN)/mypy -p memwb.engine -p memwb.workbench -p memwb.kernels -p memwb.presets
 	@echo "import contract" && $(BIN)/lint-imports --no-cache --no-logo
-	@echo "pytest"      && $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@# One worker more than cores: tests of the workbench and of processes wait much of their time.
+	@echo "pytest"      && $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # After a change that is meant: draw anew the pictures that the tests compare with.
 pictures: $(VENV)/installed-dev
