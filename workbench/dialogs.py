@@ -12,7 +12,7 @@ from textual.await_complete import AwaitComplete
 
 from memwb.engine.plan import Plan
 from memwb.workbench import history, library, state
-from memwb.workbench.units import printable
+from memwb.workbench.units import place, printable
 
 if TYPE_CHECKING:
     from textual.screen import Screen
@@ -186,7 +186,7 @@ def ask_delete(app: Workbench) -> None:
             app.run_worker(history.delete(app, run), group="delete")
 
     name = printable(run.name) or run.outcome
-    text = f"#{run.run} {name}\nIts folder goes for good: {run.folder}"
+    text = f"#{run.run} {name}\nIts folder goes for good: {place(run.folder)}"
     app.push_screen(AskScreen("Delete this run?", text, "delete", "keep", careful=True), answered)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from datetime import datetime
 
 from memwb.workbench.charts.scale import delta, gib
@@ -87,3 +88,9 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def place(path: str) -> str:
+    """A path as a person knows it: under the home folder with a ``~``."""
+    home = os.path.expanduser("~") + os.sep
+    return f"~/{path.removeprefix(home)}" if path.startswith(home) else path

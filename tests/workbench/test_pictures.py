@@ -96,8 +96,9 @@ def main() -> None:
 
 
 @pytest.fixture(autouse=True)
-def still(monkeypatch: pytest.MonkeyPatch) -> None:
+def still(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing that changes with the machine, its terminal, the time or the catalogue."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setattr(library, "models", lambda *_: MODELS)
