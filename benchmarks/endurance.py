@@ -37,8 +37,8 @@ from memwb.engine.protocol import Device, Ended, Event, Sample, Samples, Started
 SIZE = (200, 50)
 SETTLED = 10
 """Minutes after which nothing is supposed to grow any more."""
-GROWTH = 20 * MIB
-"""What the samples take that are kept of a burst: they swing between half and all of it."""
+GROWTH = 16 * MIB
+"""What the kept samples of a burst swing by, as reckoned; an hour took one mebibyte more."""
 EVERY = 5
 """Seconds of events for a frame."""
 
