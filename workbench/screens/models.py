@@ -120,9 +120,9 @@ class ModelScreen(ModalScreen[Plan | None]):
         self._asides.leave()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Other columns, other bars."""
+        """Other columns, other bars: as wide as what is below the list has become."""
         if self._models:
-            self._fill()
+            self.call_after_refresh(self._fill)
 
     @property
     def _text(self) -> str:

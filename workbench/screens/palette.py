@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual import events
 from textual.command import CommandList, CommandPalette, SearchIcon
 
 
@@ -12,8 +13,11 @@ class Palette(CommandPalette):
     Palette SearchIcon { color: $text-accent; }
     """
 
-    def on_mount(self) -> None:
+    def on_mount(self, event: events.Mount) -> None:
         """A mark that every terminal's font has, where Textual has a picture."""
+        if not self.children:  # the workbench was left meanwhile: nor is there a list to fill
+            event.prevent_default()
+            return
         self.query_one(SearchIcon).icon = "›"
 
     def _action_command_list(self, action: str) -> None:
