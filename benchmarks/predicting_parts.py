@@ -13,9 +13,9 @@ from memwb.engine.predict.course import course_of
 from memwb.engine.predict.fold import fold
 from memwb.engine.predict.predictor import predict, timeline_of
 from memwb.engine.predict.run import ALL, LONG, SHORT, traced
-from memwb.engine.predict.stream import with_workspaces
+from memwb.engine.predict.stream import alive_at, with_workspaces
 from memwb.engine.predict.targets import target_named
-from memwb.engine.predict.words import largest_at
+from memwb.engine.trainer.alive import largest_of
 from memwb.engine.trainer.warm import warm as warm_up
 
 _Parts = dict[str, float]
@@ -82,7 +82,7 @@ def _measured(plan: Plan, target: str) -> _Parts:
     if aim.kind == "cuda":
         replay(stream, aim.allocator)
         lap("  of that the allocator")
-    largest_at(stream, course.peak)
+    largest_of(alive_at(stream, course.peak))
     timeline_of(course)
     lap("timeline and largest tensors")
     predict(plan, target)

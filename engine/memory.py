@@ -54,6 +54,47 @@ class Peak(msgspec.Struct, frozen=True):
     categories: Categories
 
 
+class Large(msgspec.Struct, frozen=True):
+    """Tensors alive in one moment that are alike: of one operator, shape and place in a layer."""
+
+    bytes: int
+    """Of all of them together."""
+    category: str
+    module: str
+    """The module that made it; ``*`` stands for a layer's number when there are several."""
+    op: str
+    """The operator that made it, as ``aten.mm``; empty for what no operator made."""
+    shape: tuple[int, ...]
+    dtype: str
+    count: int = 1
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    """What was alive in one moment of a burst: at its peak, or when an allocation failed.
+
+    ``largest``, ``others`` and ``unexplained`` add up to ``allocated``.
+    """
+
+    step: int
+    """0 while loading, then from 1."""
+    phase: str
+    allocated: int
+    largest: tuple[Large, ...]
+    """Most bytes first."""
+    others: int = 0
+    """Bytes of the tensors that are not among the largest."""
+    more: int = 0
+    """How many tensors these are."""
+    unexplained: int = 0
+    """What the allocator counts beyond its tensors: it rounds up, and libraries take workspaces.
+    Nothing on a CPU."""
+    words: tuple[str, ...] = ()
+    """Sentences: where the moment is and what makes it."""
+    asked: Large | None = None
+    """The allocation that failed in that moment; None where none did. It has no category, and no
+    shape where it is not known."""
+
+
 def sized(count: int) -> str:
     """Bytes in a sentence: in GiB, or in MiB when there are fewer."""
     if abs(count) >= 2**30:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from memwb.engine.memory import Categories, Peak
+from memwb.engine.memory import Large as Large
 
 VERDICTS = ("fits", "tight", "exceeds")
 
@@ -17,21 +18,6 @@ class Point(msgspec.Struct, frozen=True):
     """0 while loading, 1 the first step, 2 a steady one."""
     allocated: int
     categories: Categories
-
-
-class Large(msgspec.Struct, frozen=True):
-    """Tensors alive at the peak that are alike: of one operator, shape and place in a layer."""
-
-    bytes: int
-    """Of all of them together."""
-    category: str
-    module: str
-    """The module that made it; ``*`` stands for a layer's number when there are several."""
-    op: str
-    """The operator that made it, as ``aten.mm``; empty for what no operator made."""
-    shape: tuple[int, ...]
-    dtype: str
-    count: int = 1
 
 
 class Fit(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 
 from memwb.engine.memory import CATEGORIES as CATEGORIES
 from memwb.engine.memory import PHASES as PHASES
+from memwb.engine.memory import Alive as Alive
 from memwb.engine.memory import Categories as Categories
 from memwb.engine.memory import Peak as Peak
 from memwb.engine.memory import Sample as Sample
@@ -168,6 +169,8 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     fix: str = ""
     padding: float | None = None
     """The share of positions that trained nothing, of 1; None where it is not known."""
+    alive: Alive | None = None
+    """What was alive at the peak, or when memory ran out; None where it was not recorded."""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "losses", [_number(loss) for loss in self.losses])

@@ -22,6 +22,8 @@ from memwb.engine.predict.operators import IN_PLACE, Operator, operator_of, tens
 from memwb.engine.predict.places import MOST_VALUES, Kept, Place, Places, storage_of
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
+from memwb.engine.trainer.alive import Origin, Snapshot
+from memwb.engine.trainer.origins import Origins, filled_by
 from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
 
 ScratchBytes = Mapping[str, Callable[[Sequence[Any], dict[str, Any]], Iterable[int]]]
@@ -31,10 +33,6 @@ allocation, from its arguments."""
 Results = Mapping[str, Callable[[Sequence[Any], Any], Any]]
 """By an operator's overload: its kernel's results, from its arguments and those of the meta kernel
 where the two differ."""
-
-
-LOSS = "loss"
-"""The phase from the decoder's end to backward, and what names its tensors that no module made."""
 
 
 class MetaMeter:
@@ -49,8 +47,7 @@ class MetaMeter:
         self.paused = True
         self.forced: Place | None = None
         """Where new storages are, whatever their operator's inputs say."""
-        self.module = ""
-        """The name of the module at work."""
+        self.origins = Origins()
         self.kernels: Mapping[str, Kernel] = {}
         """Of operators that are looked into: see libraries.py."""
         self.own_kernel: Kernel | None = None
@@ -62,12 +59,11 @@ class MetaMeter:
         self.scratch = scratch
         self.results: Results = results or {}
         self._names = 0
-        self._training = self._in_loss = False
-        self._births: dict[int, tuple[str, str, tuple[int, ...], str]] = {}
+        self._training = False
+        self._births: dict[int, Origin] = {}
         self._titles: dict[int, str] = {}
         self._moments: list[Moment] = []
         self._categories: dict[int, int] = {}
-        self._sequence: dict[int, str] = {}
         self._mode = _Mode(self)
 
     @contextlib.contextmanager
@@ -88,7 +84,7 @@ class MetaMeter:
     def mark(self, step: int, phase: str) -> None:
         """A phase begins."""
         self._training = step > 0
-        self._in_loss = phase == LOSS
+        self.origins.mark(step, phase)
         if not self.paused:
             if self.compiles:
                 # The compiler's fake tensors share the storage of what they were made of, which
@@ -140,6 +136,14 @@ class MetaMeter:
         """Told by the stream, not here."""
         return None
 
+    def snapshot(self) -> Snapshot | None:
+        """Likewise."""
+        return None
+
+    def failure(self) -> Snapshot | None:
+        """Nothing is allocated, and nothing fails."""
+        return None
+
     def stream(self) -> Stream:
         """Everything that was recorded."""
         births = {}
@@ -154,7 +158,7 @@ class MetaMeter:
         names = []
         for size in sizes:
             self._names = name = self._names + 1
-            self._births[name] = (self._at_work(), op, (size,), "uint8")
+            self._births[name] = Origin(self.origins.at_work(), op, (size,), "uint8")
             self.trace.change(0.0, name, size)
             names.append(name)
         for name in names:
@@ -171,14 +175,19 @@ class MetaMeter:
             if place is not Place.TARGET:
                 return
             self._names = kept.name = self._names + 1
-            dtype = _name_of(tensor.dtype)
-            self._births[kept.name] = (self._at_work(), op, tuple(tensor.shape), dtype)
+            self._births[kept.name] = self.origins.origin(tensor, op)
         elif not kept.name:
             return
         size = storage.nbytes()
         if size != kept.size:
             self.trace.change(0.0, kept.name, size - kept.size)
             kept.size = size
+
+    def fill(self, tensor: torch.Tensor, func: Any) -> None:
+        """An operator that was looked into gives a tensor back."""
+        kept = self.places.find(tensor)
+        if kept is not None and kept.name in self._births:
+            self._births[kept.name] = filled_by(self._births[kept.name], func)
 
     def unasked(self, tensor: torch.Tensor) -> Place:
         """Where something is that torch's own code made of nothing.
@@ -189,23 +198,6 @@ class MetaMeter:
         if self._training and tensor.is_meta:
             return Place.TARGET
         return self.places.unseen(tensor)
-
-    def _at_work(self) -> str:
-        """The module at work, or the loss: in backward what made the node in forward."""
-        if self.module:
-            return self.module
-        if self._in_loss:
-            return LOSS
-        node: Any = torch._C._current_autograd_node()
-        return self._sequence.get(node._sequence_nr(), "") if node is not None else ""
-
-    def pass_by(self) -> None:
-        """An operator runs: whatever node of the graph it belongs to is its module's."""
-        if self.module:
-            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = self.module
-        elif self._in_loss:
-            # What makes no node must not take the head's, which is the last one there is.
-            self._sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, LOSS)
 
     def _gone(self, kept: Kept) -> None:
         if kept.name and not self.paused and kept.size:
@@ -242,14 +234,18 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run a kernel of Python code with its own operators counted, where its inputs are."""
         meter = self._meter
         with torch._C.DisableTorchFunction():
-            meter.pass_by()
+            meter.origins.pass_by()
             inputs = tensors_in((*args, *kwargs.values()))
             place = max((meter.places.place(one) for one in inputs), default=Place.NOWHERE)
             if kernel is not meter.own_kernel:
                 # Ours read what has values: how many labels there are.
                 args, kwargs = tuple(self._replaced(args)), self._replaced(kwargs)
         with self, meter.pretence, meter.placing(place), torch.no_grad():
-            return kernel(func, *args, **kwargs)
+            out = kernel(func, *args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            for made in tensors_in((out,)):
+                meter.fill(made, func)
+        return out
 
     def _run(self, func: Any, operator: Operator, args: Any, kwargs: dict[str, Any]) -> Any:
         meter = self._meter
@@ -267,7 +263,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 meta = True
             else:
                 real = True
-        meter.pass_by()
+        meter.origins.pass_by()
         if real and not meta and not func.is_view:
             # A mask of every position with every other: too large to have values.
             meta = _grows(operator, args, inputs)
@@ -348,11 +344,6 @@ def _dispatch(
 # Set afterwards: torch wraps the method of a class body so that no compiler looks into it, which
 # costs as much again as counting does, at every operator.
 _Mode.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignment]
-
-
-@functools.cache
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 @functools.lru_cache(256)

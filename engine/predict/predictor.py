@@ -14,16 +14,17 @@ from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.gpus import context_bytes, fits
 from memwb.engine.memory import Categories, Peak
 from memwb.engine.plan import Plan, active
-from memwb.engine.predict.causes import causes_at
 from memwb.engine.predict.course import Course, course_of, thinned
 from memwb.engine.predict.fold import fold
 from memwb.engine.predict.layers import FIXED
 from memwb.engine.predict.run import ALL, LONG, LONGER, SHORT, Traced, traced
-from memwb.engine.predict.stream import Stream, with_workspaces
+from memwb.engine.predict.stream import Stream, alive_at, with_workspaces
 from memwb.engine.predict.targets import Target, target_named
-from memwb.engine.predict.words import largest_at, notes_on, words_on
+from memwb.engine.predict.words import notes_on, words_of
 from memwb.engine.prediction import Parameters, Point, Prediction
 from memwb.engine.technique import module_of, techniques
+from memwb.engine.trainer.alive import MOST, largest_of
+from memwb.engine.trainer.causes import Model
 from memwb.engine.trainer.trace import downsample
 
 POINTS = 400
@@ -52,16 +53,17 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
         phase=row.phase,
         categories=Categories(*row.totals),
     )
-    causes = causes_at(stream, at, found.vocabulary, plan.workload.sequence_length)
+    members = alive_at(stream, at)
+    model = Model(found.vocabulary, plan.workload.sequence_length, found.layers)
     return Prediction(
         target=aim.id,
         peak=peak,
         step=row.step,
         timeline=timeline_of(course),
-        largest=largest_at(stream, at),
+        largest=largest_of(members)[:MOST],
         fits=fits(peak, aim.arch) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
-        words=words_on(peak, row.step, causes, found.layers, aim),
+        words=words_of(peak, row, members, model, aim),
         notes=notes_on(plan, aim, found.missing, _dtypes(stream)),
         seconds=round(time.perf_counter() - began, 3),
     )

@@ -81,7 +81,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     meter.kernels = kernels(target.kind)
     meter.own_kernel = own_kernel(target.kind)
     meter.compiles = _compiles(plan)
-    found = _Found(meter)
+    found = _Found()
     _forget()
     every = [_period(name, params) for name, params in active(plan).items()]
     device = Device(target.kind, target.name, target.capacity)
@@ -90,7 +90,6 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
         path = Path(folder) / "train.py"
         path.write_text(text, encoding="utf-8")
         watched = Watched(path, lambda event: None, About(device=device), lambda: meter)
-        hooks: list[Any] = []
         try:
             # The script's own words are for who trains.
             with (
@@ -98,17 +97,8 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
                 torch.random.fork_rng(devices=()),
                 pretending(target, meter) as seen,
             ):
-                if not meter.compiles:
-                    hooks = [
-                        torch.nn.modules.module.register_module_forward_pre_hook(found.enter),
-                        torch.nn.modules.module.register_module_forward_hook(
-                            found.leave, always_call=True
-                        ),
-                    ]
                 watched.run(argv, _instead(plan, seen, found, take, every, rows))
         finally:
-            for hook in hooks:
-                hook.remove()
             meter.close()
             watched.abandon()
             gc.enable()
@@ -203,41 +193,14 @@ def _refuse(plan: Plan) -> None:
 class _Found:
     """What is learned of the model while its script runs."""
 
-    def __init__(self, meter: MetaMeter) -> None:
+    def __init__(self) -> None:
         self.layers = self.vocabulary = self.parameters = self.trainable = 0
         self.depths: tuple[int, int] | None = None
-        self._meter = meter
-        self.optimizer: torch.optim.Optimizer | None = None
-        self._names: dict[int, str] = {}
-        self._titles: dict[int, str] = {}
-        self._stack: list[str] = []
 
     def meet(self, model: torch.nn.Module) -> None:
         """The finished model, before its optimizer is built."""
-        self._names = {id(module): name for name, module in model.named_modules()}
         self.parameters = inventory.count(model.parameters())
         self.trainable = inventory.count(p for p in model.parameters() if p.requires_grad)
-        for name, parameter in model.named_parameters():
-            self._meter.title(parameter, name)
-            self._titles[id(parameter)] = name
-
-    def entitle(self) -> None:
-        """Give the optimizer's state the names of its parameters."""
-        for parameter, state in self.optimizer.state.items() if self.optimizer else ():
-            for tensor in inventory.tensors_in(state):
-                self._meter.title(tensor, self._titles.get(id(parameter), ""))
-
-    def enter(self, module: torch.nn.Module, *_: Any) -> None:
-        """A module's forward begins."""
-        name = self._names.get(id(module))
-        self._stack.append(self._meter.module)
-        if name is not None:
-            self._meter.module = name
-
-    def leave(self, module: torch.nn.Module, *_: Any) -> None:
-        """A module's forward is over."""
-        if self._stack:
-            self._meter.module = self._stack.pop()
 
 
 def _instead(
@@ -272,8 +235,7 @@ def _instead(
     def build_optimizer(original: Callable[..., Any]) -> Callable[..., Any]:
         def build(model: Any, *args: Any, **kwargs: Any) -> Any:
             found.meet(model)
-            found.optimizer = original(model, *args, **kwargs)
-            return found.optimizer
+            return original(model, *args, **kwargs)
 
         return build
 
@@ -287,7 +249,6 @@ def _instead(
     def train(original: Callable[..., Any]) -> Callable[..., Any]:
         def train(*args: Any, **kwargs: Any) -> Iterator[Any]:
             for step, value in original(*args, **kwargs):
-                found.entitle()
                 yield step, value
                 if step == TRACED:
                     return

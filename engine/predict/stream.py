@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import NamedTuple
 
+from memwb.engine.trainer.alive import Birth as Birth
+from memwb.engine.trainer.alive import Member
+from memwb.engine.trainer.causes import WORKSPACE as WORKSPACE
 from memwb.engine.trainer.trace import TEMPORARY, Moment
-
-
-class Birth(NamedTuple):
-    """Where a storage came from, and what it was."""
-
-    category: int
-    """Index into CATEGORIES (trace.WEIGHTS and so on)."""
-    module: str
-    """The module at work, as ``model.layers.3.mlp``; empty outside of modules."""
-    op: str
-    """The operator, as ``aten.mm``; empty for what no operator made."""
-    shape: tuple[int, ...]
-    dtype: str
-    """As ``bfloat16``."""
 
 
 class Stream(NamedTuple):
@@ -35,9 +25,6 @@ class Stream(NamedTuple):
     moments: list[Moment]
     births: dict[int, Birth]
 
-
-WORKSPACE = "cuBLAS workspace"
-"""What stands for the operator of the matrix library's own memory."""
 
 _PRODUCTS = frozenset(f"aten.{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "matmul"))
 
@@ -64,3 +51,12 @@ def with_workspaces(stream: Stream, sizes: Mapping[str, int]) -> Stream:
             moments.append(moment._replace(storage=name, change=wanted.pop(phase)))
         moments.append(moment)
     return Stream(moments, births)
+
+
+def alive_at(stream: Stream, index: int) -> list[Member]:
+    """Every storage alive after a moment."""
+    alive: dict[int, int] = {}
+    for _, _, _, storage, change in islice(stream.moments, index + 1):
+        if change:
+            alive[storage] = alive.get(storage, 0) + change
+    return [(size, stream.births[storage]) for storage, size in alive.items() if size]

@@ -3,64 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections.abc import Iterable
 
 from memwb.engine.allocator_settings import variable_of
 from memwb.engine.gpus import CONTEXT_ERROR, capability
-from memwb.engine.memory import CATEGORIES, Peak, sized
+from memwb.engine.memory import Peak, sized
 from memwb.engine.plan import Plan, active
-from memwb.engine.predict.causes import LAYERS, Cause, alive_at, starred
-from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
-from memwb.engine.prediction import Large
 from memwb.engine.technique import module_of
+from memwb.engine.trainer.alive import Member
+from memwb.engine.trainer.causes import Model, words_on
+from memwb.engine.trainer.trace import Row
 
 MICRO_BATCHES = 2
 """Of a step's micro-batches so many are run where they are alike: the first makes gradients, the
 others add to them."""
-LARGEST = 20
-"""How many kinds of tensors are told."""
 
 
-def largest_at(stream: Stream, index: int) -> tuple[Large, ...]:
-    """The tensors alive after a moment, those that are alike together; most bytes first."""
-    groups: defaultdict[tuple[int, str, str, tuple[int, ...], str], list[tuple[int, str]]] = (
-        defaultdict(list)
-    )
-    for storage, size in alive_at(stream, index).items():
-        birth = stream.births[storage]
-        place = starred(birth.module)
-        key = (birth.category, place, birth.op, birth.shape, birth.dtype)
-        groups[key].append((size, birth.module))
-    found = []
-    for (number, place, op, shape, dtype), members in groups.items():
-        modules = {module for _, module in members}
-        found.append(
-            Large(
-                bytes=sum(size for size, _ in members),
-                category=CATEGORIES[number],
-                module=place if len(modules) > 1 else members[0][1],
-                op=op,
-                shape=shape,
-                dtype=dtype,
-                count=len(members),
-            )
-        )
-    found.sort(key=lambda large: -large.bytes)
-    return tuple(found[:LARGEST])
-
-
-def words_on(
-    peak: Peak, step: int, causes: tuple[Cause, ...], layers: int, target: Target
+def words_of(
+    peak: Peak, row: Row, members: Iterable[Member], model: Model, target: Target
 ) -> tuple[str, ...]:
     """Sentences about the peak and the gaps between allocated, reserved and device."""
-    when = {0: "while loading", 1: "of the first step"}.get(step, "of a steady step")
-    where = when if step == 0 else f"in the {peak.phase} {when}"
-    parts = sorted(CATEGORIES, key=lambda name: -int(getattr(peak.categories, name)))
-    shares = [f"{name} {sized(getattr(peak.categories, name))}" for name in parts[:3]]
-    sentences = [f"The peak of {sized(peak.allocated)} is {where}: {', '.join(shares)}."]
-    if causes and causes[0].bytes:
-        sentences.append(_because(causes[0], layers))
+    sentences = list(words_on(row, members, model))
     if target.kind != "cuda":
         sentences.append("A CPU caches nothing: reserved and device are what is allocated.")
         return tuple(sentences)
@@ -74,16 +38,6 @@ def words_on(
         f"kernels, give or take {sized(CONTEXT_ERROR)}."
     )
     return tuple(sentences)
-
-
-def _because(cause: Cause, layers: int) -> str:
-    """The sentence on what makes the most of what training adds to weights and states."""
-    start = f"Of what a step makes, the most is {cause.name}: {sized(cause.bytes)}"
-    if cause.name == LAYERS and layers:
-        return f"{start}, {sized(cause.bytes // layers)} a layer."
-    shape = " × ".join(str(one) for one in cause.shape)
-    times = f"{cause.tensors} tensors, the largest" if cause.tensors > 1 else "one tensor,"
-    return f"{start} in {times} {cause.dtype} {shape}."
 
 
 def notes_on(

@@ -119,10 +119,13 @@ def _without_autocast(compiled: Any) -> Any:
 
     AOTAutograd traces the casts of the device's own autocast, and meta has none.
     """
+    import functools
+
     import torch
 
     from memwb.engine.errors import CannotPredict
 
+    @functools.wraps(compiled)
     def forward(*args: Any, **kwargs: Any) -> Any:
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             raise CannotPredict(

@@ -23,6 +23,7 @@ import torch
 
 from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
+from memwb.engine.memory import Alive
 from memwb.engine.plan import active, check, plan_from
 from memwb.engine.protocol import (
     Device,
@@ -37,9 +38,10 @@ from memwb.engine.protocol import (
     Timeline,
 )
 from memwb.engine.trainer import inventory
+from memwb.engine.trainer.causes import Model, told
 from memwb.engine.trainer.labels import Labels
 from memwb.engine.trainer.meter import Meter, meter_for
-from memwb.engine.trainer.outcome import done, ended_by, refused
+from memwb.engine.trainer.outcome import done, ended_by, is_oom, refused
 from memwb.engine.trainer.phases import Phases
 from memwb.engine.trainer.trace import GRADIENTS, OPTIMIZER, WEIGHTS
 
@@ -112,17 +114,19 @@ def run_file(path: Path, argv: Sequence[str], emit: Emit, about: About | None = 
     started = time.perf_counter()
     try:
         ended = run.run(argv)
+        alive = run.alive(failed=False)
     except BaseException as error:
         # The log has the traceback; the user gets a sentence.
         traceback.print_exc(file=sys.stderr)
         run.abandon()
-        ended = ended_by(about.burst, error, run.started, run.meter.peak(), about.techniques)
+        alive = run.alive(is_oom(error))
+        peak = run.meter.peak()
+        ended = ended_by(about.burst, error, run.started, peak, about.techniques, alive)
     finally:
         run.meter.close()
         gc.enable()
-    ended = msgspec.structs.replace(
-        ended, losses=run.losses, seconds=round(time.perf_counter() - started, 3)
-    )
+    seconds = round(time.perf_counter() - started, 3)
+    ended = msgspec.structs.replace(ended, losses=run.losses, seconds=seconds, alive=alive)
     emit(ended)
     return ended
 
@@ -173,10 +177,21 @@ class Watched:
         ended = done(self._about.burst, self.losses, self.meter.peak())
         return msgspec.structs.replace(ended, tokens_per_second=speed, padding=self._labels.padding)
 
+    def alive(self, failed: bool) -> Alive | None:
+        """What was alive at the peak, or when an allocation ``failed``; None where nothing was."""
+        snapshot = (self.meter.failure() if failed else None) or self.meter.snapshot()
+        config: Any = getattr(self._model, "config", None)
+        if hasattr(config, "get_text_config"):
+            config = config.get_text_config()
+        vocabulary = getattr(config, "vocab_size", 0)
+        layers = getattr(config, "num_hidden_layers", 0)
+        model = Model(vocabulary, self._labels.length, layers)
+        return told(snapshot, model) if snapshot is not None else None
+
     def abandon(self) -> None:
         """After an exception: what is known of the unfinished span still counts."""
         self._over = True
-        self._phases.detach()
+        self._detach()
         try:
             self._settle()
         except Exception:
@@ -227,6 +242,8 @@ class Watched:
                 )
             )
             self._phases.attach(model)
+            for parameter, name in self.meter.origins.meet(model):
+                self.meter.title(parameter, name)
             self._optimizer = original(model, *args, **kwargs)
             return self._optimizer
 
@@ -284,12 +301,18 @@ class Watched:
             self.meter.sight(GRADIENTS, inventory.gradients_of(self._model))
         if self._optimizer is not None:
             self.meter.sight(OPTIMIZER, inventory.state_of(self._optimizer))
+            for tensor, name in self.meter.origins.states(self._optimizer):
+                self.meter.title(tensor, name)
         samples = self.meter.settle()
         if samples:
             self._emit(Timeline(self._about.burst, self._phases.step, samples))
 
-    def _end_tracing(self) -> None:
+    def _detach(self) -> None:
         self._phases.detach()
+        self.meter.origins.detach()
+
+    def _end_tracing(self) -> None:
+        self._detach()
         self.meter.stop()
         gc.enable()
 

@@ -15,35 +15,30 @@ packing buffers), and Python's own objects. They are in the resident memory, whi
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import torch
-from torch.overrides import enable_reentrant_dispatch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from memwb.engine.protocol import Categories, Peak, Sample
+from memwb.engine.trainer.alive import Birth, Origin, Request, Snapshot
 from memwb.engine.trainer.meter import Clock, Send
+from memwb.engine.trainer.mode import Mode, See
+from memwb.engine.trainer.origins import Origins, filled_by, op_of
 from memwb.engine.trainer.trace import (
     Pulse,
     Reading,
     Row,
     Trace,
     downsample,
-    highest,
+    higher,
     sample,
     samples,
 )
-
-# Operators of these namespaces have compiled kernels: nothing in them could be looked into.
-_COMPILED = frozenset(("aten", "prim", "prims", "profiler", "inductor", "c10d"))
-_CPU_KEY = torch._C.DispatchKey.CPU
-_CPU = torch._C.DispatchKeySet(_CPU_KEY)
 
 
 class _Storage(weakref.ref[torch.UntypedStorage]):
@@ -55,71 +50,7 @@ class _Storage(weakref.ref[torch.UntypedStorage]):
     size: int
 
 
-class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Hands every operator's outputs to ``see``."""
-
-    supports_higher_order_operators = True
-
-    def __init__(self, see: Callable[[torch.Tensor], None]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._see = see
-
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        """Let torch.compile compile: under any other mode it runs the plain code instead.
-
-        While it compiles the mode is off; what it has compiled runs with the mode on.
-        """
-        return True
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if any(hasattr(kind, "__tensor_flatten__") for kind in types):
-            # Tensors that wrap others: their own code goes first, with the mode still on, so that
-            # the inner tensors are seen.
-            return NotImplemented
-        if isinstance(func, torch._ops.HigherOrderOperator):
-            # Python code around other operators: a random state kept, a subgraph.
-            with self:
-                out = func.dispatch(_CPU_KEY, *args, **(kwargs or {}))  # type: ignore[no-untyped-call]
-        elif func.namespace in _COMPILED:
-            out = func(*args, **(kwargs or {}))
-        else:
-            # The kernel may be Python code that allocates tensors of its own: run it with the
-            # mode still on. Dispatching below the mode's own key keeps it from coming back here.
-            with self, _autocast_as_outside():
-                out = func.redispatch(_CPU, *args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
-            self._see(out)
-        elif isinstance(out, list | tuple):
-            for part in out:
-                if isinstance(part, torch.Tensor):
-                    self._see(part)
-                elif isinstance(part, list | tuple):
-                    for inner in part:
-                        if isinstance(inner, torch.Tensor):
-                            self._see(inner)
-        return out
-
-
-def _autocast_as_outside() -> contextlib.AbstractContextManager[Any]:
-    """Autocast inside a mode's handler, if the operator was called under it.
-
-    Autocast stands aside while a mode is at work; a kernel of Python code would compute in
-    another precision than without the meter.
-    """
-    # Checkpointing recomputes within an autocast that may be switched off, so being within one
-    # says nothing: the state is asked for as it was when the operator was called.
-    with enable_reentrant_dispatch():
-        outside = torch.is_autocast_enabled("cpu")
-    if not outside:
-        return contextlib.nullcontext()
-    guard = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutocastCPU, False)
-    return cast(contextlib.AbstractContextManager[Any], guard)
-
-
-def _watch_thread_pools(see: Callable[[torch.Tensor], None]) -> Callable[[], None]:
+def _watch_thread_pools(mode: Callable[[], Mode]) -> Callable[[], None]:
     """A dispatch mode is of one thread: have pools enter one for each job. Gives the undoing."""
     original = ThreadPoolExecutor.submit
 
@@ -127,7 +58,7 @@ def _watch_thread_pools(see: Callable[[torch.Tensor], None]) -> Callable[[], Non
         pool: ThreadPoolExecutor, job: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
         def seen() -> Any:
-            with _Mode(see):
+            with mode():
                 return job(*args, **kwargs)
 
         return original(pool, seen)
@@ -139,11 +70,11 @@ def _watch_thread_pools(see: Callable[[torch.Tensor], None]) -> Callable[[], Non
     return restore
 
 
-_watching: list[Callable[[torch.Tensor], None]] = []
+_watching: list[See] = []
 """Who sees the buffers of inductor's code: the meter that is recording, if one is."""
 
 
-def _watch_inductor(see: Callable[[torch.Tensor], None]) -> None:
+def _watch_inductor(see: See) -> None:
     """Hand the buffers that inductor's code allocates, past every mode, to ``see``.
 
     A compiled module looks the allocating function up once, when it is loaded, and stays loaded
@@ -158,7 +89,7 @@ def _watch_inductor(see: Callable[[torch.Tensor], None]) -> None:
     def empty_strided(*args: Any) -> torch.Tensor:
         made: torch.Tensor = original(*args)
         for watcher in _watching:
-            watcher(made)
+            watcher(made, original)
         return made
 
     empty_strided.watched = True  # type: ignore[attr-defined]
@@ -170,6 +101,7 @@ class CpuMeter:
 
     def __init__(self, clock: Clock, send: Send) -> None:
         self.trace = Trace()
+        self.origins = Origins()
         self._clock = clock
         self._process = psutil.Process()
         self._readings: list[Reading] = []
@@ -177,7 +109,12 @@ class CpuMeter:
         self._names = 0
         self._peak: Row | None = None
         self._most_resident = 0
-        self._mode: _Mode | None = None
+        self._snapshot: Snapshot | None = None
+        self._asked: Request | None = None
+        self._failure: Snapshot | None = None
+        self._births: dict[int, Origin] = {}
+        self._titles: dict[int, str] = {}
+        self._mode: Mode | None = None
         self._unwatch: Callable[[], None] = _nothing
         # A finalizer may run while its own thread counts: the lock has to let it through.
         self._lock = threading.RLock()
@@ -185,9 +122,9 @@ class CpuMeter:
 
     def start(self) -> None:
         """Begin to record."""
-        self._unwatch = _watch_thread_pools(self._see)
+        self._unwatch = _watch_thread_pools(self._new_mode)
         _watch_inductor(self._see)
-        self._mode = _Mode(self._see)
+        self._mode = self._new_mode()
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         self.mark(0, "load")
 
@@ -195,6 +132,7 @@ class CpuMeter:
         """A phase begins."""
         if self._mode is not None:
             now = self._clock()
+            self.origins.mark(step, phase)
             self.trace.mark(now, step, phase)
             self._pulse.beat(now, self.trace)
 
@@ -203,7 +141,7 @@ class CpuMeter:
         if self._mode is None:
             return
         for tensor in tensors:
-            self._see(tensor)
+            self._see(tensor, None)
             storage = self._alive.get(_address(tensor))
             if storage is not None:
                 self.trace.label(storage.name, category)
@@ -212,10 +150,25 @@ class CpuMeter:
         """The span is over: its samples with resolved categories."""
         self._pulse.flush(self._clock(), self.trace)
         rows = self.trace.settle()
-        self._peak = highest([*([self._peak] if self._peak else []), *rows])
+        at = higher(rows, self._peak)
+        if at is not None:
+            self._peak = rows[at]
+            self._snapshot = self._snapshot_of(rows, at)
+        if rows and self._asked is not None and self.trace.failed is not None:
+            self._failure = self._snapshot_of(rows, self.trace.failed)._replace(asked=self._asked)
+        # Of what is gone nothing is asked any more.
+        living = {known.name for known in self._alive.values()}
+        self._births = {name: self._births[name] for name in living & self._births.keys()}
+        self._titles = {name: self._titles[name] for name in living & self._titles.keys()}
         made = samples(downsample(rows), self._readings)
         self._readings = self._readings[-1:]
         return made
+
+    def title(self, tensor: torch.Tensor, name: str) -> None:
+        """Give a living tensor's storage a better name than that of the module that made it."""
+        storage = self._alive.get(_address(tensor))
+        if storage is not None:
+            self._titles[storage.name] = name
 
     def stop(self) -> None:
         """End of recording; the finalizers of what still lives do nothing from here on."""
@@ -253,7 +206,31 @@ class CpuMeter:
             self._readings.append(reading)
         return reading
 
-    def _see(self, tensor: torch.Tensor) -> None:
+    def snapshot(self) -> Snapshot | None:
+        """The tensors at the highest moment."""
+        return self._snapshot
+
+    def failure(self) -> Snapshot | None:
+        """The tensors that were there when an allocation failed."""
+        return self._failure
+
+    def _snapshot_of(self, rows: Sequence[Row], at: int) -> Snapshot:
+        members = []
+        for name, (size, category) in self.trace.alive(at).items():
+            module, op, shape, dtype = self._births[name]
+            title = self._titles.get(name, module)
+            members.append((size, Birth(category, title, op, shape, dtype)))
+        return Snapshot(rows[at], members, rows[at].total)
+
+    def _new_mode(self) -> Mode:
+        return Mode(self._see, self.origins, self._failed, self._fill)
+
+    def _failed(self, request: Request) -> None:
+        with self._lock:
+            self._asked = request
+            self.trace.fail()
+
+    def _see(self, tensor: torch.Tensor, func: Any) -> None:
         address = _address(tensor)
         known = self._alive.get(address)
         if known is not None:
@@ -263,15 +240,22 @@ class CpuMeter:
                     self._change(known, size - known.size)
         elif address:
             with self._lock:
-                self._count(tensor.untyped_storage(), address)
+                self._count(tensor, address, func)
 
-    def _count(self, storage: torch.UntypedStorage, address: int) -> None:
+    def _fill(self, tensor: torch.Tensor, func: Any) -> None:
+        known = self._alive.get(_address(tensor))
+        if known is not None:
+            self._births[known.name] = filled_by(self._births[known.name], func)
+
+    def _count(self, tensor: torch.Tensor, address: int, func: Any) -> None:
+        storage = tensor.untyped_storage()
         if storage.device.type != "cpu" or address in self._alive or self._mode is None:
             return
         known = _Storage(storage, self._gone)
         known.address, known.size = address, 0
         known.name = self._names = self._names + 1
         self._alive[address] = known
+        self._births[known.name] = self.origins.origin(tensor, op_of(func))
         self._change(known, storage.nbytes())
 
     def _change(self, known: _Storage, change: int) -> None:

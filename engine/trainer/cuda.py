@@ -2,9 +2,10 @@
 
 While a span is traced the caching allocator keeps its history (every allocation and free, with
 no stacks); at the end of the span the history is read into the same trace that the CPU's meter
-fills. Live totals come from a thread that asks the allocator and the driver at most 20 times a
-second, in timed steps too; it touches nothing that runs on the device. The peak is the
-allocator's own, with the categories of the traced maximum.
+fills. A dispatch mode notes beside it which operator's result lies at which address. Live totals
+come from a thread that asks the allocator and the driver at most 20 times a second, in timed steps
+too; it touches nothing that runs on the device. The peak is the allocator's own, with the
+categories of the traced maximum.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ import msgspec
 import torch
 
 from memwb.engine.protocol import Categories, Peak, Sample
+from memwb.engine.trainer.alive import Request, Snapshot
 from memwb.engine.trainer.history import History, Note
 from memwb.engine.trainer.meter import Clock, Send
-from memwb.engine.trainer.trace import Reading, Row, Trace, downsample, highest, samples
+from memwb.engine.trainer.mode import Mode
+from memwb.engine.trainer.origins import Origins, op_of
+from memwb.engine.trainer.trace import Reading, Row, Trace, downsample, higher, samples
 
 INTERVAL = 0.05
 ENTRIES = 2_000_000
@@ -33,6 +37,7 @@ class CudaMeter:
 
     def __init__(self, clock: Clock, send: Send) -> None:
         self.trace = Trace()
+        self.origins = Origins()
         self._clock = clock
         self._send = send
         self._device = torch.cuda.current_device()
@@ -41,6 +46,10 @@ class CudaMeter:
         self._notes: list[Note] = []
         self._readings: list[Reading] = []
         self._peak: Row | None = None
+        self._snapshot: Snapshot | None = None
+        self._asked: Request | None = None
+        self._failure: Snapshot | None = None
+        self._mode = Mode(self._see, self.origins, self._failed)
         self._now = (0, "load")
         self._most_device = 0
         self._recording = False
@@ -53,6 +62,7 @@ class CudaMeter:
         torch.cuda.reset_peak_memory_stats(self._device)
         self._record()
         self._recording = True
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
         self.mark(0, "load")
         # The first figures do not wait for the thread: the context is there already.
         self._send([self._poll()])
@@ -62,6 +72,7 @@ class CudaMeter:
         """A phase begins; an untraced step has none to tell."""
         self._now = (step, phase)
         if self._recording:
+            self.origins.mark(step, phase)
             self._notes.append(Note(time.time_ns() // 1000, step=step, phase=phase))
 
     def sight(self, category: int, tensors: Iterable[torch.Tensor]) -> None:
@@ -70,9 +81,13 @@ class CudaMeter:
             return
         now = time.time_ns() // 1000
         for tensor in tensors:
-            if tensor.device.type == "cuda" and tensor.layout == torch.strided:
-                address = tensor.untyped_storage().data_ptr()
+            if address := _address(tensor):
                 self._notes.append(Note(now, address=address, category=category))
+
+    def title(self, tensor: torch.Tensor, name: str) -> None:
+        """Give a living tensor's block a better name than that of the module that made it."""
+        if self._recording and (address := _address(tensor)):
+            self._notes.append(Note(time.time_ns() // 1000, address=address, title=name))
 
     def settle(self) -> list[Sample]:
         """The span is over: read its history, then begin a new one."""
@@ -83,7 +98,14 @@ class CudaMeter:
         self._notes = []
         self._record()
         rows = self.trace.settle()
-        self._peak = highest([*([self._peak] if self._peak else []), *rows])
+        at = higher(rows, self._peak)
+        if at is not None:
+            self._peak = rows[at]
+            self._snapshot = self._snapshot_of(rows[at], at)
+        if rows and self._asked is not None and self.trace.failed is not None:
+            at = self.trace.failed
+            self._failure = self._snapshot_of(rows[at], at)._replace(asked=self._asked)
+        self._history.forget()
         readings = self._merged_readings()
         return samples(downsample(rows), readings)
 
@@ -91,6 +113,7 @@ class CudaMeter:
         """End of recording; polling goes on."""
         if self._recording:
             self._recording = False
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             torch.cuda.memory._record_memory_history(None)
 
     def finish_step(self) -> None:
@@ -122,6 +145,31 @@ class CudaMeter:
             phase=self._peak.phase,
             categories=msgspec.structs.replace(categories, temporary=categories.temporary + beyond),
         )
+
+    def snapshot(self) -> Snapshot | None:
+        """The tensors at the highest traced moment, within what the allocator counted at most."""
+        if self._snapshot is None:
+            return None
+        allocated = torch.cuda.max_memory_allocated(self._device)
+        return self._snapshot._replace(allocated=max(allocated, self._snapshot.row.total))
+
+    def failure(self) -> Snapshot | None:
+        """The tensors that were there when an allocation failed."""
+        return self._failure
+
+    def _snapshot_of(self, row: Row, at: int) -> Snapshot:
+        return Snapshot(row, self._history.members(at), row.total)
+
+    def _see(self, tensor: torch.Tensor, func: Any) -> None:
+        if address := _address(tensor):
+            origin = self.origins.origin(tensor, op_of(func))
+            size = tensor.untyped_storage().nbytes()
+            now = time.time_ns() // 1000
+            self._notes.append(Note(now, address=address, origin=origin, size=size))
+
+    def _failed(self, request: Request) -> None:
+        self._asked = request
+        self._notes.append(Note(time.time_ns() // 1000, failed=True))
 
     def _record(self) -> None:
         torch.cuda.memory._record_memory_history(
@@ -174,6 +222,13 @@ class CudaMeter:
             return found
         free, total = torch.cuda.mem_get_info(self._device)
         return total - free
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """Of the tensor's block; 0 where it has none."""
+    if tensor.device.type != "cuda" or tensor.layout != torch.strided:
+        return 0
+    return int(tensor.untyped_storage().data_ptr())
 
 
 def _driver_process(device: int) -> Callable[[], int | None] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from memwb.engine.trainer.alive import Birth, Member, Origin
 from memwb.engine.trainer.trace import Trace
 
 BLOCK = 512
@@ -18,13 +19,21 @@ BLOCK = 512
 
 
 class Note(NamedTuple):
-    """Something known at a time: a phase that begins, or what the block at an address holds."""
+    """Something known at a time: a phase that begins, or of what is in the block at an address."""
 
     time_us: int
     step: int = 0
     phase: str = ""
     address: int = 0
     category: int = -1
+    origin: Origin | None = None
+    """Of the tensor that an operator put there."""
+    size: int = 0
+    """Of that tensor."""
+    title: str = ""
+    """A better name for it than that of the module that made it."""
+    failed: bool = False
+    """An allocation failed."""
 
 
 class History:
@@ -38,6 +47,8 @@ class History:
         self._origin_us = origin_us
         self._names = 0
         self._at: dict[int, int] = {}
+        self._tensors: dict[int, tuple[int, Origin]] = {}
+        self._titles: dict[int, str] = {}
 
     def feed(self, entries: Iterable[Mapping[str, Any]], notes: Sequence[Note]) -> None:
         """Merge one span's entries (in their order) with its notes (in theirs).
@@ -59,8 +70,33 @@ class History:
     def _note(self, note: Note) -> None:
         if note.phase:
             self._trace.mark(self._seconds(note.time_us), note.step, note.phase)
-        elif note.address in self._at:
-            self._trace.label(self._at[note.address], note.category)
+        elif note.failed:
+            self._trace.fail()
+        elif (name := self._at.get(note.address)) is not None:
+            if note.category >= 0:
+                self._trace.label(name, note.category)
+            if note.origin is not None:
+                # Of views and of what changes in place the first maker counts.
+                self._tensors.setdefault(name, (note.size, note.origin))
+            if note.title:
+                self._titles[name] = note.title
+
+    def members(self, row: int) -> list[Member]:
+        """The tensors alive in a row of the span that the trace settled last, with their own
+        bytes: not those of their blocks, nor blocks of which no operator is known."""
+        found = []
+        for name, (_, category) in self._trace.alive(row).items():
+            size, origin = self._tensors.get(name, (0, None))
+            if origin is not None:
+                title = self._titles.get(name, origin.module)
+                found.append((size, Birth(category, title, *origin[1:])))
+        return found
+
+    def forget(self) -> None:
+        """Of what is gone nothing is asked any more."""
+        living = set(self._at.values())
+        self._tensors = {name: self._tensors[name] for name in living & self._tensors.keys()}
+        self._titles = {name: self._titles[name] for name in living & self._titles.keys()}
 
     def _entry(self, entry: Mapping[str, Any], time_us: int) -> None:
         action, size = entry["action"], int(entry["size"])

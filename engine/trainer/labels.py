@@ -22,6 +22,8 @@ class Labels:
         self._positions = 0
         self._trained = 0
         self._taken = 0
+        self.length = 0
+        """Tokens in the longest row so far."""
 
     @property
     def padding(self) -> float | None:
@@ -43,6 +45,7 @@ class Labels:
             labels = batch.get("labels") if isinstance(batch, dict) else None
             if isinstance(labels, torch.Tensor) and labels.ndim == 2 and _has_values(labels):
                 # As numpy, on the host: the count must not allocate what the meter would see.
+                self.length = max(self.length, labels.shape[1])
                 next_tokens = labels.cpu().numpy()[:, 1:]
                 places = batch.get("position_ids")
                 begun = 0 if places is None else int((places.cpu().numpy()[:, 1:] == 0).sum())

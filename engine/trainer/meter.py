@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 
 from memwb.engine.protocol import Peak, Sample
+from memwb.engine.trainer.alive import Snapshot
+from memwb.engine.trainer.origins import Origins
 
 Send = Callable[[list[Sample]], None]
 Clock = Callable[[], float]
@@ -21,6 +23,9 @@ class Meter(Protocol):
     the burst.
     """
 
+    origins: Origins
+    """Knows the module at work."""
+
     def start(self) -> None:
         """Begin to record."""
 
@@ -29,6 +34,9 @@ class Meter(Protocol):
 
     def sight(self, category: int, tensors: Iterable[torch.Tensor]) -> None:
         """What these living tensors turned out to be (``trace.WEIGHTS`` and so on)."""
+
+    def title(self, tensor: torch.Tensor, name: str) -> None:
+        """Give a living tensor's storage a better name than that of the module that made it."""
 
     def settle(self) -> list[Sample]:
         """The span is over: its samples with resolved categories, at most a few hundred."""
@@ -44,6 +52,12 @@ class Meter(Protocol):
 
     def peak(self) -> Peak | None:
         """The highest moment so far."""
+
+    def snapshot(self) -> Snapshot | None:
+        """The tensors of that moment."""
+
+    def failure(self) -> Snapshot | None:
+        """The tensors that were there when an allocation failed; None where none did."""
 
 
 def meter_for(kind: str, clock: Clock, send: Send) -> Meter:

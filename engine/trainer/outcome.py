@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.memory import CATEGORIES, Peak, sized
+from memwb.engine.memory import CATEGORIES, Alive, Peak, sized
 from memwb.engine.protocol import Ended
 
 EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "oom": 3, "stopped": 130}
@@ -33,16 +33,22 @@ def done(burst: str, losses: Sequence[float], peak: Peak | None) -> Ended:
 
 
 def ended_by(
-    burst: str, error: BaseException, started: bool, peak: Peak | None, chosen: Collection[str]
+    burst: str,
+    error: BaseException,
+    started: bool,
+    peak: Peak | None,
+    chosen: Collection[str],
+    alive: Alive | None = None,
 ) -> Ended:
     """The event for an exception. Before ``started`` a wrong input is a refusal.
 
     ``chosen`` are the names of the techniques that are on; others are proposed after an OOM.
+    ``alive`` is what was there when it happened.
     """
     if isinstance(error, KeyboardInterrupt):
         return Ended(burst, "stopped", peak, title="The burst was stopped")
     if is_oom(error):
-        return _oom(burst, error, peak, chosen)
+        return _oom(burst, error, peak, chosen, alive)
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Ended(burst, "done", peak)
     # Before the data is read it is the user's own files and values that can be wrong (of which
@@ -114,9 +120,18 @@ def is_oom(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
 
 
-def _oom(burst: str, error: BaseException, peak: Peak | None, chosen: Collection[str]) -> Ended:
+def _oom(
+    burst: str,
+    error: BaseException,
+    peak: Peak | None,
+    chosen: Collection[str],
+    alive: Alive | None,
+) -> Ended:
     asked = requested(str(error))
     what = f"{sized(asked)} more were asked for" if asked else "one more allocation was asked for"
+    if alive is not None and alive.asked is not None:
+        what += f" by {alive.asked.op.removeprefix('aten.')}"
+        what += f" in {alive.asked.module}" if alive.asked.module else ""
     fix = "Take a smaller batch_size or sequence_length."
     if peak is not None:
         parts = ", ".join(f"{name} {sized(getattr(peak.categories, name))}" for name in CATEGORIES)

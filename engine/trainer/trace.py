@@ -62,6 +62,10 @@ class Trace:
         self._guesses: dict[int, int] = {}
         self._labels: dict[int, int] = {}
         self._before: dict[int, int] = {}
+        self._failed: int | None = None
+        self._settled: tuple[dict[int, int], list[Moment], dict[int, int]] = ({}, [], {})
+        self.failed: int | None = None
+        """In the span that was settled last, the index of the row in which an allocation failed."""
 
     def mark(self, time: float, step: int, phase: str) -> None:
         """From now on moments belong to this step and phase."""
@@ -83,6 +87,10 @@ class Trace:
         """A storage is gone and its name is not used again."""
         self.change(time, storage, -self._sizes[storage])
         del self._sizes[storage], self._guesses[storage]
+
+    def fail(self) -> None:
+        """An allocation fails now."""
+        self._failed = max(0, len(self._moments) - 1)
 
     def label(self, storage: int, category: int) -> None:
         """What a living storage turned out to be; the first label counts, but weights always."""
@@ -109,7 +117,18 @@ class Trace:
             if moment.change:
                 totals[categories[moment.storage]] += moment.change
             rows.append(Row(moment.time, moment.step, moment.phase, tuple(totals)))
+        self._settled = before, moments, categories
+        self.failed, self._failed = self._failed, None
         return rows
+
+    def alive(self, index: int) -> dict[int, tuple[int, int]]:
+        """Bytes and category of each storage alive in a row of the span that was settled last."""
+        before, moments, categories = self._settled
+        sizes = dict(before)
+        for moment in moments[: index + 1]:
+            if moment.change:
+                sizes[moment.storage] = sizes.get(moment.storage, 0) + moment.change
+        return {name: (size, categories[name]) for name, size in sizes.items() if size}
 
     def resolve(self) -> tuple[list[Moment], dict[int, int]]:
         """The span is over: its moments, and the category of each storage that lived in it."""
@@ -190,9 +209,18 @@ def _corners(rows: Sequence[Row], by_turn: bool) -> set[int]:
     return {index for corner in found.values() for index in corner}
 
 
-def highest(rows: Sequence[Row]) -> Row | None:
-    """The first row of the most allocated bytes."""
-    return max(rows, key=lambda row: row.total, default=None)
+def higher(rows: Sequence[Row], before: Row | None) -> int | None:
+    """The index of the first of the highest rows, if it is the peak now.
+
+    Where a step after the first reaches what loading or the first step did, it is its: a steady
+    step tells of all that follow.
+    """
+    at = max(range(len(rows)), key=lambda index: rows[index].total, default=None)
+    if at is None or before is None:
+        return at
+    steady = rows[at].step > 1 >= before.step
+    gain = rows[at].total - before.total
+    return at if gain > 0 or (gain == 0 and steady) else None
 
 
 class Reading(NamedTuple):

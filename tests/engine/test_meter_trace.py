@@ -16,7 +16,7 @@ from memwb.engine.trainer.trace import (
     Row,
     Trace,
     downsample,
-    highest,
+    higher,
     samples,
 )
 
@@ -71,7 +71,9 @@ def test_categories_hold_from_birth() -> None:
         {"weights": 100, "gradients": 100, "optimizer": 200, "activations": 4},
         {"weights": 100, "optimizer": 200, "activations": 4},
     ]
-    top = highest(rows)
+    at = higher(rows, None)
+    assert at is not None
+    top = rows[at]
     assert top is not None and (top.total, top.phase) == (404, "optimizer")
 
 

@@ -1,8 +1,9 @@
 """Runs a plan for real and on meta, each in a fork of this process, which imports first.
 
 One JSON object a line: in, a plan's data and a target; out, the highest moment of each phase of
-each step, by category, as the CPU's meter has seen it and as the prediction says, or how it
-failed. For a GPU there is nothing to measure.
+each step, by category, and at the peak every tensor that is alive with its origin, as the CPU's
+meter has seen it and as the prediction says, or how it failed. For a GPU there is nothing to
+measure.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-Rows = dict[str, list[int]]
+Rows = dict[str, Any]
 
 
 def main() -> None:
@@ -99,22 +100,37 @@ def measured(plan: Any, target: str) -> Rows:
         path.write_text(script.script(plan, catalog.resolve(plan.model, plan.weights)))
         burst = Watched(path, lambda event: None, About(device=Device("cpu", "CPU", 2**34)))
         burst.run(["--device", "cpu"])
-    return highest(rows)
+    snapshot = burst.meter.snapshot()
+    assert snapshot is not None
+    return {**highest(rows), "alive": alive(snapshot.members)}
 
 
 def predicted(plan: Any, target: str) -> Rows:
     """What a run on meta says, of all layers."""
+    from memwb.engine.predict.course import course_of
     from memwb.engine.predict.run import traced
+    from memwb.engine.predict.stream import alive_at
     from memwb.engine.predict.targets import target_named
 
-    stream = traced(plan, target_named(target)).stream
+    aim = target_named(target)
+    stream = traced(plan, aim).stream
     totals = [0] * 5
     rows = []
     for moment in stream.moments:
         if moment.change:
             totals[stream.births[moment.storage].category] += moment.change
         rows.append((moment.step, moment.phase, tuple(totals)))
-    return highest(rows)
+    at = course_of(stream, aim).peak
+    return {**highest(rows), "alive": alive(alive_at(stream, at))}
+
+
+def alive(members: Iterable[Any]) -> Any:
+    """Every tensor, those that are alike together, as plain data."""
+    import msgspec
+
+    from memwb.engine.trainer.alive import largest_of
+
+    return msgspec.to_builtins(largest_of(members))
 
 
 def highest(rows: Iterable[tuple[int, str, Iterable[int]]]) -> Rows:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from memwb.engine.predict.causes import (
+from memwb.engine.trainer.alive import Birth
+from memwb.engine.trainer.causes import (
     LAYER,
     LAYERS,
     LIBRARY,
@@ -13,10 +14,11 @@ from memwb.engine.predict.causes import (
     PASSING,
     SCORES,
     SCRATCH,
-    causes_at,
+    WORKSPACE,
+    Model,
+    causes_of,
 )
-from memwb.engine.predict.stream import WORKSPACE, Birth, Stream
-from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY, WEIGHTS, Moment
+from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY, WEIGHTS
 
 LENGTH = HIDDEN = 64
 VOCABULARY = MLP = 128
@@ -24,9 +26,8 @@ WEIGHT = Birth(WEIGHTS, "model.layers.0.mlp.up_proj.weight", "aten.empty", (MLP,
 
 
 def reason(birth: Birth, phase: str = "backward") -> str:
-    births = {1: WEIGHT, 2: birth}
-    moments = [Moment(0.0, 0, "load", 1, 100), Moment(0.0, 2, phase, 2, 1000)]
-    causes = causes_at(Stream(moments, births), 1, VOCABULARY, LENGTH)
+    members = [(100, WEIGHT), (1000, birth)]
+    causes = causes_of(members, phase, Model(VOCABULARY, LENGTH))
     assert [cause.bytes for cause in causes] == [1000]
     return causes[0].name
 
