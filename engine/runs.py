@@ -24,6 +24,7 @@ from memwb.engine import plan as plans
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import (
+    Alive,
     AllPredicted,
     Beat,
     Ended,
@@ -275,6 +276,14 @@ def read_events(folder: Path | str) -> Iterator[Event]:
         for line in stream:
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                 yield decode_event(line)
+
+
+def read_alive(folder: Path | str) -> Alive | None:
+    """What was alive at a run's peak, or when memory ran out; None where it was not recorded."""
+    with contextlib.suppress(MemwbError):
+        ends = [event for event in read_events(folder) if isinstance(event, Ended)]
+        return ends[-1].alive if ends else None
+    return None
 
 
 def read_plan(folder: Path | str) -> Plan:

@@ -69,10 +69,8 @@ def told(snapshot: Snapshot, model: Model) -> Alive:
     rest = kinds[MOST:]
     totals = list(row.totals)
     totals[TEMPORARY] += allocated - row.total
-    called = "The peak"
     request = None
     if asked is not None:
-        called = "What was alive when memory ran out"
         request = Large(asked.bytes, "", *asked.origin)
     return Alive(
         step=row.step,
@@ -82,21 +80,24 @@ def told(snapshot: Snapshot, model: Model) -> Alive:
         others=sum(large.bytes for large in rest),
         more=sum(large.count for large in rest),
         unexplained=allocated - sum(size for size, _ in members),
-        words=words_on(row._replace(totals=tuple(totals)), members, model, called),
+        words=words_on(row._replace(totals=tuple(totals)), members, model, asked is not None),
         asked=request,
     )
 
 
 def words_on(
-    row: Row, members: Iterable[Member], model: Model, called: str = "The peak"
+    row: Row, members: Iterable[Member], model: Model, failed: bool = False
 ) -> tuple[str, ...]:
-    """Sentences on a moment: where it is, and what makes it."""
+    """Sentences on the peak, or on when an allocation failed: where it is, and what makes it."""
     when = {0: "while loading", 1: "of the first step"}.get(row.step, "of a steady step")
     where = when if row.step == 0 else f"in the {row.phase} {when}"
     sizes = dict(zip(CATEGORIES, row.totals, strict=True))
     parts = sorted(CATEGORIES, key=lambda name: -sizes[name])
     shares = [f"{name} {sized(sizes[name])}" for name in parts[:3]]
-    sentences = [f"{called} of {sized(row.total)} is {where}: {', '.join(shares)}."]
+    start = f"The peak of {sized(row.total)} is {where}"
+    if failed:
+        start = f"When memory ran out, {where}, {sized(row.total)} were alive"
+    sentences = [f"{start}: {', '.join(shares)}."]
     causes = causes_of(members, row.phase, model)
     if causes and causes[0].bytes:
         sentences.append(_because(causes[0], model.layers))

@@ -18,7 +18,7 @@ from memwb.engine.protocol import Categories, Peak, Predict
 from memwb.engine.question import Question
 from memwb.engine.runs import list_runs
 from memwb.workbench.cli import main
-from memwb.workbench.headless.predict import largest_table
+from memwb.workbench.headless.tensors import largest_table
 
 Out = pytest.CaptureFixture[str]
 KEYS = ("target", "peak", "timeline", "largest", "fits", "parameters", "seconds")

@@ -11,11 +11,20 @@ from memwb.engine import keeping, remarks
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.guard import Verdict, between, compare, outside, verdict_on
 from memwb.engine.plan import plan_data
-from memwb.engine.runs import Summary, find_run, list_runs, pinned, read_plan
+from memwb.engine.runs import Summary, find_run, list_runs, pinned, read_alive, read_plan
 from memwb.workbench import comparing, library
 from memwb.workbench.deviation import verdict_line
-from memwb.workbench.headless.output import loss, on_terminal, print_json, rate, size, table
+from memwb.workbench.headless.output import (
+    columns,
+    loss,
+    on_terminal,
+    print_json,
+    rate,
+    size,
+    table,
+)
 from memwb.workbench.headless.run import peak_table
+from memwb.workbench.headless.tensors import alive_text
 from memwb.workbench.ordering import at_least, matching, order_named, sorted_runs, whole_peak
 from memwb.workbench.units import delta, printable, seconds
 from memwb.workbench.waste import waste
@@ -116,9 +125,10 @@ def _show(words: list[str], arguments: argparse.Namespace) -> int:
     plan = None if damaged else plan_data(read_plan(run.folder))
     shown = waste(run.padding, run.techniques)
     verdict = None if damaged else verdict_on(run, list_runs())
+    alive = None if damaged else read_alive(run.folder)
     if arguments.json:
         summary = {name: getattr(run, name) for name in run.__struct_fields__}
-        print_json({**summary, "baseline": verdict, "plan": plan})
+        print_json({**summary, "baseline": verdict, "plan": plan, "alive": alive})
         return 0
     rows = [
         ("run", f"{run.run}  {run.name}{'  (pinned)' if run.pinned else ''}"),
@@ -140,6 +150,8 @@ def _show(words: list[str], arguments: argparse.Namespace) -> int:
     print(table(rows))
     if run.peak:
         print("\n" + peak_table(run.peak, run.predicted))
+        told = alive_text(alive, columns()) if alive else "what was alive then was not recorded"
+        print(f"\n{told}")
     if not damaged:
         values = comparing.values_of(read_plan(run.folder))
         print("\n" + table([(f"{path} =", value) for path, value in values.items()]))

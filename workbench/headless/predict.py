@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import functools
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,7 +16,7 @@ from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
 from memwb.engine.gpus import target_of
 from memwb.engine.plan import Plan, active, override, plan_data
-from memwb.engine.prediction import Change, Large, Prediction
+from memwb.engine.prediction import Change, Prediction
 from memwb.engine.presets import load_plan
 from memwb.engine.protocol import (
     PHASES,
@@ -43,6 +42,7 @@ from memwb.workbench.headless.output import (
     table,
 )
 from memwb.workbench.headless.run import narration, peak_table
+from memwb.workbench.headless.tensors import largest_table
 from memwb.workbench.outlook import CURRENT, Outlook, fit_of
 from memwb.workbench.units import delta, parameters
 
@@ -197,37 +197,6 @@ def _phases(result: Prediction) -> str:
     names = ("loading", "step 1", "step 2, steady")
     header = ("", *(names[step] if step < len(names) else f"step {step}" for step in steps))
     return table(rows, header, right="".join(str(at + 1) for at in range(len(steps))))
-
-
-def largest_table(largest: Sequence[Large], width: int) -> str:
-    """A tensor a line; two where a terminal of ``width`` columns would break the lines itself."""
-    rows = [_large(large) for large in largest]
-    text = table(rows, right="0")
-    if not width or max(map(len, text.splitlines())) <= width:
-        return text
-    most = max(len(row[0]) for row in rows)
-    kind = max(len(row[1]) for row in rows)
-    lines = []
-    for amount, category, module, *made in rows:
-        # What it is and where, and under that how it was made. What stands before every module
-        # of a model with adapters says nothing.
-        where = module.removeprefix("base_model.model.")
-        lines.append(f"{amount:>{most}}  {category:<{kind}}  {where}")
-        lines.append(f"{'':{most + kind + 4}}{'  '.join(made)}")
-    return "\n".join(lines)
-
-
-def _large(large: Large) -> tuple[str, ...]:
-    shape = " × ".join(map(str, large.shape))
-    count = f"{large.count} of " if large.count > 1 else ""
-    return (
-        f"  {size(large.bytes)}",
-        large.category,
-        large.module or "–",
-        large.op or "–",
-        f"{count}{shape}",
-        large.dtype,
-    )
 
 
 def _fits(result: Prediction) -> str:

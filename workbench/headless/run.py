@@ -42,6 +42,7 @@ from memwb.workbench.headless.burst import (
     foretell,
 )
 from memwb.workbench.headless.output import (
+    columns,
     loss,
     narrate,
     on_terminal,
@@ -51,6 +52,7 @@ from memwb.workbench.headless.output import (
     size,
     table,
 )
+from memwb.workbench.headless.tensors import BRIEF, alive_text
 from memwb.workbench.outlook import CURRENT, Outlook
 from memwb.workbench.waste import waste
 
@@ -150,6 +152,7 @@ def document(result: Result) -> dict[str, Any]:
         "tokens_per_second": ended.tokens_per_second,
         "padding": ended.padding,
         "predicted": summary.predicted if summary else None,
+        "alive": ended.alive,
     }
     if ended.title:
         kind = "warning" if ended.outcome == "done" else "error"
@@ -171,6 +174,8 @@ def report(result: Result) -> str:
         lines.append(" · ".join([*title, f"{summary.weights} weights", summary.device]))
     if ended.peak:
         lines += ["", peak_table(ended.peak, summary.predicted if summary else None), ""]
+    if ended.alive:
+        lines += [alive_text(ended.alive, columns(), BRIEF), ""]
     losses = ended.losses
     if losses:
         lines.append(f"loss    {loss(losses[0])} → {loss(losses[-1])} in {len(losses)} steps")

@@ -50,7 +50,7 @@ ABOUT = {
 }
 OWN_KEYS = {
     "peak_screen": (
-        ("tab", "the predicted plan, the run that is shown"),
+        ("tab", "predicted: of the plan as it stands, of the plan that the run ran"),
         ("↑ ↓", "scroll"),
         ("t", "predict for another GPU"),
         ("esc", "leave"),
@@ -163,11 +163,12 @@ SCREENS = {
     "peak_screen": (
         "The peak",
         "What is alive at the moment of the most allocated bytes. Predicted: of the plan as it "
-        "stands; its largest tensors come from the same tracing. Measured: of the run in the "
-        "charts, which need not be the same plan. Allocated: live tensors. Reserved: what the "
-        "allocator holds. Device: what the driver counts, with the CUDA context; on a CPU, of the "
-        "process. A burst measures categories and totals, not the list of tensors: that one is "
-        "predicted.",
+        "stands. Measured: of the run in the charts, which need not be the same plan. Allocated: "
+        "live tensors. Reserved: what the allocator holds. Device: what the driver counts, with "
+        "the CUDA context; on a CPU, of the process. The largest tensors stand side by side, those "
+        "that are alike in one line: – where there are none, … where they may be among the others. "
+        "Of a run that was out of memory it is what was alive then, and what was asked for. "
+        "Runs of earlier versions have not recorded their tensors.",
     ),
     "presets": (
         "Presets",

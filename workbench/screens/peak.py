@@ -17,8 +17,9 @@ from memwb.engine.protocol import Device
 from memwb.workbench import library
 from memwb.workbench.charts.looks import band_colours
 from memwb.workbench.outlook import Outlook
+from memwb.workbench.panels.forecast import MUTED, wrapped
 from memwb.workbench.panels.line import Line
-from memwb.workbench.screens import peak_text
+from memwb.workbench.screens import peak_tensors, peak_text
 from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP, explain, keys_line
 from memwb.workbench.screens.help import Page
 from memwb.workbench.trace import Trace
@@ -26,7 +27,7 @@ from memwb.workbench.trace import Trace
 EVERY = 0.5
 """Seconds between two looks at what there is to show: a burst, or a prediction, may go on."""
 KEYS = {
-    "next_view": ("tab", "the plan's tensors, the run's"),
+    "next_view": ("tab", "predicted: the plan, the run's"),
     "target": ("t", "another GPU"),
     "explain": ("?", "help"),
     "dismiss": ("esc", "leave"),
@@ -71,7 +72,8 @@ class PeakScreen(ModalScreen[str | None]):
         self._look = look
         self._shown = look()
         self._of_run = False
-        """Whether the tensors of the run are listed, and not those of the plan."""
+        """Whether the tensors predicted of the run's plan are listed, and not of the plan as it
+        stands."""
         self._run: tuple[str, Prediction | None] = ("", None)
         """A run's folder, and what is kept of the prediction of its plan."""
 
@@ -114,17 +116,34 @@ class PeakScreen(ModalScreen[str | None]):
     def _page(self, width: int) -> Content:
         shown = self._shown
         mark = "~" if self.app.no_color else ""
-        told = self._run[1] if self._run[0] == shown.folder else None
         colours = band_colours(self)
         lines = peak_text.figures(shown.outlook, shown.trace, width, colours, mark)
         lines += peak_text.gaps(shown.outlook, shown.trace, width)
         lines += [Content()]
-        lines += peak_text.tensors(shown.outlook, shown.trace, told, self._of_run, width)
+        lines += self._tensors(width, colours)
         lines += peak_text.notes(shown.outlook, width)
         return Content("\n").join(lines)
 
+    def _tensors(self, width: int, colours: dict[str, str]) -> list[Content]:
+        """Those that are predicted beside those that were measured."""
+        outlook, trace, folder, _ = self._shown
+        alive = peak_text.alive_of(trace)
+        label = trace.label if trace is not None else ""
+        result, whose, old = outlook.result, "the plan", not outlook.current
+        lines: list[Content] = []
+        if self._of_run:
+            told = self._run[1] if self._run[0] == folder else None
+            result, whose, old = told, f"{label}'s plan", False
+            if told is None and trace is not None and trace.started:
+                said = f"No prediction of {label or 'the run'}'s plan is kept."
+                lines += wrapped(said, width, MUTED)
+        if alive is None:
+            lines += peak_tensors.missing(trace, width)
+        head = peak_tensors.heading(result, whose, alive, label)
+        return [*peak_tensors.tensors(result, alive, head, width, colours, old), *lines]
+
     def action_next_view(self) -> None:
-        """The tensors of the plan, or those of the run."""
+        """The tensors predicted of the plan as it stands, or of the plan that the run ran."""
         self._of_run = not self._of_run
         self._write()
 

@@ -1,6 +1,6 @@
-"""What the screen of the peak says: figures with bars, the gaps in words, the largest tensors.
+"""What the screen of the peak says: figures with bars, and the gaps in words.
 
-Pure functions of what was predicted and what was measured.
+Pure functions of what was predicted and what was measured. The tensors: see ``peak_tensors``.
 """
 
 from __future__ import annotations
@@ -9,31 +9,29 @@ from collections.abc import Mapping
 
 from textual.content import Content
 
-from memwb.engine.prediction import Large, Prediction
-from memwb.engine.protocol import CATEGORIES, Peak
+from memwb.engine.prediction import Prediction
+from memwb.engine.protocol import CATEGORIES, Alive, Peak
+from memwb.workbench.charts.palette import LETTERS
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.forecast import (
     MUTED,
     OLD,
-    SMALL,
     TOTALS,
     measured,
-    module_of,
     state_words,
     untold,
     value,
     wrapped,
 )
+from memwb.workbench.screens.peak_tensors import request
 from memwb.workbench.trace import Trace
-from memwb.workbench.units import gib, name
+from memwb.workbench.units import gib
 
 LABEL = 13
 FIGURE = 10
 BAR = 30
-WIDE = 110
-"""Columns from which a tensor has one line, with operator and module beside each other."""
-OPERATOR = 20
-"""Columns of an operator at most: the module says more, and an attention kernel's name is long."""
+FEWEST = 6
+"""Columns of the shortest bar."""
 
 
 def figures(
@@ -53,7 +51,7 @@ def figures(
     who = measured(trace) if second is not None else "measured"
     heads = [
         f"{'':<{LABEL}}{'predicted':>{FIGURE}}  ",
-        f"{'':>7}  ",
+        f"{'':>5}  ",
         f"{who:<{FIGURE + 11}.{FIGURE + 10}}",
     ]
     # One by the other says something only where both are of one plan.
@@ -61,8 +59,9 @@ def figures(
     own = done and first is not None and trace is not None and trace.predicted == first
     whole = max((peak.allocated for peak in (first, second) if peak is not None), default=0)
     room = min(BAR, (width - LABEL - 2 * FIGURE - 24) // 2)
-    if room > 8:
-        heads += [f"{'predicted':<{room}}  measured"]
+    if room >= FEWEST:
+        bars = ("predicted", "measured") if room > len("predicted") else ("pred.", "meas.")
+        heads += [f"{bars[0]:<{room}}  {bars[1]}"]
     lines = [Content.styled("".join(heads), MUTED)]
     look = OLD if not outlook.current else ""
     for key in (*CATEGORIES, *TOTALS):
@@ -72,14 +71,16 @@ def figures(
         if key in CATEGORIES and (peak := first or second) is not None:
             share = f"{value(peak, key) / max(1, peak.allocated):.0%}"
         bold = "bold" if key == "allocated" else ""
+        letter = LETTERS[CATEGORIES.index(key)] if key in CATEGORIES else ""
         parts: list[tuple[str, str] | Content | str] = [
-            (f"{key:<{LABEL}}", MUTED),
+            (f"{letter} ", f"bold {colours.get(key, '')}".strip()) if letter else "",
+            (f"{key:<{LABEL - 2 * bool(letter)}}", MUTED),
             (f"{mark if look else ''}{told}".rjust(FIGURE) + "  ", look or bold),
             (f"{share:>5}  ", MUTED),
             (f"{found:>{FIGURE}}  ", bold),
             (f"{_ratio(first, second, key) if own else '':<9}", MUTED),
         ]
-        if key in CATEGORIES and room >= 6:
+        if key in CATEGORIES and room >= FEWEST:
             look_of = colours.get(key, "")
             parts += [_bar(first, key, whole, room, look_of), "  "]
             parts += [_bar(second, key, whole, room, look_of)]
@@ -127,8 +128,16 @@ def gaps(outlook: Outlook, trace: Trace | None, width: int) -> list[Content]:
     peak = trace.peak if trace is not None else None
     if peak is not None and trace is not None:
         found += [Content(), _head(f"Measured, {trace.label}".rstrip(", "))]
-        found += [line for text in gap_words(peak, trace) for line in wrapped(text, width)]
+        alive = alive_of(trace)
+        words = [*alive.words, *gap_words(peak, trace)[1:]] if alive else gap_words(peak, trace)
+        found += request(alive, width)
+        found += [line for text in words for line in wrapped(text, width)]
     return found
+
+
+def alive_of(trace: Trace | None) -> Alive | None:
+    """What a run had alive at its peak; None while it goes on, and of a run that did not record."""
+    return trace.ended.alive if trace is not None and trace.ended is not None else None
 
 
 def gap_words(peak: Peak, trace: Trace) -> list[str]:
@@ -159,61 +168,6 @@ def gap_words(peak: Peak, trace: Trace) -> list[str]:
             "what libraries allocate for themselves."
         )
     return words
-
-
-def tensors(
-    outlook: Outlook, trace: Trace | None, of_run: Prediction | None, run: bool, width: int
-) -> list[Content]:
-    """The largest tensors of the plan as it stands, or of the plan that a run ran."""
-    result = of_run if run else outlook.result
-    label = trace.label if trace is not None else ""
-    if run and result is None:
-        why = (
-            "A burst measures categories, not single tensors; no prediction of this run's plan "
-            "is kept."
-        )
-        missing = why if trace is not None and trace.started else "No run is shown."
-        return [_head(f"Largest tensors, {label}".rstrip(", ")), *wrapped(missing, width, MUTED)]
-    if result is None or not result.largest:
-        return []
-    whose = f"of {label}'s plan, as predicted" if run else "of the plan, as predicted"
-    head = f"Largest tensors at the peak {whose}, in {result.peak.phase}"
-    rows = listed(result.largest, result.peak.allocated, width)
-    if not run and not outlook.current:
-        rows = [Content.styled(row.plain, OLD) for row in rows]
-    return [_head(head), *rows]
-
-
-def listed(largest: tuple[Large, ...], whole: int, width: int) -> list[Content]:
-    """Bytes, share, category, shape, dtype, operator, module; narrow, in two lines each."""
-    shapes = [
-        f"{f'{large.count} × ' if large.count > 1 else ''}{'×'.join(map(str, large.shape))}"
-        for large in largest
-    ]
-    wide = width >= WIDE
-    ops = [large.op.removeprefix("aten.") or "–" for large in largest]
-    if wide:
-        ops = [op if len(op) <= OPERATOR else f"{op[: OPERATOR - 1]}…" for op in ops]
-    room, op_room = max(5, *map(len, shapes)), max(8, *map(len, ops))
-    heads = f"{'bytes':>10}  {'share':>5}  {'category':<12}  {'shape':<{room}}  {'dtype':<8}"
-    lines = [Content.styled(heads + (f"  {'operator':<{op_room}}  module" if wide else ""), MUTED)]
-    for large, shape, op in zip(largest, shapes, ops, strict=True):
-        module = module_of(large) or "–"
-        line = Content.assemble(
-            (f"{gib(large.bytes):>10}", "bold"),
-            (f"  {large.bytes / max(1, whole):>5.0%}  ", MUTED),
-            f"{large.category:<12}",
-            f"  {shape:<{room}}  ",
-            (f"{SMALL.get(large.dtype, large.dtype):<8}", MUTED),
-        )
-        if wide:
-            left = max(8, width - line.cell_length - op_room - 4)
-            line = Content.assemble(line, (f"  {op:<{op_room}}", MUTED), f"  {name(module, left)}")
-        lines.append(line.truncate(max(20, width), ellipsis=True))
-        if not wide:
-            below = Content.assemble(f"{'':>19}{module}", (f"  {op}", MUTED))
-            lines.append(below.truncate(max(20, width), ellipsis=True))
-    return lines
 
 
 def notes(outlook: Outlook, width: int) -> list[Content]:
