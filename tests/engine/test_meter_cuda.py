@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from memwb.engine.protocol import Categories, Sample
+from memwb.engine.trainer.alive import Origin, Request
+from memwb.engine.trainer.causes import Model, told
 from memwb.engine.trainer.cuda import CudaMeter
 from memwb.engine.trainer.trace import GRADIENTS, WEIGHTS
 
@@ -55,11 +57,15 @@ class Allocator:
         self.say("free_completed", addr, size)
 
 
-def at(address: int) -> Any:
-    """As much of a CUDA tensor as the meter looks at."""
-    storage = SimpleNamespace(data_ptr=lambda: address)
+def at(address: int, values: int = 1) -> Any:
+    """As much of a CUDA tensor as the meter looks at: so many fp32 values."""
+    storage = SimpleNamespace(data_ptr=lambda: address, nbytes=lambda: 4 * values)
     return SimpleNamespace(
-        device=torch.device("cuda"), layout=torch.strided, untyped_storage=lambda: storage
+        device=torch.device("cuda"),
+        layout=torch.strided,
+        untyped_storage=lambda: storage,
+        shape=(values,),
+        dtype=torch.float32,
     )
 
 
@@ -114,3 +120,45 @@ def test_a_burst_of_two_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     time.sleep(0.12)
     assert len(sent) == known
+
+
+def test_what_is_alive_at_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors with their own bytes; what the allocator counts beside them is of no tensor."""
+    allocator = Allocator(monkeypatch)
+    begin = time.perf_counter()
+    meter = CudaMeter(lambda: time.perf_counter() - begin, lambda samples: None)
+    mm = torch.ops.aten.mm.default
+    meter.start()
+    try:
+        assert torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+        allocator.say("alloc", 1, 1000)
+        meter.title(at(1), "head.weight")
+        meter.sight(WEIGHTS, [at(1)])
+        meter._see(at(1, 250), torch.ops.aten.empty.memory_format)
+        meter.settle()
+        meter.mark(2, "backward")
+        allocator.say("alloc", 2, 600)
+        meter.origins.module = "head"
+        meter._see(at(2, 150), mm)
+        allocator.say("alloc", 3, 700)
+        meter._failed(Request(8, Origin("head", "aten.mm", (2,), "float32")))
+        time.sleep(0.001)
+        allocator.free(3, 700)
+        # On the host: it is no tensor of the device.
+        meter._see(torch.ones(1), mm)
+        meter.settle()
+    finally:
+        meter.close()
+    assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
+    for snapshot, counted in ((meter.snapshot(), 5000), (meter.failure(), 3072)):
+        assert snapshot is not None
+        found = told(snapshot, Model(0, 0))
+        assert [(one.bytes, one.module, one.op, one.shape) for one in found.largest] == [
+            (1000, "head.weight", "aten.empty", (250,)),
+            (600, "head", "aten.mm", (150,)),
+        ]
+        # 24 and 424 bytes of rounding, a block of 1024 that no operator gave, what is beyond.
+        assert (found.allocated, found.unexplained) == (counted, counted - 1600)
+        assert (found.step, found.phase) == (2, "backward")
+    failure = meter.failure()
+    assert failure is not None and failure.asked is not None and failure.asked.bytes == 8

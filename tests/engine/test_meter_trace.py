@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 
 from memwb.engine.protocol import CATEGORIES
+from memwb.engine.trainer.alive import Birth, Origin
 from memwb.engine.trainer.history import History, Note
 from memwb.engine.trainer.trace import (
     ACTIVATIONS,
     GRADIENTS,
     OPTIMIZER,
+    TEMPORARY,
     WEIGHTS,
     Pulse,
     Reading,
@@ -265,3 +267,41 @@ def test_cuda_history_by_hand() -> None:
         ("optimizer", {"weights": 1024, "gradients": 512}),
     ]
     assert history.reserved == 0
+
+
+def test_cuda_history_tells_whose_blocks_they_are() -> None:
+    """Tensors by the address at which an operator put them; the first maker counts."""
+    trace = Trace()
+    history = History(trace, origin_us=0)
+    mm = Origin("layers.0", "aten.mm", (2, 125), "float32")
+    view, other = mm._replace(op="aten.view"), mm._replace(op="aten.add", shape=(1,))
+    history.feed(
+        [
+            entry("alloc", 10, 0x1000, 1000),
+            entry("alloc", 20, 0x2000, 8_519_680),  # a library's workspace: of no operator
+            entry("alloc", 30, 0x3000, 4),
+            entry("free_requested", 40, 0x3000, 4),
+            entry("alloc", 50, 0x3000, 12),
+        ],
+        [
+            Note(1, step=1, phase="backward"),
+            Note(12, address=0x1000, origin=mm, size=1000),
+            Note(14, address=0x1000, origin=view, size=1000),
+            Note(32, address=0x3000, origin=other, size=4),
+            Note(45, failed=True),
+            Note(60, address=0x1000, category=GRADIENTS),
+            Note(61, address=0x1000, title="layers.0.weight"),
+            Note(62, address=0x9999, origin=other, size=4),  # not the allocator's
+        ],
+    )
+    trace.settle()
+    named = Birth(GRADIENTS, "layers.0.weight", *mm[1:])
+    assert history.members(3) == [(1000, named), (4, Birth(TEMPORARY, *other))]
+    assert history.members(1) == [(1000, named)]
+    # When it failed the last tensor was gone, and its address not used again.
+    assert trace.failed == 4 and history.members(4) == [(1000, named)]
+    assert history.members(5) == [(1000, named)]
+    history.forget()
+    history.feed([entry("free_requested", 70, 0x1000, 1000)], [Note(65, step=2, phase="forward")])
+    trace.settle()
+    assert history.members(0) == [(1000, named)] and history.members(1) == []

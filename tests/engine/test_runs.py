@@ -13,6 +13,7 @@ import pytest
 
 from memwb.engine import runs
 from memwb.engine.errors import MemwbError
+from memwb.engine.memory import Alive, Large
 from memwb.engine.plan import Plan, Workload, override
 from memwb.engine.protocol import (
     Beat,
@@ -64,6 +65,28 @@ def test_a_run_comes_back_as_it_was(home: Path) -> None:
         "summary.json",
         "train.py",
     ]
+
+
+def test_what_was_alive_is_read_from_its_end() -> None:
+    large = Large(64, "weights", "lm_head.weight", "aten.empty", (4, 4), "float32")
+    alive = Alive(step=2, phase="loss", allocated=100, largest=(large,), others=36, more=2)
+    end = msgspec.structs.replace(EVENTS[-1], alive=alive)
+    assert runs.read_alive(a_run([*EVENTS[:-1], end]).folder) == alive
+
+
+def test_a_run_of_an_earlier_version_has_not_recorded_what_was_alive(home: Path) -> None:
+    """Its end says nothing of it: not that nothing was."""
+    folder = Path(a_run().folder)
+    events = folder / runs.EVENTS
+    lines = events.read_text().replace(',"alive":null', "")
+    assert "alive" not in lines
+    events.write_text(lines)
+    assert runs.read_alive(folder) is None
+    assert list(runs.read_events(folder)) == EVENTS and runs.read_summary(folder).peak == PEAK
+    # Nor has one that was cut short, or lost its events.
+    assert runs.read_alive(a_run(EVENTS[:-1]).folder) is None
+    events.unlink()
+    assert runs.read_alive(folder) is None
 
 
 def test_a_plan_is_called_alike_however_it_came_to_be() -> None:

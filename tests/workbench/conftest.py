@@ -78,6 +78,13 @@ def foretold(target: str = "cpu", scale: float = 1.01, base: int = 0) -> Predict
         if isinstance(event, Timeline)
         for sample in event.samples[::4]
     )
+    # A hundredth more of the first kinds that it had alive at its peak.
+    kinds = [
+        msgspec.structs.replace(large, bytes=round(large.bytes * scale))
+        for event in recorded("full")
+        if isinstance(event, Ended) and event.alive is not None
+        for large in event.alive.largest[:4]
+    ]
     top = max((point for point in points if point.step == 2), key=lambda point: point.allocated)
     held = top.allocated if target == "cpu" else round(top.allocated * 1.06)
     used = held if target == "cpu" else held + CONTEXT
@@ -92,6 +99,7 @@ def foretold(target: str = "cpu", scale: float = 1.01, base: int = 0) -> Predict
             Large(32 * MIB, "activations", "lm_head", "aten.mm", (4096, 2048), "float32"),
             Large(12 * MIB, "weights", "model.layers.*.mlp", "", (768, 256), "float32", 16),
             Large(8 * MIB, "activations", "", "aten._log_softmax", (4096, 512), "float32"),
+            *kinds,
         ),
         fits=tuple(_fit(name, size * GIB, top.allocated + CONTEXT) for name, size in cards),
         parameters=Parameters(2_460_096, 2_460_096),

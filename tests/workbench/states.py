@@ -83,6 +83,8 @@ STATES = (
     State("help", "What the technique at the cursor does, and every key.", "@technique:lora ?"),
     State("peak", "What is alive at the peak, predicted beside measured.", "r P = =", "full",
           forecast=True),
+    State("peak-oom", "What was alive when memory ran out, and what was asked for.", "r P =", "oom",
+          gpu=True),
     State("settings", "Themes are shown as the cursor moves.", "C ="),
     State("keys", "A key that is taken can be swapped.", "C tab down down down enter e"),
     State("defaults", "What memwb starts with, and what it may do.", "C tab tab end space"),

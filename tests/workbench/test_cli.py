@@ -96,6 +96,7 @@ def test_run_json_is_the_documented_document(
                 "temporary": 22,
             },
         },
+        "alive": None,
     }
 
 

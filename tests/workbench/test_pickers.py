@@ -10,14 +10,14 @@ import msgspec
 import pytest
 from textual.widgets import Input
 
+from memwb.engine.memory import Alive, Large
 from memwb.engine.plan import Plan, override, plan_from
-from memwb.engine.prediction import Large
 from memwb.engine.presets import load_plan, presets, save_preset
 from memwb.engine.protocol import AllPredicted, Event, Predict, Predicted, Unpredicted
 from memwb.workbench import library
 from memwb.workbench.foresight import Room
 from memwb.workbench.preset_texts import differences
-from memwb.workbench.screens import gpu_rows, peak_text, settings_keys
+from memwb.workbench.screens import gpu_rows, peak_tensors, settings_keys
 from memwb.workbench.settings import clashes, read_settings
 from memwb.workbench.typical import TYPICAL, typical_plans
 
@@ -161,31 +161,6 @@ async def test_gpus_are_sorted_narrowed_and_predicted_for(
         assert app.target == "h200"
 
 
-async def test_the_peak_is_told_of_the_plan_and_of_the_run(
-    bench: Any, waiting: Any, forecast: Any
-) -> None:
-    app = bench("full", plan=Plan(model="tiny"), forecast=forecast())
-    async with app.run_test(size=(80, 24)) as pilot:
-        await waiting(pilot, lambda: app.predictor.outlook.complete)
-        await pilot.press("P")
-        await waiting(pilot, lambda: "32.0 MiB" in text_of(app, "Page"))
-        page = text_of(app, "Page")
-        for part in ("lm_head", "mm", "4096×2048", "fp32", "16 × 768×256", "Notes"):
-            assert part in page
-        assert "Measured" not in page
-        await pilot.press("tab")
-        assert "No run is shown" in text_of(app, "Page")
-        await pilot.press("tab", "escape", "r")
-        await waiting(pilot, lambda: app.live is not None and app.live.ended)
-        await pilot.press("P")
-        await waiting(pilot, lambda: "Measured, #1" in text_of(app, "Page"))
-        page = " ".join(text_of(app, "Page").split())
-        assert "Most of it is activations: 45.8 MiB, 60% of what is allocated." in page
-        assert "beside its tensors: Python, torch" in page
-        await pilot.press("question_mark")
-        await waiting(pilot, lambda: "allocator" in text_of(app, "Page"))
-
-
 def test_what_matters_most_in_a_row_is_not_cut() -> None:
     room = Room("exceeds", -1023 * 2**20, 2**34)
     # The heads end a column earlier than the rows.
@@ -198,7 +173,10 @@ def test_what_matters_most_in_a_row_is_not_cut() -> None:
         "aten._scaled_dot_product_flash_attention",
     )
     large = Large(2**20, "activations", module, op, (2, 8, 256, 64), "float32", 16)
-    lines = [line.plain for line in peak_text.listed((large,), 2**22, peak_text.WIDE)]
+    alive = Alive(step=2, phase="loss", allocated=2**22, largest=(large,))
+    rows = peak_tensors.paired((), alive.largest)
+    found = peak_tensors.listed(rows, None, alive, peak_tensors.WIDE, {})
+    lines = [line.plain for line in found]
     assert lines[1].endswith("  layers.*.self_attn.q_proj") and "_scaled_dot_product…" in lines[1]
 
 

@@ -67,6 +67,29 @@ def test_the_list_in_every_order_and_narrowed(capsys: Out) -> None:
     assert [run["run"] for run in document(capsys)] == [2, 3, 1, 4]
 
 
+def test_what_was_alive_at_the_peak_is_shown(capsys: Out) -> None:
+    main(["runs", "show", "1"])
+    text = capsys.readouterr().out
+    assert "The peak of 76.0 MiB is in the backward of a steady step" in text
+    assert "  6.00 MiB  activations  model.layers.*.mlp.up_proj" in text
+    assert "  7.34 MiB  others, 188 tensors\n  76.0 MiB  allocated\n" in text
+    main(["runs", "show", "1", "--json"])
+    alive = document(capsys)["alive"]
+    listed = sum(large["bytes"] for large in alive["largest"])
+    assert listed + alive["others"] + alive["unexplained"] == alive["allocated"] == 79_654_504
+    # Recorded before tensors were.
+    main(["runs", "show", "2"])
+    assert "what was alive then was not recorded" in capsys.readouterr().out
+    main(["runs", "show", "2", "--json"])
+    assert document(capsys)["alive"] is None
+    # Out of memory: what was there then, and what for.
+    main(["runs", "show", "4"])
+    text = capsys.readouterr().out
+    assert "asked for: 640 MiB  float32 160 × 1024 × 1024, aten.bmm in model.layers.31" in text
+    assert "largest as memory ran out, measured" in text
+    assert "8.22 MiB  no tensor's: what the allocator rounds up" in text
+
+
 def test_a_name_and_a_note_are_set_read_and_taken_away(capsys: Out) -> None:
     assert main(["runs", "rename", "2", "rank four"]) == 0
     assert capsys.readouterr().out == "run 2 is called rank four\n"
