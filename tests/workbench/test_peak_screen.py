@@ -87,7 +87,7 @@ async def test_what_an_earlier_version_did_not_record_is_said(
         page = " ".join(text_of(app, "Page").split())
         assert "#1: what was alive at its peak was not recorded." in page
         assert "Most of it is weights: 10.6 MiB" in page and "32.0 MiB" in page
-        assert "predicted of the plan, in backward" in page
+        assert "Largest tensors: predicted of the plan" in page
         await pilot.press("tab")
         await waiting(pilot, lambda: "No prediction of #1's plan is kept" in text_of(app, "Page"))
 
@@ -102,7 +102,7 @@ async def test_out_of_memory_tells_what_was_there_and_what_for(bench: Any, waiti
         page = " ".join(text_of(app, "Page").split())
         asked = "bmm in layers.31.self_attn asked for 640 MiB for fp32 160×1024×1024."
         assert f"Memory ran out as {asked}" in page
-        assert "Largest tensors: alive as memory ran out in #1, in backward" in page
+        assert "Largest tensors: alive as memory ran out in #1" in page
         assert "8.22 MiB no tensor's: what the allocator rounds up" in page
 
 
@@ -118,3 +118,17 @@ def test_a_kind_that_only_one_list_has_is_not_said_to_be_none() -> None:
         cut = msgspec.structs.replace(alive, others=others)
         lines = peak_tensors.listed([peak_tensors.Pair(other, 4, None)], None, cut, 80, {})
         assert lines[1].plain.split()[0] == mark
+
+
+async def test_the_chart_tells_of_its_peak_what_was_alive(bench: Any, waiting: Any) -> None:
+    app = bench("full", "lora", plan=Plan(model="tiny"))
+    async with app.run_test(size=(120, 40)) as pilot:
+        chart = app.main.memory.chart
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live is not None and app.live.ended)
+        await waiting(pilot, lambda: chart.words)
+        assert chart.words[0] == "6.00 MiB  6 × fp32 mlp"
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live.label == "#2" and app.live.ended)
+        # It is of another version, and has not recorded them.
+        assert chart.words == ()

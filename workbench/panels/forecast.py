@@ -71,11 +71,11 @@ def what(large: Large) -> str:
     return f"{SMALL.get(large.dtype, large.dtype)} {made or large.category}"
 
 
-def what_is_large(result: Prediction) -> list[str]:
-    """The largest tensors at the predicted peak, one a line: ``32.0 MiB  2 × fp32 lm_head``."""
+def what_is_large(largest: Sequence[Large]) -> list[str]:
+    """The largest tensors at a peak, one a line: ``32.0 MiB  2 × fp32 lm_head``."""
     return [
         f"{gib(large.bytes)}  {f'{large.count} × ' if large.count > 1 else ''}{what(large)}"
-        for large in result.largest
+        for large in largest
     ]
 
 

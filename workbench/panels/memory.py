@@ -12,7 +12,17 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from memwb.engine.protocol import Device, Event, Sample, Samples, Started, Step, Timeline
+from memwb.engine.protocol import (
+    Alive,
+    Device,
+    Ended,
+    Event,
+    Sample,
+    Samples,
+    Started,
+    Step,
+    Timeline,
+)
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.commands import bindings
 from memwb.workbench.foresight import capacity_of
@@ -109,7 +119,7 @@ class MemoryPanel(Vertical):
             self._turn_up(chart=True)
             chart.foretold = True
             chart.capacity = capacity_of(self._outlook, self._device)
-            chart.words = tuple(forecast.what_is_large(result))
+            chart.words = tuple(forecast.what_is_large(result.largest))
             chart.set_samples(samples_of(result))
         else:
             # What stood there is of another model, or nothing came of the question.
@@ -130,6 +140,7 @@ class MemoryPanel(Vertical):
         self.chart.set_samples(trace.samples, steps)
         self.chart.lay_over([(each.label, each.samples) for each in over])
         self.chart.resting = "peak" if trace.ended else "latest"
+        self._tell(trace.ended.alive if trace.ended else None)
         if over:
             self._label = f"{trace.label}, outline{'s' * (len(over) > 1)} {labels}"
         self._entitle()
@@ -145,6 +156,7 @@ class MemoryPanel(Vertical):
                 self.chart.capacity = event.device.capacity
                 self.chart.overlay = ()
                 self.chart.set_samples((), event.traced)
+                self.chart.words = ()
                 self.chart.resting = "latest"
                 self._entitle()
             case Samples():
@@ -155,10 +167,19 @@ class MemoryPanel(Vertical):
                 self.chart.replace_step(event.step, event.samples)
                 if event.samples:
                     self._entitle(event.samples[-1])
+            case Ended():
+                self._tell(event.alive)
             case Step():
                 # No samples come from here on: what follows is timed without any tracing.
                 if event.step + 1 > max(self._traced, default=0):
                     self._entitle(f"step {event.step} timed" if not event.traced else "timing")
+
+    def _tell(self, alive: Alive | None) -> None:
+        """What was alive at the peak, where the chart has the peak of that very phase and step."""
+        peak = self.chart.shown.peak
+        moment = (peak.step, peak.phase) if peak is not None else ()
+        largest = alive.largest if alive and moment == (alive.step, alive.phase) else ()
+        self.chart.words = tuple(forecast.what_is_large(largest))
 
     def _turn_to(self, run: str, over: str) -> None:
         """Let a frozen chart go when it would bear the name of a run that it does not show."""

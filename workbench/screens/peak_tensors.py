@@ -72,10 +72,10 @@ def tensors(
 
 def heading(result: Prediction | None, whose: str, alive: Alive | None, label: str) -> str:
     """What is listed: ``whose`` is the plan that was predicted, ``label`` the run."""
-    parts = [f"predicted of {whose}, in {result.peak.phase}"] if result is not None else []
+    parts = [f"predicted of {whose}"] if result is not None else []
     if alive is not None:
         what = "alive as memory ran out" if alive.asked is not None else "measured"
-        parts.append(f"{what} in {label or 'the run'}, in {alive.phase}")
+        parts.append(f"{what} in {label or 'the run'}")
     return f"Largest tensors: {' | '.join(parts)}"
 
 

@@ -49,6 +49,8 @@ def figures(
     first = result.peak if result is not None else None
     second = trace.peak if trace is not None else None
     who = measured(trace) if second is not None else "measured"
+    # Where there is no room for the device, the model tells more than a part of it.
+    who = who if len(who) <= FIGURE + 10 else who.rpartition(",")[0]
     heads = [
         f"{'':<{LABEL}}{'predicted':>{FIGURE}}  ",
         f"{'':>5}  ",
@@ -88,10 +90,10 @@ def figures(
         if key == CATEGORIES[-1]:
             lines.append(Content())
     where = [
-        f"predicted in {first.phase}, {_step(result)}, for {result.target}"
+        f"predicted {first.phase}, {_step(result)}, for {result.target}"
         if first and result
         else "",
-        f"measured in {second.phase or 'an untraced step'}" if second else "",
+        f"measured {second.phase or 'in an untraced step'}" if second else "",
     ]
     lines.append(Content.styled("peak         " + " · ".join(filter(None, where)), MUTED))
     if said := state_words(outlook):
