@@ -80,6 +80,8 @@ def figures(events: Sequence[Event]) -> dict[str, Any]:
         "what": ended.what,
         "device": started.device.name if started else "",
         "peak": msgspec.to_builtins(ended.peak),
+        # Of the peak, what no tensor explains: on a GPU that is to be little.
+        "unexplained": ended.alive.unexplained if ended.alive else None,
         "phases": phases_of(samples),
         "traced_maximum": max((sample.allocated for sample in samples), default=0),
         "traced_step_seconds": traced[-1] if traced else None,

@@ -132,3 +132,16 @@ async def test_the_chart_tells_of_its_peak_what_was_alive(bench: Any, waiting: A
         await waiting(pilot, lambda: app.live.label == "#2" and app.live.ended)
         # It is of another version, and has not recorded them.
         assert chart.words == ()
+
+
+async def test_maximised_the_panel_says_whose_tensors_it_lists(
+    bench: Any, waiting: Any, forecast: Any
+) -> None:
+    app = bench("full", plan=Plan(model="tiny"), forecast=forecast())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await waiting(pilot, lambda: app.predictor.outlook.complete)
+        await pilot.press("4", "m")
+        head = "Largest at the peak, as predicted, in backward"
+        await waiting(pilot, lambda: head in app.main.peak.text.splitlines())
+        await pilot.press("r")
+        await waiting(pilot, lambda: f"{head} · P: and measured" in app.main.peak.text)

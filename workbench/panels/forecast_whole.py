@@ -62,7 +62,11 @@ def whole(
     found = [Content(), *(line for text in result.words for line in wrapped(text, width))]
     found.append(fits_line(result, width))
     if result.largest:
-        found += [Content(), _head(f"Largest at the peak, in {result.peak.phase}")]
+        # What was measured is told beside it on the screen of the peak.
+        ended = trace.ended if trace is not None else None
+        more = " · P: and measured" if ended is not None and ended.alive is not None else ""
+        head = f"Largest at the peak, as predicted, in {result.peak.phase}{more}"
+        found += [Content(), _head(head)]
         found += _largest(result.largest, width)
     if result.fits:
         found += [Content(), _head("Fits"), *_beside(result.fits, width)]
