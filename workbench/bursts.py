@@ -141,7 +141,7 @@ class Bursts:
                 self.device = event.device
                 app.main.plan_panel.meet(event.device)
                 self._become("ready")
-                app.main.memory.empty(texts.first_steps())
+                app.main.memory.empty(texts.first_steps(app.settings.keymap))
                 app.predictor.follow()
                 if self.wanted:
                     self.run()
@@ -235,14 +235,13 @@ class Bursts:
         self._become("dead")
         self.app.predictor.follow()
         self.app.predictor.show()
+        title, told = "The engine's process is gone", [self._failure]
         if reason is not None:
-            self.app.tell_error(reason)
-        else:
-            key = self._key("run")
-            rest = f"Nothing of the plan or the history is lost. Press {key} to start it again."
-            text = "\n".join(part for part in (self._failure, rest) if part)
-            self._failure = ""
-            self.app.main.tell("error", "The engine's process is gone", text)
+            title, told = reason.title, [reason.what, reason.fix]
+        key = self._key("run")
+        rest = f"Nothing of the plan or the history is lost. Press {key} to start it again."
+        self._failure = ""
+        self.app.main.tell("error", title, "\n".join(part for part in (*told, rest) if part))
 
     # What it does
 

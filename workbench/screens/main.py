@@ -10,7 +10,6 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -31,7 +30,7 @@ from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.peak import PeakPanel
 from memwb.workbench.panels.plan import Config, PlanPanel
 from memwb.workbench.panels.runs import RunsPanel
-from memwb.workbench.panels.texts import footer, header_left, header_right, tabs
+from memwb.workbench.panels.texts import first_steps, footer, header_left, header_right, tabs
 from memwb.workbench.state import Session
 
 if TYPE_CHECKING:
@@ -55,11 +54,10 @@ class MainScreen(Screen[None]):
         Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False, priority=True),
     ]
 
-    def __init__(self, owner: Owner, session: Session, keymap: dict[str, str]) -> None:
+    def __init__(self, owner: Owner, session: Session) -> None:
         super().__init__()
         self._owner = owner
         self._session = session
-        self._keymap = keymap
         self._engine = "starting"
 
     def compose(self) -> ComposeResult:
@@ -76,7 +74,7 @@ class MainScreen(Screen[None]):
                 yield MemoryPanel(id="memory")
                 yield LossPanel(id="loss")
                 yield PeakPanel(id="peak")
-                yield RunsPanel(self._owner, self._session, self._keymap, id="runs")
+                yield RunsPanel(self._owner, self._session, id="runs")
         yield Notice(id="notice")
         yield Line(id="guide")
         yield Line(id="footer")
@@ -182,15 +180,17 @@ class MainScreen(Screen[None]):
         self.loss.show(trace, over)
         self.peak.show(trace, compared)
 
-    def rekey(self, keymap: dict[str, str]) -> None:
-        """Other keys are shown."""
-        self._keymap = keymap
-        self.runs.rekey(keymap)
-        self.show_footer(self._engine)
+    @property
+    def _keymap(self) -> dict[str, str]:
+        return self._owner.settings.keymap
 
-    def nothing(self, text: Content) -> None:
-        """No burst at all, and what to do first; nothing changes where one was shown before."""
-        self.memory.empty(text)
+    def rekey(self) -> None:
+        """Other keys are shown."""
+        for panel in (self.plan_panel, self.memory, self.loss, self.peak, self.runs):
+            panel.rekey()
+        self.memory.empty(first_steps(self._keymap))
+        self.lay_out(self._session)
+        self.show_footer(self._engine)
 
     def foresee(self, outlook: Outlook, device: Device | None) -> None:
         """What is predicted of the plan: beside its techniques, in the chart, in the peak."""
@@ -215,7 +215,9 @@ class MainScreen(Screen[None]):
         """One panel or all of them, and which."""
         self._set_layout(session)
         narrow = self.has_class("-narrow")
-        self.query_one("#tabs", Line).show(tabs(session.tab, session.maximised and not narrow))
+        self.query_one("#tabs", Line).show(
+            tabs(session.tab, session.maximised and not narrow, self._keymap)
+        )
         self.query_one(Body).share(session.sizes, self.has_class("-single"))
 
     def _resized(self, sizes: dict[str, float]) -> None:
@@ -342,7 +344,8 @@ class MainScreen(Screen[None]):
 
     def action_next_panel(self, step: int) -> None:
         """The panel after this one."""
-        self.action_jump(PANELS[(PANELS.index(self.panel) + step) % len(PANELS)])
+        names = list(PANELS)
+        self.action_jump(names[(names.index(self.panel) + step) % len(names)])
 
     def action_maximise(self) -> None:
         """The focused panel alone, or all of them."""
