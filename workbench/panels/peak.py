@@ -75,7 +75,7 @@ class PeakPanel(VerticalScroll):
     def _write(self) -> None:
         trace, width = self._trace, self.scrollable_content_region.width
         if self._compared is not None:
-            self._entitle("4 Difference")
+            self._entitle(f"{self._called} · difference")
             self._update(comparison(self._compared, width))
             self.call_after_refresh(self._hint)
             return
