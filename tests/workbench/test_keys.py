@@ -11,7 +11,9 @@ from textual.widgets import Input
 from memwb.engine.plan import Plan, override
 from memwb.engine.technique import GROUPS, techniques
 from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.layout import PANELS
 from memwb.workbench.panels.line import Line
+from memwb.workbench.panels.texts import footer
 
 SIZE = (120, 40)
 
@@ -365,7 +367,7 @@ async def test_keys_can_be_given_other_names(bench: Any, home: Any) -> None:
         assert "Press K to start it" in main(app).notice.render().plain
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+@pytest.mark.parametrize("size", [(40, 24), (50, 24), (60, 24), (70, 24), (80, 24), (200, 50)])
 async def test_the_footer_holds_at_most_six_keys(
     bench: Any, size: tuple[int, int], waiting: Callable[..., Any]
 ) -> None:
@@ -376,7 +378,19 @@ async def test_the_footer_holds_at_most_six_keys(
             await pilot.pause()
             line = main(app).query_one("#footer", Line).render().plain
             words = [word for word in line.split("  ") if word.strip()]
-            assert 1 <= len(words) <= 6
+            assert 1 <= len(words) <= 6 and "…" not in line
+            assert "? help" in line and ("r run" in line or key == "5")
+
+
+@pytest.mark.parametrize("width", range(11, 90, 3))
+def test_a_footer_is_never_cut(width: int) -> None:
+    for panel in PANELS:
+        for state in ({"running": True}, {"broken": True}, {"typing": True}):
+            how = {"running": False, "typing": False, **state}
+            line = footer(panel, keymap={}, width=width, **how)
+            assert (
+                line.cell_length <= width and ("esc" if how["typing"] else "? help") in line.plain
+            )
 
 
 async def test_a_small_terminal_shows_one_panel(bench: Any) -> None:

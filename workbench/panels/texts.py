@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from memwb.engine.guard import Verdict
 
 MUTED = "$foreground 60%"
+LEAST = ("tab", "↵", "palette", "pin", "maximise", "edit", "export", "freeze", "peak", "compare")
+LEAST += ("toggle", "fix", "run", "stop")
+"""What goes from the footer first where it is too long."""
 
 ENGINE = {
     "starting": ("engine starting…", "$text-warning"),
@@ -301,16 +304,18 @@ def footer(
     keymap: dict[str, str],
     broken: bool = False,
     filtering: bool = False,
+    width: int = 80,
 ) -> Content:
-    """At most six keys: those that matter in the focused panel and in this state."""
+    """At most six keys: those that matter in the focused panel and in this state.
+
+    Where there is no room for all of them the LEAST important go, but never the one for help.
+    """
     if typing:
-        keys: tuple[tuple[str, str], ...]
-        keys = (("↵", "take it"), ("tab", "take it, next value"), ("esc", "leave"))
+        keys = [("↵", "take it"), ("tab", "take it, next value"), ("esc", "leave")]
         if filtering:
-            keys = (("↵", "keep"), ("esc", "show all"))
-        return Content.assemble(
-            *(part for key, word in keys for part in ((f" {key}", "bold"), f" {word}  "))
-        )
+            keys = [("↵", "keep"), ("esc", "show all")]
+        told = {key: Content.assemble((f" {key}", "bold"), f" {word} ") for key, word in keys}
+        return _whole(told, width)
     known = {command.id: command for command in COMMANDS}
     first = [("edit", "show"), ("compare", "compare"), ("pin", "pin")] if panel == "runs" else []
     if panel == "plan":
@@ -325,13 +330,23 @@ def footer(
     # Of the history there is more to know than of the plan's script.
     rest = [go] if panel == "runs" else [go, third]
     pairs = [*first, *rest, ("help", "help"), ("palette", "commands")]
-    return Content(" ").join(
-        Content.from_markup(
+    told = {
+        name: Content.from_markup(
             f"[@click={_clickable(known[name].action)}] [b $text-accent]$key[/] {word} [/]",
             key=shown_key(known[name], keymap),
         )
         for name, word in pairs
-    )
+    }
+    return _whole(told, width)
+
+
+def _whole(told: dict[str, Content], width: int) -> Content:
+    """As many of the keys as there is room for, none of them cut."""
+    for least in filter(told.__contains__, LEAST):
+        if sum(part.cell_length + 1 for part in told.values()) <= width:
+            break
+        del told[least]
+    return Content(" ").join(told.values())
 
 
 def _clickable(action: str) -> str:

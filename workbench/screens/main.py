@@ -89,7 +89,7 @@ class MainScreen(Screen[None]):
     def on_resize(self, event: events.Resize) -> None:
         """A small terminal shows one panel at a time."""
         self.lay_out(self._session)
-        self._show_guide()
+        self.show_footer(self._engine)
 
     @property
     def plan_panel(self) -> PlanPanel:
@@ -161,8 +161,8 @@ class MainScreen(Screen[None]):
         typing = self.focused is not None and "field" in self.focused.classes
         broken = bool(self.plan_panel.found)
         filtering = typing and self.focused is not None and self.focused.id in FILTERS
-        keys = footer(self._session.tab, running, typing, self._keymap, broken, filtering)
-        self.query_one("#footer", Line).show(keys)
+        how = (running, typing, self._keymap, broken, filtering, self.app.size.width)
+        self.query_one("#footer", Line).show(footer(self._session.tab, *how))
         self._show_guide()
 
     def _show_guide(self) -> None:
