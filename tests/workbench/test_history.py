@@ -276,7 +276,7 @@ async def test_c_compares_up_to_four(opened: Any, waiting: Any) -> None:
         assert main(app).memory.border_title.endswith("#4, outlines #3 #2 #1")
         assert [one.label for one in main(app).memory.chart._others] == ["#3", "#2", "#1"]
         assert main(app).peak.border_title == "4 Peak · difference"
-        for words in ("batch_size", "lora", "bf16", "peak activations", "time", "loss at its"):
+        for words in ("batch size", "LoRA", "bf16", "peak activations", "time", "loss at its"):
             assert words in main(app).peak.text
         shown = main(app).loss.query_one("#loss-chart")._shown
         assert {"#3", "#2", "#1"} <= set(shown)

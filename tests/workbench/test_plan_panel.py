@@ -125,7 +125,7 @@ async def test_a_refusal_speaks_as_the_plan_does_and_goes_with_an_edit(bench: An
         await pilot.pause()
         notice = main(app).notice
         told = notice.render().plain
-        assert "4-bit base: needs lora" in told and "f  Turn lora on." in told
+        assert "4-bit base: needs LoRA" in told and "f  Turn LoRA on." in told
         assert "$." not in told and "-o" not in told
         await pilot.press("f")
         await pilot.pause()

@@ -11,7 +11,7 @@ from memwb.engine.plan import Plan, Problem, Workload, active
 from memwb.engine.protocol import Device, Ended
 from memwb.engine.technique import GROUPS, Parameter, techniques
 from memwb.workbench.commands import COMMANDS, key_for, keyed, shown_key
-from memwb.workbench.deviation import verdict_forms, verdict_line
+from memwb.workbench.deviation import titles, verdict_forms, verdict_line
 from memwb.workbench.explained import change
 from memwb.workbench.layout import PANELS
 from memwb.workbench.panels import plan_rows
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from memwb.engine.guard import Verdict
 
 MUTED = "$foreground 60%"
-LEAST = ("tab", "↵", "palette", "pin", "maximise", "edit", "export", "freeze", "peak", "compare")
-LEAST += ("toggle", "fix", "run", "stop")
+LEAST = (
+    *("tab", "↵", "palette", "pin", "maximise", "edit", "export", "freeze", "peak"),
+    *("compare", "toggle", "fix", "run", "stop"),
+)
 """What goes from the footer first where it is too long."""
 
 ENGINE = {
@@ -259,7 +261,7 @@ def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
 def flagged(verdict: Verdict, label: str) -> tuple[str, str]:
     """What to tell of losses outside what their techniques allow: a title and a text."""
     line = verdict_line(verdict).removeprefix("✗ ")
-    names = ", ".join(verdict.differing)
+    names = ", ".join(titles(verdict.differing))
     why = f"Here {names} did not keep to it." if names else "It is the same plan, run again."
     text = f"{line}. {why}"
     return f"{label} does not follow #{verdict.run} {verdict.name}", text[0].upper() + text[1:]
