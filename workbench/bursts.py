@@ -65,6 +65,12 @@ class Bursts:
         self._running = False
         self._watch = watch.Watch()
         self._clock: Timer | None = None
+        self._turns: Timer | None = None
+        """Moves what turns in the header while something is waited for."""
+        self._since = watch.now()
+        """When the engine came into its state."""
+        self._doing = "starting"
+        """Its state, or ``loading`` where it has begun to start."""
         self._again = False
         """Whether the engine is being ended only to be started again."""
 
@@ -92,6 +98,8 @@ class Bursts:
         self._pump = Pump(self._factory, self.app.post_message)
         self._watch = watch.Watch()
         self._clock = self._clock or self.app.set_interval(watch.EVERY, self.look)
+        if self._turns is None and self.app.animation_level != "none":
+            self._turns = self.app.set_interval(watch.FRAME, self.show_doing, pause=True)
         self._become("starting")
         self.app.run_worker(self._pump.run(), group="engine", exclusive=True)
 
@@ -110,8 +118,8 @@ class Bursts:
         if self._watch.look(self.engine_state):
             told = watch.not_responding(self._watch.seconds, self._key("restart"))
             self.app.main.tell("warning", *told)
-        if self.silent and self.app.main.children:
-            self.show()
+        if self.app.main.children and (self.silent or self._doing in watch.MOVING):
+            self.show_doing()
 
     def _key(self, command: str) -> str:
         return key_for(command, self.app.settings.keymap)
@@ -136,7 +144,7 @@ class Bursts:
             self.show()
         match event:
             case Hello():
-                self._become("starting")
+                self._become("starting", "loading")
             case Ready():
                 self.device = event.device
                 app.main.plan_panel.meet(event.device)
@@ -245,12 +253,24 @@ class Bursts:
 
     # What it does
 
-    def _become(self, engine: str) -> None:
+    def _become(self, engine: str, doing: str = "") -> None:
         # What an engine still says while it is being ended changes nothing of that.
         self.engine_state = "restarting" if self._again else engine
+        doing = self.engine_state if self._again or not doing else doing
+        if self._doing != doing:
+            # A start is one wait, of two parts.
+            self._since = self._since if doing == "loading" else watch.now()
+            self._doing = doing
+        if self._turns is not None:
+            (self._turns.resume if doing in watch.MOVING else self._turns.pause)()
         self.show()
 
     def show(self) -> None:
+        """What the engine is doing, in the header, and what can be done meanwhile."""
+        self.show_doing()
+        self.app.main.show_footer("silent" if self.silent else self.engine_state)
+
+    def show_doing(self) -> None:
         """What the engine is doing, in the header."""
         app, engine = self.app, self.engine_state
         doing = app.replay.doing
@@ -266,6 +286,10 @@ class Bursts:
             key = self._key("restart")
             engine = "silent"
             doing = f"not responding for {self._watch.seconds:.0f} s · {key} restarts it"
+        elif self._doing in watch.MOVING:
+            waited = watch.now() - self._since
+            turns = watch.frame(waited, app.animation_level == "none")
+            doing = turns + (doing or texts.ENGINE[engine][0]) + watch.waits(self._doing, waited)
         app.main.show_header(app.model, self.device, engine, doing)
 
     # Running

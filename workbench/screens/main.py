@@ -152,7 +152,6 @@ class MainScreen(Screen[None]):
         self.query_one("#header", Line).show(
             header_left(self._session.plan, model), *header_right(device, engine, doing)
         )
-        self.show_footer(engine)
 
     def show_footer(self, engine: str) -> None:
         """The keys that matter now."""
