@@ -12,6 +12,7 @@ from memwb.engine.plan import Plan, override
 from memwb.engine.technique import GROUPS, techniques
 from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.layout import PANELS
+from memwb.workbench.panels import notice
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.texts import footer
 
@@ -312,6 +313,27 @@ async def test_escape_puts_a_message_away(bench: Any, panel: str) -> None:
         await pilot.press("escape")
         await pilot.pause()
         assert not main(app).notice.display
+
+
+async def test_what_was_done_is_told_for_a_while_and_what_is_wrong_until_it_is_put_away(
+    bench: Any, waiting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notice, "LASTS", 0.05)
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        message = main(app).notice
+        main(app).tell("information", "Exported", "train.py")
+        assert message.display
+        await waiting(pilot, lambda: not message.display)
+        main(app).tell("information", "Exported", "train.py")
+        main(app).tell("error", "Something", "happened")
+        await pilot.pause(0.15)
+        assert message.display and "Something" in message.render().plain
+        main(app).tell("information", "No GPU here", passing=True)
+        await pilot.pause(0.15)
+        assert message.display
+        app.change_plan(override(app.session.plan, "steps=3"))
+        assert not message.display
 
 
 async def test_groups_fold(bench: Any) -> None:
