@@ -52,6 +52,26 @@ ABOUT = {
     ),
 }
 OWN_KEYS = {
+    "question": (
+        ("y", "yes"),
+        ("n", "no (also esc and q)"),
+        ("↵", "yes; where it says so beside no: no"),
+    ),
+    "remarks": (
+        ("ctrl+s", "keep both"),
+        ("↵", "in the name: keep both; in the note: another line"),
+        ("tab", "from the name to the note, and back"),
+        ("esc", "leave, nothing is kept"),
+    ),
+    "saving": (
+        ("↵", "save; again, to replace one of that name"),
+        ("esc", "leave"),
+    ),
+    "text": (
+        ("ctrl+s", "take the text for the plan"),
+        ("ctrl+t", "copy all of it"),
+        ("esc", "leave; once more where something was changed"),
+    ),
     "peak_screen": (
         ("tab", "the predicted plan, the run that is shown"),
         ("↑ ↓", "scroll"),
@@ -142,6 +162,29 @@ OWN_KEYS = {
 }
 
 SCREENS = {
+    "question": (
+        "A question",
+        "Nothing happens until it is answered. Enter says yes where that can be had back or only "
+        "ends something; where a habit would cost too much, to delete a run or to run what will "
+        "probably not fit, Enter says no.",
+    ),
+    "remarks": (
+        "A run's name and note",
+        "Both are kept in the run's folder, and found by the filter of the history. A run without "
+        "a name is called by its techniques. `memwb runs rename` and `note` do the same.",
+    ),
+    "saving": (
+        "Saving a preset",
+        "The plan under a name: it is then among the presets, here and for `memwb run NAME`. The "
+        "file is a plan in TOML, in the folder that `memwb locate` tells. A name of letters, "
+        "digits, dots and dashes; that of a shipped preset hides it for you.",
+    ),
+    "text": (
+        "The plan as TOML",
+        "Everything that the plan says, as `memwb run` reads it from a file. A technique is on "
+        "while its table stands there; a parameter that is left out has its usual value. The "
+        "text is checked as it is typed, and its comments are kept with the plan.",
+    ),
     "models": (
         "Choosing a model",
         "The architectures of the catalogue, the models of the local Hugging Face cache, folders "

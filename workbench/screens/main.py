@@ -162,9 +162,6 @@ class MainScreen(Screen[None]):
         filtering = typing and self.focused is not None and self.focused.id in FILTERS
         how = (running, typing, self._keymap, broken, filtering, self.app.size.width)
         self.query_one("#footer", Line).show(footer(self._session.tab, *how))
-        self._show_guide()
-
-    def _show_guide(self) -> None:
         told = guide.line(self._session, self._engine, self._keymap, *self.app.size)
         strip = self.query_one("#guide", Line)
         strip.display = bool(told)
@@ -385,6 +382,8 @@ class MainScreen(Screen[None]):
         told = plan.explained(plan.device) if self.panel == "plan" else None
         predicted = plan.predicted() if self.panel == "plan" else ""
         self.app.push_screen(HelpScreen(self.panel, self._keymap, told, predicted))
+
+    action_explain = action_help
 
     def on_descendant_focus(self) -> None:
         """The focus decides what the footer says and what a narrow terminal shows."""
