@@ -11,7 +11,10 @@ from textual.widgets import Input
 from memwb.engine.plan import Plan, override
 from memwb.engine.technique import GROUPS, techniques
 from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.layout import PANELS
+from memwb.workbench.panels import notice
 from memwb.workbench.panels.line import Line
+from memwb.workbench.panels.texts import footer
 
 SIZE = (120, 40)
 
@@ -308,6 +311,27 @@ async def test_escape_puts_a_message_away(bench: Any, panel: str) -> None:
         assert not app.main.notice.display
 
 
+async def test_what_was_done_is_told_for_a_while_and_what_is_wrong_until_it_is_put_away(
+    bench: Any, waiting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notice, "LASTS", 0.05)
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        message = app.main.notice
+        app.main.tell("information", "Exported", "train.py")
+        assert message.display
+        await waiting(pilot, lambda: not message.display)
+        app.main.tell("information", "Exported", "train.py")
+        app.main.tell("error", "Something", "happened")
+        await pilot.pause(0.15)
+        assert message.display and "Something" in message.render().plain
+        app.main.tell("information", "No GPU here", passing=True)
+        await pilot.pause(0.15)
+        assert message.display
+        app.change_plan(override(app.session.plan, "steps=3"))
+        assert not message.display
+
+
 async def test_groups_fold(bench: Any) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
@@ -361,7 +385,7 @@ async def test_keys_can_be_given_other_names(bench: Any, home: Any) -> None:
         assert "Press K to start it" in app.main.notice.render().plain
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+@pytest.mark.parametrize("size", [(40, 24), (50, 24), (60, 24), (70, 24), (80, 24), (200, 50)])
 async def test_the_footer_holds_at_most_six_keys(
     bench: Any, size: tuple[int, int], waiting: Callable[..., Any]
 ) -> None:
@@ -372,7 +396,19 @@ async def test_the_footer_holds_at_most_six_keys(
             await pilot.pause()
             line = app.main.query_one("#footer", Line).render().plain
             words = [word for word in line.split("  ") if word.strip()]
-            assert 1 <= len(words) <= 6
+            assert 1 <= len(words) <= 6 and "…" not in line
+            assert "? help" in line and ("r run" in line or key == "5")
+
+
+@pytest.mark.parametrize("width", range(11, 90, 3))
+def test_a_footer_is_never_cut(width: int) -> None:
+    for panel in PANELS:
+        for state in ({"running": True}, {"broken": True}, {"typing": True}):
+            how = {"running": False, "typing": False, **state}
+            line = footer(panel, keymap={}, width=width, **how)
+            assert (
+                line.cell_length <= width and ("esc" if how["typing"] else "? help") in line.plain
+            )
 
 
 async def test_a_small_terminal_shows_one_panel(bench: Any) -> None:

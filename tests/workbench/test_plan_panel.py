@@ -121,7 +121,7 @@ async def test_a_refusal_speaks_as_the_plan_does_and_goes_with_an_edit(bench: An
         await pilot.pause()
         notice = app.main.notice
         told = notice.render().plain
-        assert "4-bit base: needs lora" in told and "f  Turn lora on." in told
+        assert "4-bit base: needs LoRA" in told and "f  Turn LoRA on." in told
         assert "$." not in told and "-o" not in told
         await pilot.press("f")
         await pilot.pause()
@@ -193,13 +193,13 @@ async def test_the_cursor_goes_to_the_technique_of_a_parameter_that_is_gone(benc
 
 def test_every_row_says_what_it_means() -> None:
     plan = plan_of(*MANY)
-    for row in plan_rows.plan_rows(plan):
+    for row in plan_rows.plan_rows(plan, {}):
         if row.selectable and not row.id.startswith(("technique:", "value:techniques.")):
-            assert len(texts.about_row(row.id, None).plain.split()) > 1, row.id
+            assert len(texts.about_row(row.id, {}, None).plain.split()) > 1, row.id
 
 
 def filtered(wanted: str, *names: str) -> list[str]:
-    found = plan_rows.plan_rows(plan_of(*names), wanted=wanted)
+    found = plan_rows.plan_rows(plan_of(*names), {}, wanted=wanted)
     return [row.id for row in found if row.selectable]
 
 

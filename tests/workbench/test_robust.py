@@ -234,3 +234,32 @@ async def test_two_workbenches_share_a_folder(home: Any, bench: Any, waiting: An
         await waiting(second, lambda: len(two.recorded) == 5)
         session = read_session()
         assert session is not None and session.plan == one.session.plan
+
+
+async def test_a_start_moves_and_says_what_it_waits_for(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(watch, "now", lambda: now[0])
+    app = bench("full", ready=False)
+    async with app.run_test(size=(80, 24)) as pilot:
+
+        def head() -> str:
+            return str(app.main.query_one("#header").render())
+
+        await waiting(pilot, lambda: app.bursts._doing == "loading")
+        seen = set()
+        for _ in range(8):
+            now[0] += watch.FRAME
+            app.bursts.show_doing()
+            seen.add(head().partition(" engine starting…")[0][-1])
+        assert seen <= set(watch.FRAMES) and len(seen) == 8 and "loads" not in head()
+        now[0] += watch.PATIENCE
+        app.bursts.look()
+        assert "engine starting… · loads torch" in head()
+        app.animation_level = "none"
+        app.action_run()
+        assert "ready · loads torch" in head() and not set(head()) & set(watch.FRAMES)
+        app.scripted.become_ready()
+        await waiting(pilot, lambda: app.live is not None and app.live.ended)
+        assert "loads torch" not in head() and app.bursts._doing == "ready"

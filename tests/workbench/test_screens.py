@@ -15,6 +15,7 @@ from memwb.engine.presets import load_plan, presets
 from memwb.engine.technique import techniques
 from memwb.workbench import library
 from memwb.workbench.screens.ask import AskScreen
+from memwb.workbench.screens.help import HelpScreen
 from memwb.workbench.screens.presets import SaveScreen
 from memwb.workbench.settings import Settings
 
@@ -352,3 +353,35 @@ async def test_a_dialog_fits_a_small_terminal(bench: Any, dialog: Any) -> None:
         app.push_screen(dialog)
         await pilot.pause()
         assert dialog.query_one(".dialog").region.width == 44
+
+
+async def test_f1_explains_the_smallest_window_and_what_is_typed(bench: Any, waiting: Any) -> None:
+    windows = {
+        "5 d": "AskScreen",
+        "5 n": "RemarksScreen",
+        "w": "SaveScreen",
+        "v": "PlanTextScreen",
+        "1 enter": "",
+        "5 slash": "",
+    }
+    app = bench("full")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live is not None and app.live.ended and app.recorded)
+        app.main.plan_panel.rows.select("value:weights")
+        for keys, front in windows.items():
+            await pilot.press(*keys.split())
+            await pilot.pause()
+            before, focused = app.screen, app.focused
+            assert type(before).__name__ == (front or "MainScreen"), keys
+            await pilot.press("f1")
+            await pilot.pause()
+            assert isinstance(app.screen, HelpScreen), keys
+            await pilot.press("escape")
+            await pilot.pause()
+            assert app.screen is before and app.focused is focused
+            assert isinstance(focused, Input) or front in ("AskScreen", "PlanTextScreen"), keys
+            assert focused is None or focused.display
+            await pilot.press("escape", "escape")
+            await pilot.pause()
+            assert app.screen is app.main

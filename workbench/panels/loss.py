@@ -11,8 +11,8 @@ from textual.containers import Vertical
 
 from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
-from memwb.workbench.commands import bindings
-from memwb.workbench.panels.texts import loss_line, loss_title
+from memwb.workbench.commands import bindings, keyed_in
+from memwb.workbench.panels.texts import loss_behind, loss_line
 from memwb.workbench.trace import Trace, curve
 
 if TYPE_CHECKING:
@@ -33,15 +33,29 @@ class LossPanel(Vertical):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._trace: Trace | None = None
+        self._alone: Trace | None = None
+        """The burst whose curve is drawn, if it is no other's."""
         self._verdict: Verdict | None = None
         self._behind: tuple[Baseline | None, list[Point]] = (None, [])
         """The baseline whose curve was drawn last, and its points."""
 
     def compose(self) -> ComposeResult:
         """The chart."""
-        self.border_title = "3 Loss"
-        self.border_subtitle = "the loss of each step · r runs the plan"
+        self.rekey()
         yield LineChart(id="loss-chart")
+
+    def rekey(self) -> None:
+        """The keys have changed: of the title, and of how to run before anything has."""
+        self.border_title = self._titled()
+        if self._trace is None:
+            self.border_subtitle = keyed_in(self, "the loss of each step · $run runs the plan")
+
+    @property
+    def _called(self) -> str:
+        return keyed_in(self, "$jump_loss Loss")
+
+    def _titled(self) -> str:
+        return self._called + (loss_behind(self._alone) if self._alone is not None else "")
 
     def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
         """The losses so far, with those of other runs; the axis has room for every planned step."""
@@ -49,9 +63,10 @@ class LossPanel(Vertical):
             return
         single = not over
         behind = trace.baseline if single else None
+        self._alone = trace if single else None
         self._judge(trace, single)
         self._tell()
-        self.border_title = loss_title(trace) if single else "3 Loss"
+        self.border_title = self._titled()
         chart = self.query_one(LineChart)
         chart.clear()
         chart.steps = max(each.planned for each in (trace, *over))
