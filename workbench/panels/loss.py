@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Vertical
 
 from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.commands import bindings
 from memwb.workbench.panels.texts import loss_line, loss_title
+from memwb.workbench.panels.titled import Titled
 from memwb.workbench.trace import Trace, curve
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ AROUND = 6
 """Columns of the border that a subtitle cannot take."""
 
 
-class LossPanel(Vertical):
+class LossPanel(Titled):
     """The loss curve of one burst, over that of its baseline where it has one, or of several."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings("loss")
@@ -34,13 +34,13 @@ class LossPanel(Vertical):
         super().__init__(id=id)
         self._trace: Trace | None = None
         self._verdict: Verdict | None = None
+        self._title = "3 Loss"
         self._behind: tuple[Baseline | None, list[Point]] = (None, [])
         """The baseline whose curve was drawn last, and its points."""
 
     def compose(self) -> ComposeResult:
         """The chart."""
-        self.border_title = "3 Loss"
-        self.border_subtitle = "the loss of each step · r runs the plan"
+        self.entitle("3 Loss", "the loss of each step · r runs the plan")
         yield LineChart(id="loss-chart")
 
     def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
@@ -50,8 +50,8 @@ class LossPanel(Vertical):
         single = not over
         behind = trace.baseline if single else None
         self._judge(trace, single)
+        self._title = loss_title(trace) if single else "3 Loss"
         self._tell()
-        self.border_title = loss_title(trace) if single else "3 Loss"
         chart = self.query_one(LineChart)
         chart.clear()
         chart.steps = max(each.planned for each in (trace, *over))
@@ -80,7 +80,7 @@ class LossPanel(Vertical):
     def _tell(self) -> None:
         if self._trace is not None:
             room = self.outer_size.width - AROUND
-            self.border_subtitle = loss_line(self._trace, self._verdict, room)
+            self.entitle(self._title, loss_line(self._trace, self._verdict, room))
 
     @property
     def chart(self) -> LineChart:
