@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Vertical
 
 from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
-from memwb.workbench.commands import bindings
-from memwb.workbench.panels.texts import loss_line, loss_title
+from memwb.workbench.commands import bindings, keyed_in
+from memwb.workbench.panels.texts import loss_behind, loss_line
+from memwb.workbench.panels.titled import Titled
 from memwb.workbench.trace import Trace, curve
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ AROUND = 6
 """Columns of the border that a subtitle cannot take."""
 
 
-class LossPanel(Vertical):
+class LossPanel(Titled):
     """The loss curve of one burst, over that of its baseline where it has one, or of several."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings("loss")
@@ -33,15 +33,27 @@ class LossPanel(Vertical):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._trace: Trace | None = None
+        self._alone: Trace | None = None
+        """The burst whose curve is drawn, if it is no other's."""
         self._verdict: Verdict | None = None
         self._behind: tuple[Baseline | None, list[Point]] = (None, [])
         """The baseline whose curve was drawn last, and its points."""
 
     def compose(self) -> ComposeResult:
         """The chart."""
-        self.border_title = "3 Loss"
-        self.border_subtitle = "the loss of each step · r runs the plan"
+        self.rekey()
         yield LineChart(id="loss-chart")
+
+    def rekey(self) -> None:
+        """The keys have changed: of the title, and of how to run before anything has."""
+        self._tell()
+
+    @property
+    def _called(self) -> str:
+        return keyed_in(self, "$jump_loss Loss")
+
+    def _titled(self) -> str:
+        return self._called + (loss_behind(self._alone) if self._alone is not None else "")
 
     def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
         """The losses so far, with those of other runs; the axis has room for every planned step."""
@@ -49,9 +61,9 @@ class LossPanel(Vertical):
             return
         single = not over
         behind = trace.baseline if single else None
+        self._alone = trace if single else None
         self._judge(trace, single)
         self._tell()
-        self.border_title = loss_title(trace) if single else "3 Loss"
         chart = self.query_one(LineChart)
         chart.clear()
         chart.steps = max(each.planned for each in (trace, *over))
@@ -78,9 +90,13 @@ class LossPanel(Vertical):
         self._tell()
 
     def _tell(self) -> None:
-        if self._trace is not None:
-            room = self.outer_size.width - AROUND
-            self.border_subtitle = loss_line(self._trace, self._verdict, room)
+        room = self.outer_size.width - AROUND
+        if self._trace is None:
+            self.entitle(
+                self._titled(), keyed_in(self, "the loss of each step · $run runs the plan")
+            )
+        else:
+            self.entitle(self._titled(), loss_line(self._trace, self._verdict, room))
 
     @property
     def chart(self) -> LineChart:

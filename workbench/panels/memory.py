@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
@@ -24,14 +23,15 @@ from memwb.engine.protocol import (
     Timeline,
 )
 from memwb.workbench.charts.stacked import StackedChart
-from memwb.workbench.commands import bindings
+from memwb.workbench.commands import bindings, keyed_in
 from memwb.workbench.foresight import capacity_of
 from memwb.workbench.outlook import Outlook, samples_of
 from memwb.workbench.panels import forecast
+from memwb.workbench.panels.titled import Titled
 from memwb.workbench.trace import Trace
 
 
-class MemoryPanel(Vertical):
+class MemoryPanel(Titled):
     """Memory by category over the samples of a burst, live or recorded."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings("memory")
@@ -45,11 +45,10 @@ class MemoryPanel(Vertical):
         self._device: Device | None = None
         self._measured = False
         self._told: Sample | str | None = None
-        self._titles = ("", "")
 
     def compose(self) -> ComposeResult:
         """The chart, hidden until there is something in it."""
-        self.border_title = "2 Memory"
+        self.entitle(self._called, "")
         yield Static(id="first-steps")
         yield StackedChart(id="memory-chart")
 
@@ -195,12 +194,20 @@ class MemoryPanel(Vertical):
             self.chart.words = ()
             self._foresee()
 
+    def rekey(self) -> None:
+        """The keys have changed."""
+        self._retitle()
+
+    @property
+    def _called(self) -> str:
+        return keyed_in(self, "$jump_memory Memory")
+
     def _retitle(self) -> None:
         self._entitle(self._told)
 
     def _entitle(self, moment: Sample | str | None = None) -> None:
         self._told = moment
-        parts = ["2 Memory", self._label]
+        parts = [self._called, self._label]
         if isinstance(moment, Sample):
             parts.append(f"step {moment.step} · {moment.phase}" if moment.step else "loading")
         if isinstance(moment, str):
@@ -216,11 +223,7 @@ class MemoryPanel(Vertical):
         parts.append(self.chart.window.mark())
         parts.append("frozen" if self.frozen else "")
         alone = not self._measured and self._outlook.result is not None
-        titles = (
+        self.entitle(
             " · ".join(part for part in parts if part),
-            "nothing has run yet · r runs and measures" if alone else "",
+            keyed_in(self, "nothing has run yet · $run runs and measures") if alone else "",
         )
-        # A title that is set has all of the panel drawn again, the chart in it too.
-        if titles != self._titles:
-            self._titles = titles
-            self.border_title, self.border_subtitle = titles
