@@ -160,7 +160,7 @@ def _with_needs(plan: Plan, name: str) -> Plan:
 
 
 def _relation(relation: Relation, between: str) -> str:
-    return f"{between.join(relation.names)}: {relation.reason}"
+    return f"{between.join(techniques()[name].title for name in relation.names)}: {relation.reason}"
 
 
 def _parameter(item: Parameter, value: Any) -> str:

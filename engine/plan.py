@@ -282,7 +282,9 @@ def _too_long(plan: Plan, config: Mapping[str, Any]) -> list[Problem]:
 
 def _how(mend: str) -> str:
     name, _, value = mend.partition("=")
-    return f"Turn {name} {value}." if value in ("on", "off") else f"Set {name} to {value}."
+    if value in ("on", "off"):
+        return f"Turn {techniques()[name].title} {value}."
+    return f"Set {name} to {value}."
 
 
 def _problems_of(technique: Technique, plan: Plan, device: Device | None) -> list[Problem]:
@@ -300,14 +302,15 @@ def _problems_of(technique: Technique, plan: Plan, device: Device | None) -> lis
     for other in chosen[: chosen.index(technique.name)]:
         # Told once, at the technique that was named later.
         if group.exclusive and known[other].group == group.name:
-            clash(other, f"{other} is on, and only one of {group.title} can act")
+            clash(other, f"{known[other].title} is on, and only one of {group.title} can act")
     for conflict in technique.conflicts:
         for other in conflict.names:
             if other in plan.techniques:
-                clash(other, f"conflicts with {other}: {conflict.reason}")
+                clash(other, f"conflicts with {known[other].title}: {conflict.reason}")
     for need in technique.needs:
         if not any(name in plan.techniques for name in need.names):
-            reason = f"needs {' or '.join(need.names)}: {need.reason}"
+            titles = " or ".join(known[name].title for name in need.names)
+            reason = f"needs {titles}: {need.reason}"
             # One that cannot run here would be the next thing to mend, and mending it this again.
             able = [name for name in need.names if not _lacking(name, device)]
             mend = f"{able[0]}=on" if able else f"{technique.name}=off"

@@ -72,7 +72,7 @@ class Workbench(App[None]):
         self.bursts = Bursts(self, engine or library.engine)
         self.predictor = Predictor(self)
         self.replay = Replay(self)
-        self.main = MainScreen(self, session, self.settings.keymap)
+        self.main = MainScreen(self, session)
 
     # Starting
 
@@ -314,15 +314,15 @@ class Workbench(App[None]):
 
     def action_name_run(self) -> None:
         """Give the run at the cursor of the history a name."""
-        dialogs.describe_run(self, "n names", "name")
+        dialogs.describe_run(self, "$name_run names", "name")
 
     def action_note_run(self) -> None:
         """Note something of the run at the cursor of the history."""
-        dialogs.describe_run(self, "N notes something of", "note")
+        dialogs.describe_run(self, "$note_run notes something of", "note")
 
     def action_pin_run(self) -> None:
         """Make the run at the cursor of the history the baseline, or no longer."""
-        run = history.chosen(self, "b pins")
+        run = history.chosen(self, "$pin pins")
         if run is not None:
             workers.displace(self, "pin", history.pin, self, run)
 

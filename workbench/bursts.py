@@ -65,6 +65,12 @@ class Bursts:
         self._running = False
         self._watch = watch.Watch()
         self._clock: Timer | None = None
+        self._turns: Timer | None = None
+        """Moves what turns in the header while something is waited for."""
+        self._since = watch.now()
+        """When the engine came into its state."""
+        self._doing = "starting"
+        """Its state, or ``loading`` where it has begun to start."""
         self._again = False
         """Whether the engine is being ended only to be started again."""
 
@@ -92,6 +98,8 @@ class Bursts:
         self._pump = Pump(self._factory, self.app.post_message)
         self._watch = watch.Watch()
         self._clock = self._clock or self.app.set_interval(watch.EVERY, self.look)
+        if self._turns is None and self.app.animation_level != "none":
+            self._turns = self.app.set_interval(watch.FRAME, self.show_doing, pause=True)
         self._become("starting")
         workers.displace(self.app, "engine", self._pump.run)
 
@@ -110,8 +118,8 @@ class Bursts:
         if self._watch.look(self.engine_state):
             told = watch.not_responding(self._watch.seconds, self._key("restart"))
             self.app.main.tell("warning", *told)
-        if self.silent and self.app.main.children:
-            self.show()
+        if self.app.main.children and (self.silent or self._doing in watch.MOVING):
+            self.show_doing()
 
     def _key(self, command: str) -> str:
         return key_for(command, self.app.settings.keymap)
@@ -136,12 +144,12 @@ class Bursts:
             self.show()
         match event:
             case Hello():
-                self._become("starting")
+                self._become("starting", "loading")
             case Ready():
                 self.device = event.device
                 app.main.plan_panel.meet(event.device)
                 self._become("ready")
-                app.main.memory.empty(texts.first_steps())
+                app.main.memory.empty(texts.first_steps(app.settings.keymap))
                 app.predictor.follow()
                 if self.wanted:
                     self.run()
@@ -189,7 +197,7 @@ class Bursts:
             kind, title, text = texts.outcome(event, label)
             # Of the engine's end only what ran at that moment is an explanation.
             self._failure = f"{title}: {event.what}" if event.title == DIED else ""
-            app.main.tell(kind, title, text, passing=event.outcome == "refused")
+            app.main.tell(kind, title, text, passing=event.outcome in ("refused", "stopped"))
         self._running = False
         self._become("ready")
         if event.outcome == "done" and app.session.guide in ("run", "again"):
@@ -235,23 +243,34 @@ class Bursts:
         self._become("dead")
         self.app.predictor.follow()
         self.app.predictor.show()
+        title, told = "The engine's process is gone", [self._failure]
         if reason is not None:
-            self.app.tell_error(reason)
-        else:
-            key = self._key("run")
-            rest = f"Nothing of the plan or the history is lost. Press {key} to start it again."
-            text = "\n".join(part for part in (self._failure, rest) if part)
-            self._failure = ""
-            self.app.main.tell("error", "The engine's process is gone", text)
+            title, told = reason.title, [reason.what, reason.fix]
+        key = self._key("run")
+        rest = f"Nothing of the plan or the history is lost. Press {key} to start it again."
+        self._failure = ""
+        self.app.main.tell("error", title, "\n".join(part for part in (*told, rest) if part))
 
     # What it does
 
-    def _become(self, engine: str) -> None:
+    def _become(self, engine: str, doing: str = "") -> None:
         # What an engine still says while it is being ended changes nothing of that.
         self.engine_state = "restarting" if self._again else engine
+        doing = self.engine_state if self._again or not doing else doing
+        if self._doing != doing:
+            # A start is one wait, of two parts.
+            self._since = self._since if doing == "loading" else watch.now()
+            self._doing = doing
+        if self._turns is not None:
+            (self._turns.resume if doing in watch.MOVING else self._turns.pause)()
         self.show()
 
     def show(self) -> None:
+        """What the engine is doing, in the header, and what can be done meanwhile."""
+        self.show_doing()
+        self.app.main.show_footer("silent" if self.silent else self.engine_state)
+
+    def show_doing(self) -> None:
         """What the engine is doing, in the header."""
         app, engine = self.app, self.engine_state
         doing = app.replay.doing
@@ -267,6 +286,10 @@ class Bursts:
             key = self._key("restart")
             engine = "silent"
             doing = f"not responding for {self._watch.seconds:.0f} s · {key} restarts it"
+        elif self._doing in watch.MOVING:
+            waited = watch.now() - self._since
+            turns = watch.frame(waited, app.animation_level == "none")
+            doing = turns + (doing or texts.ENGINE[engine][0]) + watch.waits(self._doing, waited)
         app.main.show_header(app.model, self.device, engine, doing)
 
     # Running

@@ -5,6 +5,7 @@ The key bindings, the palette, the footer and the help texts are all made from t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from memwb.workbench.chart_commands import CHART_COMMANDS
@@ -12,6 +13,7 @@ from memwb.workbench.command import Command
 
 if TYPE_CHECKING:
     from textual.binding import BindingType
+    from textual.dom import DOMNode
 
 
 COMMANDS = (
@@ -347,3 +349,13 @@ def shown_key(command: Command, keymap: dict[str, str]) -> str:
 def key_for(name: str, keymap: dict[str, str]) -> str:
     """The first key of the command of that id."""
     return shown_key(next(command for command in COMMANDS if command.id == name), keymap)
+
+
+def keyed(text: str, keymap: dict[str, str]) -> str:
+    """A text that tells of keys: a command's id after a dollar stands for its key."""
+    return re.sub(r"\$(\w+)", lambda found: key_for(found[1], keymap), text)
+
+
+def keyed_in(node: DOMNode, text: str) -> str:
+    """The same with the keys of the workbench that a widget is in."""
+    return keyed(text, node.app.settings.keymap)  # type: ignore[attr-defined]

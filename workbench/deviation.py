@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from memwb.engine.technique import group_of, techniques
@@ -34,7 +35,7 @@ def verdict_forms(verdict: Verdict) -> list[str]:
     else:
         apart = f"≤ {share(verdict.largest, up=True)} from {label}"
     if verdict.allowed is None:
-        names = ", ".join(verdict.free)
+        names = ", ".join(titles(verdict.free))
         return [
             f"{apart} ({_why_free(verdict)}: no curve owed)",
             f"{apart} ({names}: none owed)",
@@ -65,9 +66,15 @@ def _outside(verdict: Verdict, label: str) -> list[str]:
 
 
 def _why_free(verdict: Verdict) -> str:
-    found = [techniques()[name] for name in verdict.free]
-    titles = " + ".join(technique.title for technique in found)
-    return titles if len(found) > 1 else f"{titles} {group_of(found[0].group).instead}"
+    names = " + ".join(titles(verdict.free))
+    if len(verdict.free) > 1:
+        return names
+    return f"{names} {group_of(techniques()[verdict.free[0]].group).instead}"
+
+
+def titles(names: Iterable[str]) -> list[str]:
+    """What people call techniques."""
+    return [techniques()[name].title for name in names]
 
 
 def share(value: float, up: bool = False) -> str:

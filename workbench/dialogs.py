@@ -177,7 +177,7 @@ def ask_delete(app: Workbench) -> None:
     """Whether to delete the run at the cursor for good."""
     from memwb.workbench.screens.ask import AskScreen
 
-    run = history.chosen(app, "d deletes")
+    run = history.chosen(app, "$delete_run deletes")
     if run is None:
         return
 

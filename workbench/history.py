@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from memwb.engine.errors import MemwbError
 from memwb.workbench import library, state
+from memwb.workbench.commands import keyed
 from memwb.workbench.panels import texts
 from memwb.workbench.trace import Trace
 
@@ -46,14 +47,18 @@ async def show(app: Workbench) -> None:
     elif traces:
         app.main.show_trace(traces[0])
     else:
-        app.main.nothing(texts.first_steps())
+        app.main.memory.empty(texts.first_steps(app.settings.keymap))
 
 
 def chosen(app: Workbench, doing: str) -> Summary | None:
-    """The run at the cursor of the history; without the history in front, that comes first."""
+    """The run at the cursor of the history; without the history in front, that comes first.
+
+    ``doing`` says what is done with it, its key by the command's id as in ``keyed``.
+    """
     if app.main.panel != "runs":
         app.main.action_jump("runs")
-        app.notify(f"{doing} the run at the cursor of the history.")
+        told = f"{doing} the run at the cursor of the history."
+        app.notify(keyed(told, app.settings.keymap), markup=False)
         return None
     if app.main.runs.run is None:
         app.notify("There is no run at the cursor.")
@@ -62,13 +67,14 @@ def chosen(app: Workbench, doing: str) -> Summary | None:
 
 def mark(app: Workbench) -> None:
     """Mark the run at the cursor of the history, or take its mark away."""
-    run = chosen(app, "c marks")
+    run = chosen(app, "$compare marks")
     if run is None:
         return
     before = state.known(app.session, [each.folder for each in app.recorded])
     session = state.marked(before, run.folder)
     if session == before:
-        app.notify("Four are marked; c on one of them takes its mark away.")
+        told = "Four are marked; $compare on one of them takes its mark away."
+        app.notify(keyed(told, app.settings.keymap), markup=False)
         return
     app.keep(session)
     app.show_runs()
@@ -103,7 +109,7 @@ async def delete(app: Workbench, run: Summary) -> None:
 def replay(app: Workbench) -> None:
     """Tell the run at the cursor of the history again, or else the one in the charts."""
     if app.main.panel == "runs":
-        run = chosen(app, "R replays")
+        run = chosen(app, "$replay replays")
     else:
         run = next((run for run in app.recorded if run.folder == app.session.shown), None)
         run = run or next(iter(app.recorded), None)

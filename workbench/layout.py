@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from memwb.workbench.state import Session
 
-PANELS = ("plan", "memory", "loss", "peak", "runs")
+PANELS = {"plan": "Plan", "memory": "Memory", "loss": "Loss", "peak": "Peak", "runs": "Runs"}
+"""The panels in their order, and their titles."""
 NARROW = 100
 """Below this width, or below SHORT lines, one panel is shown at a time."""
 SHORT = 30

@@ -28,7 +28,7 @@ def rebind(app: Workbench, keymap: dict[str, str]) -> None:
             save_setting(f"keymap.{name}", keymap.get(name))
     app.settings = replace(app.settings, keymap=keymap)
     app.set_keymap({each.id: keys_of(each, keymap) for each in COMMANDS if each.id in keymap})
-    app.main.rekey(keymap)
+    app.main.rekey()
 
 
 def change(app: Workbench, name: str, value: str | bool) -> None:

@@ -99,7 +99,7 @@ class Pump:
         except MemwbError as error:
             reason = error
         except OSError as error:
-            reason = MemwbError("The engine could not be started", str(error), "Press r to retry.")
+            reason = MemwbError("The engine could not be started", str(error))
         self._give_up()
         self._post(EngineGone(reason))
 

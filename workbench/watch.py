@@ -16,6 +16,36 @@ EVERY = 1.0
 """Seconds between two looks at the clock."""
 
 
+MOVING = {
+    "starting": "no word of it yet",
+    "loading": "loads torch",
+    "stopping": "finishes its step",
+    "restarting": "its process ends",
+}
+"""What is waited for in the states that pass by themselves; ``loading`` ends a start."""
+PATIENCE = 3.0
+"""Seconds of such a state after which it is told what is waited for."""
+FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+FRAME = 0.125
+"""Seconds of each."""
+
+
+def now() -> float:
+    """Seconds on a clock that nobody sets."""
+    return time.monotonic()
+
+
+def frame(seconds: float, still: bool) -> str:
+    """What turns while something is waited for; nothing for whoever wants no motion."""
+    return "" if still else f"{FRAMES[int(seconds / FRAME) % len(FRAMES)]} "
+
+
+def waits(doing: str, seconds: float) -> str:
+    """What is waited for, and since when, once that is worth telling."""
+    known = doing in MOVING and seconds >= PATIENCE
+    return f" · {MOVING[doing]} · {seconds:.0f} s" if known else ""
+
+
 class Watch:
     """Notes when the engine was heard last, and how much of what it said was garbled."""
 

@@ -68,7 +68,7 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
     """Why parameters do not go together, or with the plan, and the override that mends it."""
     if params.mode == "budget":
         if "torch_compile" not in plan.techniques:
-            return "mode budget is kept by the compiler: it needs torch_compile", "torch_compile=on"
+            return "mode budget is kept by the compiler: it needs torch.compile", "torch_compile=on"
         if params.every != 1:
             reason = "every has no meaning for mode budget: the compiler weighs single operators"
             return reason, "activation_checkpointing.every=1"
@@ -134,7 +134,7 @@ def meta_patch_model(model: Any, *, mode: str, every: int, budget: float) -> Any
 
     if mode == "budget":
         raise CannotPredict(
-            "Mode budget of activation_checkpointing cannot be predicted",
+            "Mode budget of activation checkpointing cannot be predicted",
             "which results it keeps the compiler chooses while it compiles for the device",
             "Run a burst to measure it, or take activation_checkpointing.mode=selective.",
             technique="activation_checkpointing",

@@ -62,9 +62,9 @@ def meta_build_optimizer(model: Any, learning_rate: float, **kwargs: Any) -> Any
     def step(weight: Any, grad: Any, counter: Any, first: Any, *rest: Any) -> None:
         if hasattr(first, "codes"):
             raise CannotPredict(
-                "adamw_4bit cannot be predicted for GPUs",
+                "AdamW 4-bit cannot be predicted for GPUs",
                 "its step is compiled there, and what that keeps between kernels is not known",
-                "Run a burst to measure it, or predict adamw_8bit: -o adamw_8bit=on.",
+                "Run a burst to measure it, or predict AdamW 8-bit: -o adamw_8bit=on.",
                 technique="adamw_4bit",
             )
 

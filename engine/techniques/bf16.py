@@ -16,7 +16,7 @@ technique = Technique(
     group="precision",
     saves="Half of weights, gradients, optimizer states and activations against fp32.",
     costs="Weights have 8 significant bits: updates below 1/256 of a weight round away.",
-    not_when="Small learning rates must move large weights: take amp_bf16, or train adapters.",
+    not_when="Small learning rates must move large weights: take amp bf16, or train adapters.",
     source="arXiv:1905.12322",
     # No tolerance: what rounds away from an update makes other steps than fp32's.
 )

@@ -81,7 +81,7 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
     named = targets if not isinstance(targets, str) else ()
     down = targets in ("mlp", "all-linear") or any("down_proj" in name for name in named)
     if "fused_mlp" in plan.techniques and down:
-        return "it computes gated MLPs itself, and keeps less than fused_mlp", "fused_mlp=off"
+        return "it computes gated MLPs itself, and keeps less than fused MLP", "fused_mlp=off"
     return None
 
 

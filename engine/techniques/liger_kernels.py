@@ -73,7 +73,10 @@ def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, 
         return "every one of its kernels is off", "liger_kernels=off"
     for part, other in OURS.items():
         if getattr(params, part) and other in plan.techniques:
-            return f"{other} replaces the same code", f"liger_kernels.{part}=false"
+            return (
+                f"{techniques()[other].title} replaces the same code",
+                f"liger_kernels.{part}=false",
+            )
     if params.loss and (reason := _refuse_loss(plan, config)):
         return reason, "liger_kernels.loss=false"
     family = str(config.get("model_type", ""))
@@ -90,7 +93,7 @@ def _refuse_loss(plan: Plan, config: Mapping[str, Any]) -> str:
     known = techniques()
     for name in plan.techniques:
         if known[name].group == "loss":
-            return f"{name} takes the place of the loss, too"
+            return f"{known[name].title} takes the place of the loss, too"
     lora = plan.techniques.get("lora")
     named = [target.rpartition(".")[2] for target in getattr(lora, "targets", ())]
     if getattr(lora, "output_layer", False) or {"lm_head", "embed_out"} & set(named):

@@ -35,7 +35,7 @@ technique = Technique(
     group="sequence",
     saves="Nothing: documents are whole and see only themselves, as in most fine-tuning scripts.",
     costs="Padding is computed and stored like text: half of a batch, or more, trains nothing.",
-    not_when="Lengths differ much: length_grouping pads less, packing hardly at all.",
+    not_when="Lengths differ much: grouping by length pads less, packing hardly at all.",
     source="https://huggingface.co/docs/transformers/pad_truncation",
     params=Params,
 )

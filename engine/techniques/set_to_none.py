@@ -28,7 +28,7 @@ def effects(params: Any, facts: Facts) -> list[Effect]:
             before=size,
             after=0,
             formula=f"{facts.trained_bytes} B × {facts.trainable:,} trained values, which "
-            "zero_in_place keeps",
+            "zero in place keeps",
             phase="forward",
         )
     ]

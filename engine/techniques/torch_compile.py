@@ -102,7 +102,7 @@ def meta_patch_model(model: Any, *, scope: str, backend: str, dynamic: str) -> A
         from memwb.engine.errors import CannotPredict
 
         raise CannotPredict(
-            "torch_compile cannot be predicted with inductor",
+            "torch.compile cannot be predicted with inductor",
             "which tensors exist between kernels depends on how they are fused on the device",
             "Run a burst to measure it, or predict -o torch_compile.backend=aot_eager.",
             technique="torch_compile",
@@ -126,7 +126,7 @@ def _without_autocast(compiled: Any) -> Any:
     def forward(*args: Any, **kwargs: Any) -> Any:
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             raise CannotPredict(
-                "torch_compile cannot be predicted under autocast",
+                "torch.compile cannot be predicted under autocast",
                 "which casts are kept for backward is decided as the graph is made on the device",
                 "Run a burst to measure it, or predict with bf16 in place of amp.",
                 technique="torch_compile",

@@ -50,7 +50,7 @@ def test_the_values_are_the_plan_s_or_the_defaults() -> None:
 
 def test_what_is_in_the_way_is_said_with_the_fix() -> None:
     missing = explain("quantize_4bit", plan("quantize_4bit=on"), TINY)
-    assert "Turn lora on." in told(missing, "in this plan")
+    assert "Turn LoRA on." in told(missing, "in this plan")
     mended = explain("quantize_4bit", plan("quantize_4bit=on", "lora=on"), TINY)
     assert not told(mended, "in this plan")
     capped = explain("attention", plan(), {**(TINY or {}), "attn_logit_softcapping": 50.0})

@@ -218,5 +218,5 @@ def test_the_plans_reach_every_technique_and_family(
 
 def test_a_bad_plan_has_no_script(checkpoint: Path) -> None:
     plan = plan_from({"model": str(checkpoint), "techniques": {"quantize_4bit": {}}})
-    with pytest.raises(MemwbError, match="needs lora"):
+    with pytest.raises(MemwbError, match="needs LoRA"):
         script(plan, resolve(plan.model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -143,9 +144,21 @@ def test_conflicts_and_needs_are_told_with_the_edit_that_mends_them() -> None:
     alone = parse_plan('model = "tiny"\n[techniques.quantize_4bit]')
     [problem] = problems(alone)
     assert problem.technique == "quantize_4bit"
-    with pytest.raises(MemwbError, match="needs lora"):
+    with pytest.raises(MemwbError, match="needs LoRA"):
         check(alone)
     assert problems(override(alone, problem.override)) == []
+
+
+def test_a_reason_calls_techniques_by_their_titles_and_an_override_by_their_ids() -> None:
+    unlike = {name for name, known in techniques().items() if name != known.title}
+    pairs = itertools.permutations(techniques(), 2)
+    plans = [Plan(model="tiny", techniques={n: techniques()[n].params() for n in p}) for p in pairs]
+    found = [problem for plan in plans for problem in problems(plan)]
+    assert len(found) > len(plans) // 4
+    for problem in found:
+        words = set(re.findall(r"\w+", f"{problem.reason} {problem.fix.partition('Set')[0]}"))
+        assert not words & (unlike - {"lora", "concatenation"}), problem
+        assert problem.override.partition("=")[0].partition(".")[0] in techniques()
 
 
 CPU, GPU = Device("cpu", "test", 2**33), Device("cuda", "test", 2**33)

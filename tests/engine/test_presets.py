@@ -79,7 +79,7 @@ def test_overrides_are_applied_in_turn_and_the_outcome_is_checked() -> None:
     found = presets.load_plan("tiny-demo", ["workload.steps=3", "steps=4", "lora=on"])
     assert found.workload.steps == 4
     assert list(found.techniques) == ["lora"]
-    assert "needs lora" in refusal("tiny-demo", "quantize_4bit=on").what
+    assert "needs LoRA" in refusal("tiny-demo", "quantize_4bit=on").what
 
 
 def test_an_unknown_preset_is_told_the_nearest() -> None:

@@ -292,7 +292,7 @@ def test_a_slip_is_a_sentence_and_the_log_has_it(wire: Wire, batch: int, title: 
     ("plan", "what"),
     [
         ({"model": "no-such-model"}, "no-such-model"),
-        ({"model": "tiny", "techniques": {"quantize_4bit": {}}}, "needs lora or ia3"),
+        ({"model": "tiny", "techniques": {"quantize_4bit": {}}}, "needs LoRA or IA3"),
         ({"model": "tiny", "workload": {"steps": "many"}}, "$.workload.steps"),
         ({"model": "tiny", "techniques": {"tf32": {}}}, "CUDA"),
     ],

@@ -116,7 +116,7 @@ def test_the_table_fits_its_panel(play: Play, count: int, width: int) -> None:
     assert max(map(len, drawn)) <= width
     for letter, side in zip("ABCD", sides, strict=False):
         assert f"{letter} #{side.run}" in drawn[0]
-    assert any(line.startswith("activation_c") for line in drawn)
+    assert any(line.startswith("activation c") for line in drawn)
     assert any(line.startswith("peak alloc") for line in drawn)
 
 

@@ -163,7 +163,7 @@ async def test_the_curve_lies_over_its_baseline_while_it_runs(
         app.scripted.emit(bent(play("full"), 2, 1.5)[-1])
         await waiting(pilot, lambda: app.main.notice.display)
         told = str(app.main.notice.render())
-        assert "#2 does not follow #1 plain" in told and "activation_checkpointing" in told
+        assert "#2 does not follow #1 plain" in told and "activation checkpointing" in told
         await waiting(pilot, lambda: "✗ loss" in said_of(app, 0))
         assert "✗ loss" not in said_of(app, 1)
 

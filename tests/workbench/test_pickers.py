@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,12 @@ async def test_gpus_are_sorted_narrowed_and_predicted_for(
         sizes = {one.id: one.capacity for one in library.targets()}
         order = [sizes[row.id] for row in rows.rows]
         assert order == sorted(order, reverse=True)
-        await pilot.click("#verdicts", offset=(8, 0))
+        chips = app.screen.query_one("#verdicts").render().plain
+        fits = len(app.screen._fits)
+        counted = [int(word) for word in re.findall(r"(?:fits|tight|exceeds|…) (\d+)", chips)]
+        assert f"all {len(sizes)} GPUs:" in chips and sum(counted) == len(sizes)
+        assert counted[-1] == len(sizes) - fits > 0, "the made-up prediction knows seven cards"
+        await pilot.click("#verdicts", offset=(chips.index("fits"), 0))
         assert {"a100-40gb", "h200"} <= {row.id for row in rows.rows} < set(sizes)
         await pilot.press(*"h200", "enter")
         await waiting(pilot, lambda: app.screen is app.main)

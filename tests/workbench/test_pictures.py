@@ -24,7 +24,7 @@ from memwb.engine.catalog import Model
 from memwb.engine.plan import Plan, override
 from memwb.engine.protocol import Device
 from memwb.engine.techniques import torch_compile
-from memwb.workbench import library
+from memwb.workbench import library, watch
 from memwb.workbench.charts.looks import TEXT, contrast
 from memwb.workbench.legible import WORDS
 from memwb.workbench.panels import forecast as forecast_panel
@@ -112,6 +112,8 @@ def still(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         lambda plan, settings: next((m for m in MODELS if m.name == plan.model), MODELS[0]),
     )
     monkeypatch.setattr(library, "assumed_device", lambda: Device("cpu", "CPU", 16 * 2**30))
+    monkeypatch.setattr(watch, "frame", lambda *_: watch.FRAMES[0] + " ")
+    monkeypatch.setattr(watch, "waits", lambda *_: "")
     monkeypatch.setattr(history_rows, "moment", lambda created: "01-31 12:00")
     monkeypatch.setattr(Path, "cwd", lambda: Path("/home/user"))
 

@@ -39,16 +39,12 @@ SIZE = (120, 40)
 KEYS = ("left_parenthesis", "right_parenthesis", "left_curly_bracket", "right_curly_bracket")
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def header(app: Any) -> str:
-    return str(main(app).query_one("#header").render())
+    return str(app.main.query_one("#header").render())
 
 
 def notice(app: Any) -> str:
-    found = main(app).notice
+    found = app.main.notice
     return str(found.render()) if found.display else ""
 
 
@@ -160,8 +156,8 @@ async def test_five_hundred_resizes_while_a_burst_streams(bench: Any, waiting: A
         await pilot.resize_terminal(*SIZE)
         await pilot.press("2")
         await pilot.pause()
-        assert app.live.steps == before + 500 and main(app).memory.chart.region.area
-        assert len(main(app).memory.chart.columns) > 40
+        assert app.live.steps == before + 500 and app.main.memory.chart.region.area
+        assert len(app.main.memory.chart.columns) > 40
         app.scripted.emit(Ended("1", "done", losses=[1.0]))
         await waiting(pilot, lambda: app.engine_state == "ready")
 
@@ -261,10 +257,39 @@ async def test_two_workbenches_share_a_folder(home: Any, bench: Any, waiting: An
         # One deletes what the other shows and holds against another.
         two.show_run(one.bursts.folder)
         await second.pause(0.2)
-        main(one).runs.rows.select(one.bursts.folder)
+        one.main.runs.rows.select(one.bursts.folder)
         await first.press("d", "y")
         await waiting(first, lambda: len(one.recorded) == 5)
         await second.press("1", "5", "c", "up", "c")
         await waiting(second, lambda: len(two.recorded) == 5)
         session = read_session()
         assert session is not None and session.plan == one.session.plan
+
+
+async def test_a_start_moves_and_says_what_it_waits_for(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(watch, "now", lambda: now[0])
+    app = bench("full", ready=False)
+    async with app.run_test(size=(80, 24)) as pilot:
+
+        def head() -> str:
+            return str(app.main.query_one("#header").render())
+
+        await waiting(pilot, lambda: app.bursts._doing == "loading")
+        seen = set()
+        for _ in range(8):
+            now[0] += watch.FRAME
+            app.bursts.show_doing()
+            seen.add(head().partition(" engine starting…")[0][-1])
+        assert seen <= set(watch.FRAMES) and len(seen) == 8 and "loads" not in head()
+        now[0] += watch.PATIENCE
+        app.bursts.look()
+        assert "engine starting… · loads torch" in head()
+        app.animation_level = "none"
+        app.action_run()
+        assert "ready · loads torch" in head() and not set(head()) & set(watch.FRAMES)
+        app.scripted.become_ready()
+        await waiting(pilot, lambda: app.live is not None and app.live.ended)
+        assert "loads torch" not in head() and app.bursts._doing == "ready"

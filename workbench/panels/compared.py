@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from textual.content import Content
 
+from memwb.engine.technique import techniques
 from memwb.workbench.comparing import LETTERS, Line, Side, apart_by, lines, percent
 from memwb.workbench.deviation import verdict_line
 from memwb.workbench.ordering import COMPARABLE, whole_peak
@@ -95,8 +96,11 @@ def _short(line: Line) -> list[str]:
 
 
 def _name(line: Line) -> str:
-    """A plan's path without the table it stands in."""
-    return line.name.removeprefix("techniques.").removeprefix("workload.")
+    """What the row of the plan is called that a line is about."""
+    name = line.name.removeprefix("techniques.")
+    if line.plan and name != line.name and name in techniques():
+        return techniques()[name].title
+    return name.removeprefix("workload.").replace("_", " ") if line.plan else name
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:

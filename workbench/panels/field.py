@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
@@ -21,6 +21,7 @@ class Field(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+u", "empty", "Empty", show=False, priority=True),
+        Binding("f1", "explain", "Help", show=False, priority=True),
     ]
 
     def __init__(self, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:
@@ -37,6 +38,11 @@ class Field(Input):
         """Delete what stands left of the cursor, the letters on their way included."""
         await self.settled()
         self.action_delete_left_all()
+
+    def action_explain(self) -> None:
+        """The help on what is typed: that of the screen, in which a question mark is text."""
+        screen: Any = self.screen
+        screen.action_explain()
 
     async def settled(self) -> None:
         """Until every letter that was typed so far is in the value."""

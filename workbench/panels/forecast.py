@@ -96,8 +96,9 @@ def lines(
     trace: Trace | None = None,
     device: Device | None = None,
     mark: str = "",
+    how: str = "",
 ) -> Content:
-    """The figures, why they are what they are, and what the plan fits.
+    """The figures, why they are what they are, and what the plan fits, or how to learn that.
 
     The mark stands before what is of an earlier plan, where colours cannot tell.
     """
@@ -117,7 +118,7 @@ def lines(
         else:
             found += said[:1] if len(said) < 2 else [said[0], _cut(said[1:])]
         line = fits_line(result, width, outlook.current, mark)
-        found.append(line if line.plain else _here(outlook, device, mark))
+        found.append(line if line.plain else _here(outlook, device, mark, how))
     return Content("\n").join(line for line in found if line.plain)
 
 
@@ -126,7 +127,7 @@ def _cut(rest: Sequence[Content]) -> Content:
     return rest[0] + Content("…") if len(rest) > 1 else rest[0]
 
 
-def _here(outlook: Outlook, device: Device | None, mark: str) -> Content:
+def _here(outlook: Outlook, device: Device | None, mark: str, how: str) -> Content:
     """Whether it fits this machine, where no GPU was asked about."""
     room = capacity_of(outlook, device)
     if outlook.result is None or not room:
@@ -136,7 +137,7 @@ def _here(outlook: Outlook, device: Device | None, mark: str) -> Content:
         (f"{verdict:<{LABEL}}", MUTED),
         (MARKS[verdict], f"bold {LOOKS[verdict]}"),
         " this machine",
-        (f" {gib(room)}   t predicts for a GPU", MUTED),
+        (f" {gib(room)}   {how}", MUTED),
     )
     return line if outlook.current else faint(line, mark)
 

@@ -10,8 +10,8 @@ from textual.binding import BindingType
 
 from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
-from memwb.workbench.commands import bindings
-from memwb.workbench.panels.texts import loss_line, loss_title
+from memwb.workbench.commands import bindings, keyed_in
+from memwb.workbench.panels.texts import loss_behind, loss_line
 from memwb.workbench.panels.titled import Titled
 from memwb.workbench.trace import Trace, curve
 
@@ -33,15 +33,27 @@ class LossPanel(Titled):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._trace: Trace | None = None
+        self._alone: Trace | None = None
+        """The burst whose curve is drawn, if it is no other's."""
         self._verdict: Verdict | None = None
-        self._title = "3 Loss"
         self._behind: tuple[Baseline | None, list[Point]] = (None, [])
         """The baseline whose curve was drawn last, and its points."""
 
     def compose(self) -> ComposeResult:
         """The chart."""
-        self.entitle("3 Loss", "the loss of each step · r runs the plan")
+        self.rekey()
         yield LineChart(id="loss-chart")
+
+    def rekey(self) -> None:
+        """The keys have changed: of the title, and of how to run before anything has."""
+        self._tell()
+
+    @property
+    def _called(self) -> str:
+        return keyed_in(self, "$jump_loss Loss")
+
+    def _titled(self) -> str:
+        return self._called + (loss_behind(self._alone) if self._alone is not None else "")
 
     def show(self, trace: Trace | None, over: Sequence[Trace] = ()) -> None:
         """The losses so far, with those of other runs; the axis has room for every planned step."""
@@ -49,8 +61,8 @@ class LossPanel(Titled):
             return
         single = not over
         behind = trace.baseline if single else None
+        self._alone = trace if single else None
         self._judge(trace, single)
-        self._title = loss_title(trace) if single else "3 Loss"
         self._tell()
         chart = self.query_one(LineChart)
         chart.clear()
@@ -78,9 +90,13 @@ class LossPanel(Titled):
         self._tell()
 
     def _tell(self) -> None:
-        if self._trace is not None:
-            room = self.outer_size.width - AROUND
-            self.entitle(self._title, loss_line(self._trace, self._verdict, room))
+        room = self.outer_size.width - AROUND
+        if self._trace is None:
+            self.entitle(
+                self._titled(), keyed_in(self, "the loss of each step · $run runs the plan")
+            )
+        else:
+            self.entitle(self._titled(), loss_line(self._trace, self._verdict, room))
 
     @property
     def chart(self) -> LineChart:

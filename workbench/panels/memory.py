@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from memwb.engine.protocol import Device, Event, Sample, Samples, Started, Step, Timeline
 from memwb.workbench.charts.stacked import StackedChart
-from memwb.workbench.commands import bindings
+from memwb.workbench.commands import bindings, keyed_in
 from memwb.workbench.foresight import capacity_of
 from memwb.workbench.outlook import Outlook, samples_of
 from memwb.workbench.panels import forecast
@@ -38,7 +38,7 @@ class MemoryPanel(Titled):
 
     def compose(self) -> ComposeResult:
         """The chart, hidden until there is something in it."""
-        self.entitle("2 Memory", "")
+        self.entitle(self._called, "")
         yield Static(id="first-steps")
         yield StackedChart(id="memory-chart")
 
@@ -173,12 +173,20 @@ class MemoryPanel(Titled):
             self.chart.words = ()
             self._foresee()
 
+    def rekey(self) -> None:
+        """The keys have changed."""
+        self._retitle()
+
+    @property
+    def _called(self) -> str:
+        return keyed_in(self, "$jump_memory Memory")
+
     def _retitle(self) -> None:
         self._entitle(self._told)
 
     def _entitle(self, moment: Sample | str | None = None) -> None:
         self._told = moment
-        parts = ["2 Memory", self._label]
+        parts = [self._called, self._label]
         if isinstance(moment, Sample):
             parts.append(f"step {moment.step} · {moment.phase}" if moment.step else "loading")
         if isinstance(moment, str):
@@ -196,5 +204,5 @@ class MemoryPanel(Titled):
         alone = not self._measured and self._outlook.result is not None
         self.entitle(
             " · ".join(part for part in parts if part),
-            "nothing has run yet · r runs and measures" if alone else "",
+            keyed_in(self, "nothing has run yet · $run runs and measures") if alone else "",
         )

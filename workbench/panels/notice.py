@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from textual.content import Content
+from textual.timer import Timer
 from textual.widgets import Static
 
 from memwb.workbench.units import printable
 
+LASTS = 10.0
+"""Seconds for which it is told what was done: there is nothing to do about it."""
 MARKS = {"error": "✗ ", "warning": "! "}
 """What tells a kind of message where colours do not."""
 
@@ -31,10 +34,17 @@ class Notice(Static):
 
     passing = False
     """Whether the message is about the plan as it stood."""
+    _leaves: Timer | None = None
 
     def tell(self, kind: str, title: str, text: str = "", passing: bool = False) -> None:
-        """Show a message; ``kind`` is information, warning or error."""
+        """Show a message; ``kind`` is information, warning or error.
+
+        Information goes by itself, unless it stays until the plan is another.
+        """
+        self.clear()
         self.passing = passing
+        if kind == "information" and not passing:
+            self._leaves = self.set_timer(LASTS, self.clear)
         style = {"error": "bold $text-error", "warning": "bold $text-warning"}
         head = Content.assemble(
             (MARKS.get(kind, "") + printable(title), style.get(kind, "bold $text-primary")),
@@ -50,6 +60,9 @@ class Notice(Static):
 
     def clear(self) -> bool:
         """Put the message away; False when there was none."""
+        if self._leaves is not None:
+            self._leaves.stop()
+            self._leaves = None
         shown = bool(self.display)
         self.display = False
         return shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from memwb.engine.plan import Plan
+from memwb.workbench.settings import Settings
 from memwb.workbench.state import Session
 
 
@@ -14,6 +15,8 @@ class Owner(Protocol):
     A message would be handled after keys that were typed later: "space, r" must run the plan
     that the space bar made.
     """
+
+    settings: Settings
 
     def change_plan(self, plan: Plan) -> None:
         """Another plan; the one before can be had back."""

@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from memwb.engine.protocol import Device
+from memwb.workbench.commands import keyed_in
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels import forecast, forecast_whole
 from memwb.workbench.panels.compared import Compared, comparison, held_against
@@ -24,7 +25,7 @@ class PeakPanel(VerticalScroll):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self._title = self.border_title = "4 Peak"
+        self._title = ""
         self._text = Content()
         self._trace: Trace | None = None
         self._compared: Compared | None = None
@@ -34,6 +35,7 @@ class PeakPanel(VerticalScroll):
 
     def compose(self) -> ComposeResult:
         """The text, which scrolls where it is long."""
+        self._entitle(self._called)
         yield Static(forecast.lines(self._outlook, None, 0, None), id="peak-text")
 
     @property
@@ -62,10 +64,18 @@ class PeakPanel(VerticalScroll):
         self._outlook, self._device = outlook, device
         self._write()
 
+    def rekey(self) -> None:
+        """The keys have changed."""
+        self._write()
+
+    @property
+    def _called(self) -> str:
+        return keyed_in(self, "$jump_peak Peak")
+
     def _write(self) -> None:
         trace, width = self._trace, self.scrollable_content_region.width
         if self._compared is not None:
-            self._entitle("4 Difference")
+            self._entitle(f"{self._called} · difference")
             self._update(comparison(self._compared, width))
             self.call_after_refresh(self._hint)
             return
@@ -73,14 +83,15 @@ class PeakPanel(VerticalScroll):
         peak = trace.peak if trace is not None else None
         meant = forecast.meant(self._outlook)
         # Where both are shown, a place in the title would be that of either.
-        parts = ["4 Peak", f"in {peak.phase}" if peak is not None and not meant else "", meant]
+        parts = [self._called, f"in {peak.phase}" if peak is not None and not meant else "", meant]
         self._entitle(" · ".join(part for part in parts if part))
         mark = "~"
         alone = self.screen.has_class("-single")
         if alone:
             told = forecast_whole.whole(self._outlook, peak, trace, width, self._device, mark)
         else:
-            told = forecast.lines(self._outlook, peak, width, trace, self._device, mark)
+            how = keyed_in(self, "$target predicts for a GPU")
+            told = forecast.lines(self._outlook, peak, width, trace, self._device, mark, how)
         against = held_against(trace, self._pinned).truncate(width, ellipsis=True)
         text = Content("\n").join((told, against)) if against.plain else told
         self._update(text if alone else self._filled(text))
@@ -94,7 +105,8 @@ class PeakPanel(VerticalScroll):
     def _hint(self) -> None:
         """Where the table has more lines than the panel, how to see all of it."""
         cut = self._compared is not None and self.max_scroll_y > 0
-        said = "4 m shows all of it" if cut and not self.screen.has_class("-single") else ""
+        said = keyed_in(self, "$jump_peak $maximise shows all of it")
+        said = said if cut and not self.screen.has_class("-single") else ""
         if said != self.border_subtitle:
             self.border_subtitle = said
 

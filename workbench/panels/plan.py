@@ -15,7 +15,7 @@ from memwb.engine.plan import Plan, Problem, override, problems, toggle
 from memwb.engine.protocol import Device
 from memwb.engine.technique import techniques
 from memwb.workbench import edits
-from memwb.workbench.commands import bindings
+from memwb.workbench.commands import bindings, keyed_in
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels import forecast, plan_rows, texts, toggles, values
 from memwb.workbench.panels.field import Field
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Config = Mapping[str, Any] | None
 """The content of the model's config.json; None while it is not known."""
-TITLE = "1 Plan"
+TITLE = "$jump_plan Plan"
 
 
 class PlanPanel(Vertical):
@@ -46,10 +46,9 @@ class PlanPanel(Vertical):
         self._owner = owner
         self.plan = session.plan
         self.folded = session.folded
-        self.facts = ""
+        self.facts = self.wanted = ""
         self.config: Config = None
         self.device: Device | None = None
-        self.wanted = ""
         self._outlook = Outlook()
         self._here: Device | None = None
         self.found: list[Problem] = []
@@ -58,10 +57,9 @@ class PlanPanel(Vertical):
 
     def compose(self) -> ComposeResult:
         """The rows; editor and filter come when they are first asked for."""
-        self.border_title = TITLE
-        rows = Rows(plan_rows.plan_rows(self.plan, self.folded), id="plan-rows")
-        if not rows.select(self._first):
-            rows.select("model")
+        self.border_title = keyed_in(self, TITLE)
+        rows = Rows(plan_rows.plan_rows(self.plan, self._keymap, self.folded), id="plan-rows")
+        any(rows.select(each) for each in (self._first, "model"))
         yield rows
         yield Static(id="about")
 
@@ -89,10 +87,19 @@ class PlanPanel(Vertical):
         self.device, self.config = device or self.device, config
         self._fill()
         if changed:
-            self.border_title = TITLE
+            self.border_title = keyed_in(self, TITLE)
             # What a key has just brought about is to be seen.
             self.rows.reveal(*plan_rows.block(self.rows.rows, self.rows.cursor))
         self._count()
+
+    def rekey(self) -> None:
+        """The keys have changed."""
+        self.border_title = keyed_in(self, TITLE)
+        self._fill()
+
+    @property
+    def _keymap(self) -> dict[str, str]:
+        return self._owner.settings.keymap
 
     def meet(self, device: Device) -> None:
         """The device is known: what cannot run on it is told."""
@@ -113,7 +120,6 @@ class PlanPanel(Vertical):
         return tuple(name for kind, _, name in rows if kind == "technique")
 
     def _beside(self) -> dict[str, Spans]:
-        """What stands at the end of the techniques' rows."""
         return toggles.beside(self._outlook, self._here, self.plan, "~")
 
     def _count(self) -> None:
@@ -164,7 +170,7 @@ class PlanPanel(Vertical):
         if kind == "group":
             self._owner.fold(rest)
         elif kind == "technique":
-            self._toggle(rest)
+            self._owner.change_plan(toggle(self.plan, rest, rest not in self.plan.techniques))
         elif kind == "value":
             await self._step(rest)
         else:
@@ -204,7 +210,7 @@ class PlanPanel(Vertical):
         before, row = self.plan, self.row.id if self.row else ""
         made = edits.reset(before, row)
         if made == before:
-            self.app.notify(texts.nothing_to_reset(row, before))
+            self.app.notify(texts.nothing_to_reset(row, before, self._keymap))
             return
         self._owner.change_plan(made)
         self.say(before, "reset")
@@ -219,7 +225,7 @@ class PlanPanel(Vertical):
     def say(self, before: Plan, how: str) -> None:
         """What an edit has changed, in the title; in a toast where the plan is not in sight."""
         said = f"{how}: {edits.told(before, self.plan)}"
-        self.border_title = Content(f"{TITLE} · {said}")
+        self.border_title = Content(f"{keyed_in(self, TITLE)} · {said}")
         if not self.region.area:
             self.app.notify(f"{said[:1].upper()}{said[1:]}.", markup=False)
 
@@ -328,7 +334,7 @@ class PlanPanel(Vertical):
         shown = (self.folded, self.wanted, width, self.facts, self.device, self.config)
         before = self.row.id if self.row else ""
         self.rows.beside(self._beside())
-        self.rows.fill(plan_rows.plan_rows(self.plan, *shown, at=before))
+        self.rows.fill(plan_rows.plan_rows(self.plan, self._keymap, *shown, at=before))
         if self.row is None or self.row.id != before:
             # Its row is gone, as a parameter's with its technique: the nearest it belongs to.
             any(self.rows.select(each) for each in plan_rows.above(before))
@@ -340,16 +346,12 @@ class PlanPanel(Vertical):
     def _tell(self) -> None:
         row = self.row.id if self.row else ""
         if self.screen.has_class("-tall"):
-            told = texts.about_row(row, self.explained(), self.predicted())
+            told = texts.about_row(row, self._keymap, self.explained(), self.predicted())
         elif self.screen.has_class("-high"):
-            told = texts.brief_row(row, self.technique_at_cursor())
+            told = texts.brief_row(row, self._keymap, self.technique_at_cursor())
         else:
             return
         self.query_one("#about", Static).update(told)
-
-    def _toggle(self, name: str) -> None:
-        on = name in self.plan.techniques
-        self._owner.change_plan(toggle(self.plan, name, not on))
 
     async def _step(self, path: str) -> None:
         """The next of a choice or a switch; anything else is typed."""
@@ -364,7 +366,7 @@ class PlanPanel(Vertical):
         """Open its first parameter, switched on if it is off; or say that it has none."""
         fields = techniques()[name].params.__struct_fields__
         if not fields:
-            self.app.notify(texts.nothing_to_edit(name, name in self.plan.techniques))
+            self.app.notify(texts.nothing_to_edit(name, name in self.plan.techniques, self._keymap))
             return
         if name not in self.plan.techniques:
             self._owner.change_plan(toggle(self.plan, name, True))

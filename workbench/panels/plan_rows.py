@@ -19,6 +19,7 @@ from memwb.engine.technique import (
     techniques,
     unavailable,
 )
+from memwb.workbench.commands import key_for
 from memwb.workbench.panels.rows import Row, Spans
 from memwb.workbench.units import name
 
@@ -36,6 +37,7 @@ ON, OFF, DEFAULT, ABSENT = "●", "○", "◐", "·"
 
 def plan_rows(
     plan: Plan,
+    keymap: dict[str, str],
     folded: Iterable[str] = (),
     wanted: str = "",
     width: int = 44,
@@ -59,7 +61,8 @@ def plan_rows(
         inside = []
         for item in members:
             mine = [problem for problem in found if problem.technique == item.name]
-            inside += technique_rows(item, plan, item.name in acting, mine, width, device, at)
+            acts = item.name in acting
+            inside += technique_rows(item, plan, keymap, acts, mine, width, device, at)
         on = ", ".join(item.title for item in members if item.name in acting)
         bad = any(problem.technique == item.name for item in members for problem in found)
         rows += _section(group.name, group.title, inside, shut, on, bad)
@@ -69,6 +72,7 @@ def plan_rows(
 def technique_rows(
     technique: Technique,
     plan: Plan,
+    keymap: dict[str, str],
     acting: bool,
     found: list[Problem],
     width: int,
@@ -98,7 +102,7 @@ def technique_rows(
         rows += _wrapped(row, note, "muted" if not chosen else "error", width)
     for problem in found:
         rows += _wrapped(row, problem.reason, "error", width)
-        rows += _wrapped(row, f"f  {problem.fix}", "warning", width)
+        rows += _wrapped(row, f"{key_for('fix', keymap)}  {problem.fix}", "warning", width)
     if chosen:
         values = plan.techniques[technique.name]
         rows += [

@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 
 from memwb.engine.runs import pinned
 from memwb.workbench import library
-from memwb.workbench.commands import COMMANDS, bindings, shown_key
+from memwb.workbench.commands import COMMANDS, bindings, keyed_in, shown_key
 from memwb.workbench.comparing import LETTERS
 from memwb.workbench.ordering import ORDERS, matching, sorted_runs
 from memwb.workbench.panels.field import Field
@@ -29,9 +29,7 @@ from memwb.workbench.state import MARKS, Session
 if TYPE_CHECKING:
     from memwb.engine.runs import Summary
 
-EMPTY = Row(
-    "", ((" no runs yet: ", "muted"), ("r", "accent"), (" runs the plan", "muted")), (), False
-)
+TITLE = "$jump_runs Runs"
 NOTHING = Row(
     "", ((" nothing matches: ", "muted"), ("esc", "accent"), (" shows all", "muted")), (), False
 )
@@ -56,27 +54,27 @@ class RunsPanel(Vertical):
         Binding("escape", "leave_filter(False)", "No filter", show=False, priority=True),
     ]
 
-    def __init__(
-        self, owner: Owner, session: Session, keymap: dict[str, str] | None = None, *, id: str
-    ) -> None:
+    def __init__(self, owner: Owner, session: Session, *, id: str) -> None:
         super().__init__(id=id)
         self._owner = owner
-        self.rekey(keymap or {})
         self._runs: Sequence[Summary] = ()
         self._view = View(sort=session.sort, turned=session.turned)
         self.wanted = ""
         """What is filtered by."""
         self._drawn: tuple[object, ...] = ()
 
-    def rekey(self, keymap: dict[str, str]) -> None:
-        """Other keys are shown beside what can be done with a run."""
-        self._doing = [_link(name, word, keymap) for name, word in DOING]
+    def rekey(self) -> None:
+        """The keys have changed."""
+        self.border_title = keyed_in(self, TITLE)
+        self._drawn = ()
+        self._fill()
+        self._say()
 
     def compose(self) -> ComposeResult:
         """The names of the columns, the list, what is noted of the run at the cursor."""
-        self.border_title = "5 Runs"
+        self.border_title = keyed_in(self, TITLE)
         yield Line(id="runs-head")
-        yield Rows([EMPTY], id="runs-rows")
+        yield Rows([self._empty()], id="runs-rows")
         yield Static(id="runs-note", markup=False)
 
     @property
@@ -173,13 +171,17 @@ class RunsPanel(Vertical):
         found = matching(self._runs, self.wanted, self._view.called)
         found = sorted_runs(found, self._view.sort, self._view.turned)
         rows = history_rows(found, self._view, width)
-        self.rows.fill(rows or [NOTHING if self._runs else EMPTY])
+        self.rows.fill(rows or [NOTHING if self._runs else self._empty()])
         high = bool(self._runs) and self.content_size.height >= HEAD
         line = self.query_one("#runs-head", Line)
         line.display = high
         if high:
             line.show(*head(self._view, width))
         self._tell()
+
+    def _empty(self) -> Row:
+        run = (keyed_in(self, "$run"), "accent")
+        return Row("", ((" no runs yet: ", "muted"), run, (" runs the plan", "muted")), (), False)
 
     def _tell(self) -> None:
         """The note of the run at the cursor, where the list has room for it."""
@@ -197,15 +199,20 @@ class RunsPanel(Vertical):
         said = order.turned if self._view.turned else order.says
         parts = ["" if self._view.sort == "time" and not self._view.turned else said]
         if marks == 1:
-            parts.append("A marked · c on another compares")
+            parts.append(self._keyed("A marked · $compare on another compares"))
         elif letters:
-            more = "" if marks == MARKS else " · c adds one"
+            more = "" if marks == MARKS else self._keyed(" · $compare adds one")
             # In a small terminal neither the charts nor the table are in sight.
-            where = "2 4 show them · " if self.screen.has_class("-single") else ""
+            show = self._keyed("$jump_memory $jump_peak show them · ")
+            where = show if self.screen.has_class("-single") else ""
             parts.append(f"{where}A filled · {' '.join(letters)} outlined{more}")
         elif self._runs:
-            parts += self._doing
+            parts += [_link(*each, self._owner.settings.keymap) for each in DOING]
         self.border_subtitle = " · ".join(part for part in parts if part)
+
+    def _keyed(self, text: str) -> str:
+        # The border's text may hold markup.
+        return escape(keyed_in(self, text))
 
     # The filter
 

@@ -10,10 +10,10 @@ from textual.content import Content
 from memwb.engine.plan import Plan, Problem, Workload, active
 from memwb.engine.protocol import Device, Ended
 from memwb.engine.technique import GROUPS, Parameter, techniques
-from memwb.workbench.command import Command
-from memwb.workbench.commands import COMMANDS, shown_key
-from memwb.workbench.deviation import verdict_forms, verdict_line
+from memwb.workbench.commands import COMMANDS, key_for, keyed, shown_key
+from memwb.workbench.deviation import titles, verdict_forms, verdict_line
 from memwb.workbench.explained import change
+from memwb.workbench.layout import PANELS
 from memwb.workbench.panels import plan_rows
 from memwb.workbench.trace import Trace
 from memwb.workbench.units import gib, loss, name, parameters, rate
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from memwb.engine.guard import Verdict
 
 MUTED = "$foreground 60%"
+LEAST = (
+    *("tab", "↵", "palette", "pin", "maximise", "edit", "export", "freeze", "peak"),
+    *("compare", "toggle", "fix", "run", "stop"),
+)
+"""What goes from the footer first where it is too long."""
 
 ENGINE = {
     "starting": ("engine starting…", "$text-warning"),
@@ -91,7 +96,9 @@ def model_facts(model: Model | None, error: str = "") -> str:
     return "to be fetched from the hub" if model.source == "hub" else f"pretrained, {model.source}"
 
 
-def about_row(row: str, explanation: Explanation | None, predicted: str = "") -> Content:
+def about_row(
+    row: str, keymap: dict[str, str], explanation: Explanation | None, predicted: str = ""
+) -> Content:
     """A few words on a row of the plan: a technique, or the value under the cursor.
 
     Under either the technique's first effect on the plan's bytes, as it changes with its values,
@@ -106,7 +113,7 @@ def about_row(row: str, explanation: Explanation | None, predicted: str = "") ->
         kind = " | ".join(map(str, field.choices)) or field.type
         lines.append(Content.assemble((field.name.replace("_", " "), "bold"), f"  {kind}"))
         lines.append(Content.styled(field.description, MUTED))
-    elif explanation is None and (told := _about(row)):
+    elif explanation is None and (told := _about(row, keymap)):
         lines += [Content.styled(told[0], "bold"), Content.styled(told[1], MUTED)]
     elif explanation is not None:
         technique = techniques()[explanation.name]
@@ -118,21 +125,22 @@ def about_row(row: str, explanation: Explanation | None, predicted: str = "") ->
     return Content("\n").join(lines)
 
 
-def brief_row(row: str, technique: str) -> Content:
+def brief_row(row: str, keymap: dict[str, str], technique: str) -> Content:
     """A sentence on a row of the plan: what a technique saves, what a value is."""
     field = plan_rows.field(row.removeprefix("value:")) if row.startswith("value:") else None
     if field is not None:
         return Content.styled(field.description, MUTED)
     if technique:
         return Content.assemble(("saves  ", "$text-accent"), techniques()[technique].saves)
-    return Content.styled(": ".join(part for part in _about(row) if part), MUTED)
+    return Content.styled(": ".join(part for part in _about(row, keymap) if part), MUTED)
 
 
-def _about(row: str) -> tuple[str, str]:
+def _about(row: str, keymap: dict[str, str]) -> tuple[str, str]:
     """A title and a sentence on the model's row or that of a group; nothing on others."""
     if row in ("model", "group:model"):
         field = plan_rows.field("model")
-        return "model", f"{field.description if field else ''}; o searches what there is"
+        how = keyed("$model searches what there is", keymap)
+        return "model", f"{field.description if field else ''}; {how}"
     if row == "group:workload":
         return "workload", " ".join((Workload.__doc__ or "").split())
     for group in GROUPS:
@@ -147,7 +155,7 @@ def refusal(found: Sequence[Problem], keymap: dict[str, str]) -> tuple[str, str]
     """Why a plan of these problems cannot run and the key that mends it; empty without any."""
     if not found:
         return "", ""
-    first, key = found[0], shown_key(_command("fix"), keymap)
+    first, key = found[0], key_for("fix", keymap)
     more = f"\n{len(found) - 1} more to mend" if len(found) > 1 else ""
     text = f"{title_of(first.technique)}: {first.reason}\n{key}  {first.fix}{more}"
     return "This plan cannot run as it stands", text
@@ -163,16 +171,17 @@ def mended(problem: Problem, left: int) -> str:
     return f"{done} {why}" + (f"\n{left} more to mend" if left else "")
 
 
-def nothing_to_edit(technique: str, on: bool) -> str:
+def nothing_to_edit(technique: str, on: bool, keymap: dict[str, str]) -> str:
     """Said where Enter finds no parameter to edit."""
-    return f"{title_of(technique)} has no parameters; space turns it {'off' if on else 'on'}."
+    how = keyed("$toggle turns it", keymap)
+    return f"{title_of(technique)} has no parameters; {how} {'off' if on else 'on'}."
 
 
-def nothing_to_reset(row: str, plan: Plan) -> str:
+def nothing_to_reset(row: str, plan: Plan, keymap: dict[str, str]) -> str:
     """Said where a row is as it usually is."""
     kind, _, rest = row.partition(":")
     if row == "model":
-        return "A model has no usual value; o chooses another."
+        return keyed("A model has no usual value; $model chooses another.", keymap)
     if kind == "technique":
         on = rest in plan.techniques
         return (
@@ -198,10 +207,6 @@ def title_of(name: str) -> str:
     if name in techniques():
         return techniques()[name].title
     return name.removeprefix("$.workload.").replace("_", " ")
-
-
-def _command(name: str) -> Command:
-    return next(command for command in COMMANDS if command.id == name)
 
 
 def loss_line(trace: Trace, verdict: Verdict | None = None, room: int = 0) -> Content:
@@ -233,12 +238,10 @@ def _waste(trace: Trace) -> str:
     return waste(trace.ended.padding, trace.techniques) if trace.ended else ""
 
 
-def loss_title(trace: Trace) -> str:
-    """The curve's title, with the name of the baseline that is drawn behind it."""
+def loss_behind(trace: Trace) -> str:
+    """The end of the curve's title: the name of the baseline that is drawn behind it."""
     baseline = trace.baseline
-    if baseline is None:
-        return "3 Loss"
-    return f"3 Loss · {trace.label}, dotted #{baseline.run} {baseline.name}"
+    return f" · {trace.label}, dotted #{baseline.run} {baseline.name}" if baseline else ""
 
 
 def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
@@ -258,37 +261,41 @@ def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
 def flagged(verdict: Verdict, label: str) -> tuple[str, str]:
     """What to tell of losses outside what their techniques allow: a title and a text."""
     line = verdict_line(verdict).removeprefix("✗ ")
-    names = ", ".join(verdict.differing)
+    names = ", ".join(titles(verdict.differing))
     why = f"Here {names} did not keep to it." if names else "It is the same plan, run again."
     text = f"{line}. {why}"
     return f"{label} does not follow #{verdict.run} {verdict.name}", text[0].upper() + text[1:]
 
 
-def first_steps() -> Content:
+def first_steps(keymap: dict[str, str]) -> Content:
     """What an empty chart says on a first start."""
+    steps = {
+        "toggle": "switch a technique on or off",
+        "model": "choose a model",
+        "run": "run a burst of this plan and watch its memory",
+        "help": "explain what the cursor is on",
+    }
+    keys = {command: key_for(command, keymap) for command in steps}
+    column = max(map(len, keys.values())) + 2
     lines = [
-        "Nothing has run yet.",
-        "",
-        "[b]space[/b]  switch a technique on or off",
-        "[b]o[/b]      choose a model",
-        "[b]r[/b]      run a burst of this plan and watch its memory",
-        "[b]?[/b]      explain what the cursor is on",
+        Content.assemble((f"{keys[command]:<{column}}", "bold"), does)
+        for command, does in steps.items()
     ]
-    return Content.from_markup("\n".join(lines))
+    return Content("\n").join([Content("Nothing has run yet."), Content(), *lines])
 
 
-def tabs(current: str, maximised: bool) -> Content:
-    """The bar of panels where only one is visible; the digits go to them."""
-    names = {"plan": "Plan", "memory": "Memory", "loss": "Loss", "peak": "Peak", "runs": "Runs"}
+def tabs(current: str, maximised: bool, keymap: dict[str, str]) -> Content:
+    """The bar of panels where only one is visible; the keys before them go there."""
     parts = [
         Content.from_markup(
             f"[@click=screen.jump('{name}')][{'reverse b' if name == current else MUTED}]"
-            f" {place} {title} [/][/]"
+            f" $key {title} [/][/]",
+            key=key_for(f"jump_{name}", keymap),
         )
-        for place, (name, title) in enumerate(names.items(), 1)
+        for name, title in PANELS.items()
     ]
     if maximised:
-        parts.append(Content.styled("  m gives all panels back", MUTED))
+        parts.append(Content.styled(keyed("  $maximise gives all panels back", keymap), MUTED))
     return Content(" ").join(parts)
 
 
@@ -299,16 +306,18 @@ def footer(
     keymap: dict[str, str],
     broken: bool = False,
     filtering: bool = False,
+    width: int = 80,
 ) -> Content:
-    """At most six keys: those that matter in the focused panel and in this state."""
+    """At most six keys: those that matter in the focused panel and in this state.
+
+    Where there is no room for all of them the LEAST important go, but never the one for help.
+    """
     if typing:
-        keys: tuple[tuple[str, str], ...]
-        keys = (("↵", "take it"), ("tab", "take it, next value"), ("esc", "leave"))
+        keys = [("↵", "take it"), ("tab", "take it, next value"), ("esc", "leave")]
         if filtering:
-            keys = (("↵", "keep"), ("esc", "show all"))
-        return Content.assemble(
-            *(part for key, word in keys for part in ((f" {key}", "bold"), f" {word}  "))
-        )
+            keys = [("↵", "keep"), ("esc", "show all")]
+        told = {key: Content.assemble((f" {key}", "bold"), f" {word} ") for key, word in keys}
+        return _whole(told, width)
     known = {command.id: command for command in COMMANDS}
     first = [("edit", "show"), ("compare", "compare"), ("pin", "pin")] if panel == "runs" else []
     if panel == "plan":
@@ -323,13 +332,23 @@ def footer(
     # Of the history there is more to know than of the plan's script.
     rest = [go] if panel == "runs" else [go, third]
     pairs = [*first, *rest, ("help", "help"), ("palette", "commands")]
-    return Content(" ").join(
-        Content.from_markup(
+    told = {
+        name: Content.from_markup(
             f"[@click={_clickable(known[name].action)}] [b $text-accent]$key[/] {word} [/]",
             key=shown_key(known[name], keymap),
         )
         for name, word in pairs
-    )
+    }
+    return _whole(told, width)
+
+
+def _whole(told: dict[str, Content], width: int) -> Content:
+    """As many of the keys as there is room for, none of them cut."""
+    for least in filter(told.__contains__, LEAST):
+        if sum(part.cell_length + 1 for part in told.values()) <= width:
+            break
+        del told[least]
+    return Content(" ").join(told.values())
 
 
 def _clickable(action: str) -> str:

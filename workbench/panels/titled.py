@@ -23,7 +23,7 @@ class Titled(Vertical):
         if self._titles == (title, subtitle):
             return
         self._titles, self._entitling = (title, subtitle), True
-        self.border_title, self.border_subtitle = title, subtitle  # type: ignore[assignment]
+        self.border_title, self.border_subtitle = title, subtitle
         self._entitling = False
 
     def refresh(self, *regions: Region, **how: Any) -> Self:

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from memwb.workbench.screens.dialog import DIALOG
+from memwb.workbench.screens.dialog import DIALOG, HELP, explain
 
 
 class AskScreen(ModalScreen[bool]):
@@ -26,6 +26,7 @@ class AskScreen(ModalScreen[bool]):
         Binding("y", "answer(True)", "Yes"),
         Binding("enter", "enter", "Yes, or leave"),
         Binding("n,escape,q", "answer(False)", "No"),
+        HELP,
     ]
 
     def __init__(self, title: str, text: str, yes: str, no: str, *, careful: bool = False) -> None:
@@ -51,6 +52,7 @@ class AskScreen(ModalScreen[bool]):
         """The question."""
         box = Static(self._text, classes="dialog")
         box.border_title = self._title
+        box.border_subtitle = "? help"
         yield box
 
     def put(self, title: str, text: str) -> None:
@@ -59,6 +61,10 @@ class AskScreen(ModalScreen[bool]):
         box = self.query_one(Static)
         box.border_title = title
         box.update(self._text)
+
+    def action_explain(self) -> None:
+        """What the answers mean."""
+        explain(self, "question")
 
     def action_enter(self) -> None:
         """What Enter answers."""

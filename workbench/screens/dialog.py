@@ -48,6 +48,8 @@ DIALOG = """
 
 HELP = Binding("question_mark,f1", "explain", "Help", priority=True)
 """For screens in which no question mark is typed; its action calls ``explain``."""
+HELP_TYPING = Binding("f1", "explain", "Help", priority=True)
+"""The same for those in which it may be text."""
 
 
 def explain(screen: Screen[Any], topic: str) -> None:

@@ -56,14 +56,19 @@ def chosen(
     return found
 
 
-def chips(verdict: str, fits: Mapping[str, Fit]) -> Content:
-    """The verdicts to choose from, each with how many GPUs have it."""
+def chips(verdict: str, fits: Mapping[str, Fit], gpus: int) -> Content:
+    """The verdicts to choose from, each with how many of the GPUs have it.
+
+    This machine and the CPU are not among them: their own rows say it.
+    """
     parts = []
     for key, title in VERDICTS.items():
         number = sum(fit.verdict == key for fit in fits.values())
-        shown = f"{MARKS[key]} {title} {number}" if key else title
+        shown = f"{MARKS[key]} {title} {number}" if key else f"{title} {gpus} GPUs:"
         look = "reverse b" if key == verdict else "$foreground 60%"
         parts.append(Content.from_markup(f"[@click=screen.narrow('{key}')][{look}] {shown} [/][/]"))
+    if len(fits) < gpus:
+        parts.append(Content.styled(f"… {gpus - len(fits)}", "$foreground 60%"))
     return Content(" ").join(parts)
 
 

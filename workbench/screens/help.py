@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from memwb.engine.explain import Explanation
-from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.commands import COMMANDS, keyed, shown_key
 from memwb.workbench.explained import sections
 from memwb.workbench.screens.dialog import DIALOG
 from memwb.workbench.screens.help_texts import ABOUT, OWN_KEYS, SCREENS
@@ -88,9 +88,10 @@ class HelpScreen(ModalScreen[None]):
 
 def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     """What a panel shows, its own keys, then those that work everywhere."""
-    about = (ABOUT | SCREENS)[panel][1]
+    about = keyed((ABOUT | SCREENS)[panel][1], keymap)
     lines = [Content(about), Content(), _head("Here")]
-    lines += [_pair(key, text, width) for key, text in OWN_KEYS[panel]]
+    own = ((keyed(key, keymap), keyed(text, keymap)) for key, text in OWN_KEYS[panel])
+    lines += [_pair(key, text, width) for key, text in own]
     here = [command for command in COMMANDS if panel in command.where]
     lines += [_pair(shown_key(command, keymap), command.title, width) for command in here]
     if panel in SCREENS:

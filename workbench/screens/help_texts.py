@@ -1,4 +1,7 @@
-"""What the help says of each panel and each screen: a title, a text, and the keys of its own."""
+"""What the help says of each panel and each screen: a title, a text, and the keys of its own.
+
+A command's id after a dollar stands for its key, which may be any (see ``keyed``).
+"""
 
 from __future__ import annotations
 
@@ -35,20 +38,40 @@ ABOUT = {
         "The peak",
         "The moment of the most allocated bytes. Allocated: live tensors. Reserved: held by the "
         "allocator. Device: what the driver reports, on a CPU the memory of the burst's process. "
-        "Predicted: the plan's own script run without data, for the GPU that t chooses. Under "
-        "it which GPUs it fits: ✓ fits, ! tight, ✗ exceeds.",
+        "Predicted: the plan's own script run without data, for the GPU that $target chooses. "
+        "Under it which GPUs it fits: ✓ fits, ! tight, ✗ exceeds.",
     ),
     "runs": (
         "The runs",
         "Every burst that has started, newest first, each a folder with its plan, script, "
-        "events and summary. Enter shows one again. c marks the run at the cursor or takes its "
-        "mark away; as soon as two are marked they lie over each other, up to four, and what "
+        "events and summary. $edit shows one again. $compare marks the run at the cursor or takes "
+        "its mark away; as soon as two are marked they lie over each other, up to four, and what "
         "differs is told beside them, the plan's values first. ◆ is the pinned baseline: the "
         "peaks of all runs are held against it, and losses where they can be. ✎ has a note. Name, "
         "note and pin are kept in the run's folder; `memwb runs` reads and sets them too.",
     ),
 }
 OWN_KEYS = {
+    "question": (
+        ("y", "yes"),
+        ("n", "no (also esc and q)"),
+        ("↵", "yes; where it says so beside no: no"),
+    ),
+    "remarks": (
+        ("ctrl+s", "keep both"),
+        ("↵", "in the name: keep both; in the note: another line"),
+        ("tab", "from the name to the note, and back"),
+        ("esc", "leave, nothing is kept"),
+    ),
+    "saving": (
+        ("↵", "save; again, to replace one of that name"),
+        ("esc", "leave"),
+    ),
+    "text": (
+        ("ctrl+s", "take the text for the plan"),
+        ("ctrl+t", "copy all of it"),
+        ("esc", "leave; once more where something was changed"),
+    ),
     "peak_screen": (
         ("tab", "the predicted plan, the run that is shown"),
         ("↑ ↓", "scroll"),
@@ -97,11 +120,11 @@ OWN_KEYS = {
     ),
     "plan": (
         ("↑ ↓", "move"),
-        ("space", "switch on or off, next choice, fold"),
-        ("↵", "edit the value; tab goes on to the next"),
-        ("/", "filter"),
-        ("f", "mend what is wrong"),
-        ("u U", "undo and redo every edit"),
+        ("$toggle", "switch on or off, next choice, fold"),
+        ("$edit", "edit the value; tab goes on to the next"),
+        ("$filter", "filter"),
+        ("$fix", "mend what is wrong"),
+        ("$undo $redo", "undo and redo every edit"),
     ),
     "memory": (
         ("← →", "a cursor: its moment, to the byte, beside it or below the chart"),
@@ -110,35 +133,58 @@ OWN_KEYS = {
         ("home end", "cursor to the first or the last moment"),
         ("k", "cursor to the peak"),
         ("esc", "cursor away"),
-        ("p", "freeze"),
-        ("m", "maximise"),
+        ("$freeze", "freeze"),
+        ("$maximise", "maximise"),
     ),
     "loss": (
         ("← →", "a cursor: the step's values are below the chart"),
         ("home end", "cursor to the first or the last step"),
         ("esc", "cursor away"),
-        ("p", "freeze"),
-        ("m", "maximise"),
+        ("$freeze", "freeze"),
+        ("$maximise", "maximise"),
     ),
     "peak": (
-        ("P", "the peak on a screen of its own"),
-        ("m", "maximise: the fit list, the largest tensors, what was assumed"),
-        ("t", "predict for another GPU"),
+        ("$peak", "the peak on a screen of its own"),
+        ("$maximise", "maximise: the fit list, the largest tensors, what was assumed"),
+        ("$target", "predict for another GPU"),
     ),
     "runs": (
         ("↑ ↓", "move"),
-        ("↵", "show"),
-        ("c", "mark for comparison, two to four"),
-        ("/", "filter: every word must be in it"),
-        ("S I", "sort by the next, invert; or press the name of a column"),
-        ("n N", "name it, note something of it"),
-        ("b", "pin it as the baseline, or no longer"),
-        ("R", "replay it: 1×, 4×, at once; s leaves off"),
-        ("d", "delete it; that is asked first"),
+        ("$edit", "show"),
+        ("$compare", "mark for comparison, two to four"),
+        ("$filter", "filter: every word must be in it"),
+        ("$sort_runs $turn_runs", "sort by the next, invert; or press the name of a column"),
+        ("$name_run $note_run", "name it, note something of it"),
+        ("$pin", "pin it as the baseline, or no longer"),
+        ("$replay", "replay it: 1×, 4×, at once; $stop leaves off"),
+        ("$delete_run", "delete it; that is asked first"),
     ),
 }
 
 SCREENS = {
+    "question": (
+        "A question",
+        "Nothing happens until it is answered. Enter says yes where that can be had back or only "
+        "ends something; where a habit would cost too much, to delete a run or to run what will "
+        "probably not fit, Enter says no.",
+    ),
+    "remarks": (
+        "A run's name and note",
+        "Both are kept in the run's folder, and found by the filter of the history. A run without "
+        "a name is called by its techniques. `memwb runs rename` and `note` do the same.",
+    ),
+    "saving": (
+        "Saving a preset",
+        "The plan under a name: it is then among the presets, here and for `memwb run NAME`. The "
+        "file is a plan in TOML, in the folder that `memwb locate` tells. A name of letters, "
+        "digits, dots and dashes; that of a shipped preset hides it for you.",
+    ),
+    "text": (
+        "The plan as TOML",
+        "Everything that the plan says, as `memwb run` reads it from a file. A technique is on "
+        "while its table stands there; a parameter that is left out has its usual value. The "
+        "text is checked as it is typed, and its comments are kept with the plan.",
+    ),
     "models": (
         "Choosing a model",
         "The architectures of the catalogue, the models of the local Hugging Face cache, folders "

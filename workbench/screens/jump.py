@@ -13,6 +13,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
+from memwb.workbench.layout import PANELS
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.rows import Rows
 
@@ -54,11 +55,15 @@ def tabs(main: MainScreen) -> list[Target]:
     if not bar.display:
         return []
     text = bar.render().plain
-    names = enumerate(("plan", "memory", "loss", "peak", "runs"), 1)
     return [
-        Target(bar.region.offset + Offset(text.index(f" {place} "), 0), bar, panel=name)
-        for place, name in names
-        if name != main.panel and f" {place} " in text
+        # Before its title stands the key, with a space around it.
+        Target(
+            bar.region.offset + Offset(text[: text.index(title)].rindex(" ", 0, -1), 0),
+            bar,
+            panel=name,
+        )
+        for name, title in PANELS.items()
+        if name != main.panel and title in text
     ]
 
 

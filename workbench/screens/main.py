@@ -10,7 +10,6 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -32,7 +31,7 @@ from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.peak import PeakPanel
 from memwb.workbench.panels.plan import Config, PlanPanel
 from memwb.workbench.panels.runs import RunsPanel
-from memwb.workbench.panels.texts import footer, header_left, header_right, tabs
+from memwb.workbench.panels.texts import first_steps, footer, header_left, header_right, tabs
 from memwb.workbench.state import Session
 
 if TYPE_CHECKING:
@@ -56,12 +55,11 @@ class MainScreen(Screen[None]):
         Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False, priority=True),
     ]
 
-    def __init__(self, owner: Owner, session: Session, keymap: dict[str, str]) -> None:
+    def __init__(self, owner: Owner, session: Session) -> None:
         super().__init__()
         self._compositor = LeanCompositor()
         self._owner = owner
         self._session = session
-        self._keymap = keymap
         self._engine = "starting"
 
     def compose(self) -> ComposeResult:
@@ -78,7 +76,7 @@ class MainScreen(Screen[None]):
                 yield MemoryPanel(id="memory")
                 yield LossPanel(id="loss")
                 yield PeakPanel(id="peak")
-                yield RunsPanel(self._owner, self._session, self._keymap, id="runs")
+                yield RunsPanel(self._owner, self._session, id="runs")
         yield Notice(id="notice")
         yield Line(id="guide")
         yield Line(id="footer")
@@ -93,7 +91,7 @@ class MainScreen(Screen[None]):
     def on_resize(self, event: events.Resize) -> None:
         """A small terminal shows one panel at a time."""
         self.lay_out(self._session)
-        self._show_guide()
+        self.show_footer(self._engine)
 
     @property
     def plan_panel(self) -> PlanPanel:
@@ -156,7 +154,6 @@ class MainScreen(Screen[None]):
         self.query_one("#header", Line).show(
             header_left(self._session.plan, model), *header_right(device, engine, doing)
         )
-        self.show_footer(engine)
 
     def show_footer(self, engine: str) -> None:
         """The keys that matter now."""
@@ -165,11 +162,8 @@ class MainScreen(Screen[None]):
         typing = self.focused is not None and "field" in self.focused.classes
         broken = bool(self.plan_panel.found)
         filtering = typing and self.focused is not None and self.focused.id in FILTERS
-        keys = footer(self._session.tab, running, typing, self._keymap, broken, filtering)
-        self.query_one("#footer", Line).show(keys)
-        self._show_guide()
-
-    def _show_guide(self) -> None:
+        how = (running, typing, self._keymap, broken, filtering, self.app.size.width)
+        self.query_one("#footer", Line).show(footer(self._session.tab, *how))
         told = guide.line(self._session, self._engine, self._keymap, *self.app.size)
         strip = self.query_one("#guide", Line)
         strip.display = bool(told)
@@ -184,15 +178,17 @@ class MainScreen(Screen[None]):
         self.loss.show(trace, over)
         self.peak.show(trace, compared)
 
-    def rekey(self, keymap: dict[str, str]) -> None:
-        """Other keys are shown."""
-        self._keymap = keymap
-        self.runs.rekey(keymap)
-        self.show_footer(self._engine)
+    @property
+    def _keymap(self) -> dict[str, str]:
+        return self._owner.settings.keymap
 
-    def nothing(self, text: Content) -> None:
-        """No burst at all, and what to do first; nothing changes where one was shown before."""
-        self.memory.empty(text)
+    def rekey(self) -> None:
+        """Other keys are shown."""
+        for panel in (self.plan_panel, self.memory, self.loss, self.peak, self.runs):
+            panel.rekey()
+        self.memory.empty(first_steps(self._keymap))
+        self.lay_out(self._session)
+        self.show_footer(self._engine)
 
     def foresee(self, outlook: Outlook, device: Device | None) -> None:
         """What is predicted of the plan: beside its techniques, in the chart, in the peak."""
@@ -217,7 +213,9 @@ class MainScreen(Screen[None]):
         """One panel or all of them, and which."""
         self._set_layout(session)
         narrow = self.has_class("-narrow")
-        self.query_one("#tabs", Line).show(tabs(session.tab, session.maximised and not narrow))
+        self.query_one("#tabs", Line).show(
+            tabs(session.tab, session.maximised and not narrow, self._keymap)
+        )
         self.query_one(Body).share(session.sizes, self.has_class("-single"))
 
     def _resized(self, sizes: dict[str, float]) -> None:
@@ -344,7 +342,8 @@ class MainScreen(Screen[None]):
 
     def action_next_panel(self, step: int) -> None:
         """The panel after this one."""
-        self.action_jump(PANELS[(PANELS.index(self.panel) + step) % len(PANELS)])
+        names = list(PANELS)
+        self.action_jump(names[(names.index(self.panel) + step) % len(names)])
 
     def action_maximise(self) -> None:
         """The focused panel alone, or all of them."""
@@ -385,6 +384,8 @@ class MainScreen(Screen[None]):
         told = plan.explained(plan.device) if self.panel == "plan" else None
         predicted = plan.predicted() if self.panel == "plan" else ""
         self.app.push_screen(HelpScreen(self.panel, self._keymap, told, predicted))
+
+    action_explain = action_help
 
     def on_descendant_focus(self) -> None:
         """The focus decides what the footer says and what a narrow terminal shows."""

@@ -17,11 +17,12 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, in_order, parse_plan, plan_toml, problems
 from memwb.workbench import edits, toml_text
 from memwb.workbench.panels.line import Line
-from memwb.workbench.screens.dialog import DIALOG
+from memwb.workbench.screens.dialog import DIALOG, HELP_TYPING, explain
 
 KEYS = {
     "apply": ("ctrl+s", "apply"),
     "copy": ("ctrl+t", "copy all"),
+    "explain": ("f1", "help"),
     "leave": ("esc", "leave"),
 }
 
@@ -87,6 +88,7 @@ class PlanTextScreen(ModalScreen[Written | None]):
         Binding("ctrl+s", "apply", "Apply", priority=True),
         Binding("ctrl+t", "copy", "Copy all", priority=True),
         Binding("escape", "leave", "Leave", priority=True),
+        HELP_TYPING,
     ]
 
     def __init__(self, plan: Plan, template: str) -> None:
@@ -146,6 +148,10 @@ class PlanTextScreen(ModalScreen[Written | None]):
         self._say(
             "What you changed is not applied: esc again leaves it, ctrl+s applies it.", "-bad"
         )
+
+    def action_explain(self) -> None:
+        """What may stand in a plan."""
+        explain(self, "text")
 
     @property
     def _text(self) -> str:

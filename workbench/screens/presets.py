@@ -19,7 +19,16 @@ from memwb.engine.presets import delete_preset, is_own, load_plan, presets, save
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.preset_texts import comment, contents, differences, goal
-from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP, WIDTHS, explain, keys_line, say
+from memwb.workbench.screens.dialog import (
+    DIALOG,
+    HEIGHTS,
+    HELP,
+    HELP_TYPING,
+    WIDTHS,
+    explain,
+    keys_line,
+    say,
+)
 from memwb.workbench.screens.help import Page
 
 WIDEST = 34
@@ -231,7 +240,7 @@ class SaveScreen(ModalScreen[str | None]):
         .dialog {{ width: 70; max-width: 100%; height: auto; padding: 1 2; }}
     }}
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Leave"), HELP_TYPING]
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -242,9 +251,13 @@ class SaveScreen(ModalScreen[str | None]):
         """A name and an answer."""
         with Vertical(classes="dialog") as box:
             box.border_title = "Save the plan as a preset"
-            box.border_subtitle = "↵ saves · esc leaves"
+            box.border_subtitle = "↵ saves · f1 help · esc leaves"
             yield Input(placeholder="a name, such as my-lora")
             yield Static("It is kept beside your runs.", classes="said", markup=False)
+
+    def action_explain(self) -> None:
+        """What a preset is."""
+        explain(self, "saving")
 
     def on_input_changed(self) -> None:
         """Another name asks again."""

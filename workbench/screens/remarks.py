@@ -15,7 +15,7 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.keeping import given_name
 from memwb.engine.runs import plain_name
 from memwb.workbench import library
-from memwb.workbench.screens.dialog import DIALOG
+from memwb.workbench.screens.dialog import DIALOG, HELP_TYPING, explain
 from memwb.workbench.units import printable
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class RemarksScreen(ModalScreen[bool]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "keep", "Keep", priority=True),
         Binding("escape", "leave", "Leave", priority=True),
+        HELP_TYPING,
     ]
 
     def __init__(self, run: Summary, first: str) -> None:
@@ -94,6 +95,10 @@ class RemarksScreen(ModalScreen[bool]):
             return
         self.dismiss(bool(changed))
 
+    def action_explain(self) -> None:
+        """What is kept, and where."""
+        explain(self, "remarks")
+
     def action_leave(self) -> None:
         """Nothing is kept."""
         self.dismiss(False)
@@ -102,5 +107,5 @@ class RemarksScreen(ModalScreen[bool]):
 def _keys() -> Content:
     return Content.from_markup(
         "[@click=screen.keep][b]ctrl+s[/b] keep[/]    [@click=screen.leave][b]esc[/b] leave[/]"
-        "    [b]tab[/b] name, note"
+        "    [b]tab[/b] name, note    [@click=screen.explain][b]f1[/b] help[/]"
     )

@@ -243,7 +243,9 @@ class TargetScreen(ModalScreen[str | None]):
         rows = [*rows[:1], *told, *rows[1:]] if len(rows) == 2 else [*rows, *told]
         listing.fill(rows or [NOTHING])
         self.query_one("#columns", Line).show(gpu_rows.columns(width, self._sort))
-        self.query_one("#verdicts", Line).show(gpu_rows.chips(self._verdict, self._fits))
+        self.query_one("#verdicts", Line).show(
+            gpu_rows.chips(self._verdict, self._fits, len(self._targets))
+        )
         self._describe()
 
     def _others(self, width: int) -> list[tuple[Row, str]]:
