@@ -128,7 +128,7 @@ async def test_a_burst_that_goes_on_takes_no_more_memory(bench: Any, waiting: An
             if step in (100, 200):
                 gc.collect()
                 held.append(sys.getallocatedblocks())
-        assert main(app).memory.chart.shown.peak.allocated == app.live.highest.allocated
+        assert app.main.memory.chart.shown.peak.allocated == app.live.highest.allocated
     grown = held[1] - held[0]
     assert grown < 100 * 100, f"{grown:,} objects more after a hundred more steps of 600 samples"
 
