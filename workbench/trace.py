@@ -95,8 +95,7 @@ class Trace:
     @property
     def samples(self) -> list[Sample]:
         """Every sample in the order of time, exact ones where a step has them."""
-        parts = self._timeline.by_step
-        return [sample for step in sorted(parts) for sample in parts[step]]
+        return self._timeline.whole()
 
     @property
     def highest(self) -> Sample | None:

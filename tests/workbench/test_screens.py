@@ -385,3 +385,24 @@ async def test_f1_explains_the_smallest_window_and_what_is_typed(bench: Any, wai
             await pilot.press("escape", "escape")
             await pilot.pause()
             assert app.screen is app.main
+
+
+OPENING = ("model", "target", "inspect_peak", "settings", "export", "load_preset", "save_preset")
+OPENING += ("plan_text", "command_palette", "name_run", "jump_mode")
+
+
+@pytest.mark.parametrize("action", OPENING)
+async def test_a_workbench_can_be_left_while_a_screen_opens(
+    bench: Any, waiting: Any, action: str
+) -> None:
+    app = bench("full")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        before = app.screen
+        getattr(app, f"action_{action}")()
+        # As when the app goes down before the screen has its widgets: it gets none any more.
+        if app.screen is not before:
+            app.screen._pruning = True
+        await pilot.pause()
+        assert app._exception is None
+        app.exit()

@@ -202,8 +202,16 @@ class Timeline:
         if not samples:
             del self.by_step[step]
         bound(self.by_step, (step,))
-        everything = (sample for part in self.by_step.values() for sample in part)
-        self.peak = max(everything, key=lambda sample: sample.allocated, default=None)
+        if self.peak is not None and self.peak.step == step:
+            # The live peak of this step gives way to the exact one.
+            samples, self.peak = self.whole(), None
+        highest = max(samples, key=ALLOCATED, default=None)
+        if self.peak is None or (highest is not None and highest.allocated > self.peak.allocated):
+            self.peak = highest
+
+    def whole(self) -> list[Sample]:
+        """Every sample in the order of the steps."""
+        return [sample for step in sorted(self.by_step) for sample in self.by_step[step]]
 
     def copy(self) -> Timeline:
         """The same samples, safe from what is appended to this one."""
@@ -276,8 +284,7 @@ class Timeline:
         """The sample with the most bytes."""
         if measure is ALLOCATED:
             return self.peak
-        everything = (sample for part in self.by_step.values() for sample in part)
-        return max(everything, key=measure, default=None)
+        return max(self.whole(), key=measure, default=None)
 
 
 def merge(

@@ -87,6 +87,8 @@ class PeakScreen(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """What is shown goes on while it is looked at."""
+        if not self.children:  # the workbench was left meanwhile
+            return
         self.query_one(VerticalScroll).focus()
         self.set_interval(EVERY, self._follow)
         self._follow()

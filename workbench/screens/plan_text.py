@@ -108,6 +108,8 @@ class PlanTextScreen(ModalScreen[Written | None]):
 
     def on_mount(self) -> None:
         """It is typed into at once."""
+        if not self.children:  # the workbench was left meanwhile
+            return
         self.query_one(Toml).focus()
 
     def on_text_area_changed(self) -> None:

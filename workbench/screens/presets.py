@@ -126,7 +126,8 @@ class PresetScreen(ModalScreen[Plan | None]):
 
     def on_resize(self) -> None:
         """Another width may have room for more."""
-        self.call_after_refresh(self._fill)
+        if self.children:
+            self.call_after_refresh(self._fill)
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """Say what the preset at the cursor is for."""

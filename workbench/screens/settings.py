@@ -122,6 +122,8 @@ class SettingsScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """The themes come first."""
+        if not self.children:  # the workbench was left meanwhile
+            return
         self._before = self.app.theme
         self._bench.trying = True
         self.query_one(Rows).focus()

@@ -128,7 +128,8 @@ class TargetScreen(ModalScreen[str | None]):
 
     def on_resize(self, event: events.Resize) -> None:
         """Other columns."""
-        self.call_after_refresh(self._fill)
+        if self.children:
+            self.call_after_refresh(self._fill)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Narrow the list while one types."""
