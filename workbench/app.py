@@ -347,9 +347,9 @@ class Workbench(App[None]):
         self.keep(state.guide_turned(self.session))
 
     def action_ask_quit(self) -> None:
-        """Quit, with the cursor kept; a running burst is asked about once."""
+        """Quit, with the cursor kept; a burst that runs or waits to is asked about once."""
         self.keep(self.session)
-        if self.busy:
+        if self.busy or self.bursts.wanted:
             dialogs.ask_quit(self)
         else:
             self.exit()

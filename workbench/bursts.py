@@ -235,11 +235,11 @@ class Bursts:
         """The process is no more: say so, and how to go on."""
         self._pump = None
         self._running = False
-        self._unwant()
         again, self._again = self._again, False
-        if again:
+        if again:  # a run that waits for the engine waits for the next one
             self.start_engine()
             return
+        self._unwant()
         self._become("dead")
         self.app.predictor.follow()
         self.app.predictor.show()
@@ -359,6 +359,7 @@ class Bursts:
         self.baseline = None
         self._watch.heard()
         self._become("running")
+        dialogs.ask_quit_again(self.app)
         self._foretold = self.app.predictor.ran()
         try:
             self._pump.start(self.app.session.plan, self.app.settings, self._foretold)

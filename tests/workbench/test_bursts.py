@@ -288,6 +288,28 @@ async def test_quitting_does_not_wait_for_a_burst_that_does_not_stop(
     assert app.scripted.closed
 
 
+async def test_a_run_that_waits_is_not_dropped_without_a_word(bench: Any, waiting: Any) -> None:
+    app = bench("full", ready=False, hold=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("r", "E")
+        await waiting(pilot, lambda: app.scripted.started == 2)
+        assert app.bursts.wanted, "the next engine runs it"
+        await pilot.press("q")
+        await pilot.pause()
+        assert app.screen.query_one(".dialog").border_title == "A run waits to begin"
+        app.scripted.become_ready()
+        await waiting(pilot, lambda: app.live and app.live.steps)
+        assert app.screen.query_one(".dialog").border_title == "A burst is running"
+        await pilot.press("n")
+        await pilot.pause()
+        assert app.is_running and app.engine_state == "running"
+    app = bench("full", ready=False)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("r", "q", "y")
+        await waiting(pilot, lambda: not app.is_running)
+    assert not app.scripted.commands
+
+
 @pytest.mark.parametrize("before", [(), ("enter",), ("question_mark",)])
 async def test_ctrl_q_asks_as_well(bench: Any, waiting: Any, before: tuple[str, ...]) -> None:
     app = bench("full", hold=True)
