@@ -107,7 +107,7 @@ def ask_run(app: Workbench, title: str, text: str) -> None:
         if sure:
             app.bursts.run_now()
         else:
-            # What was asked about this machine has stopped what was asked about another.
+            # What was asked about this machine may be in the way of what was asked before.
             app.predictor.follow()
 
     question = AskScreen(title, text, "run anyway", "leave it", careful=True)

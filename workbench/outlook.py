@@ -54,6 +54,8 @@ class Outlook(msgspec.Struct, frozen=True):
     failure: Unpredicted | None = None
     awaited: bool = True
     """Whether there is an engine that may still answer."""
+    behind: bool = False
+    """Whether it is at work on the same question for this machine first."""
 
     @property
     def waits(self) -> bool:

@@ -204,6 +204,8 @@ class Predictor:
         if not self._standing:
             return
         self._changes = not self.app.busy
+        if not self._here.settled:  # it is displaced
+            self._here = Outlook()
         plan, target = self._subject
         name = self._send(plan, target or self._local, self._changes)
         if name:
@@ -276,6 +278,9 @@ class Predictor:
         self.app.bursts.predicted()
         if self._standing:
             dialogs.ask_run_again(self.app)
+        if self._abroad:
+            # What was asked about this machine has stopped what was asked about the other.
+            self.follow()
 
     def _draw(self) -> None:
         self._drawing = None
@@ -285,7 +290,10 @@ class Predictor:
         """Put it on the screen."""
         if not self._standing:
             return
-        outlook = replace(self.outlook, awaited=self.app.engine_state != "dead")
+        awaited = self.app.engine_state != "dead"
+        here = self._here
+        behind = self._abroad and here.waits and here.plan == self.app.session.plan
+        outlook = replace(self.outlook, awaited=awaited, behind=behind)
         self.app.main.foresee(outlook, self.app.device or self._machine)
         dialogs.ask_run_again(self.app)
 
@@ -312,6 +320,7 @@ class Predictor:
             self._changes = False
             name = self._send(plan, self._local, False)
             self._here = outlooks.asked(Outlook(), name, plan, "")
+            self.show()
         if self._patience is None:
             self._patience = self.app.set_timer(PATIENCE, lambda: self._enough(plan))
         return True
