@@ -389,3 +389,19 @@ async def test_f1_explains_the_smallest_window_and_what_is_typed(bench: Any, wai
             await pilot.press("escape", "escape")
             await pilot.pause()
             assert app.screen is app.main
+
+
+async def test_every_scrollbar_is_a_quiet_one(bench: Any, waiting: Any) -> None:
+    app = bench("full")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        quiet = app.main.plan_panel.rows.styles.scrollbar_color
+        for key in ("v", "e", "ctrl+p", "question_mark"):
+            await pilot.press(key)
+            await pilot.pause()
+            bars = [each for each in app.screen.query("*") if each.allow_vertical_scroll]
+            assert bars, key
+            for each in bars:
+                assert each.styles.scrollbar_color == quiet, each
+            await pilot.press("escape")
+            await pilot.pause()
