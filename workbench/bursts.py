@@ -384,5 +384,5 @@ class Bursts:
             self._become("stopping")
         elif self.engine_state != "stopping":
             self.show()
-            self.app.predictor.follow()
+            self.app.predictor.not_run()
             self.app.notify("The run is taken back." if waited else "Nothing is running.")

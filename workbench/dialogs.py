@@ -107,8 +107,7 @@ def ask_run(app: Workbench, title: str, text: str) -> None:
         if sure:
             app.bursts.run_now()
         else:
-            # What was asked about this machine may be in the way of what was asked before.
-            app.predictor.follow()
+            app.predictor.not_run()
 
     question = AskScreen(title, text, "run anyway", "leave it", careful=True)
     question.id = RUN_QUESTION

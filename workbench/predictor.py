@@ -156,6 +156,12 @@ class Predictor:
         return self.app.target not in ("", self._local)
 
     @property
+    def _behind(self) -> bool:
+        """Whether the engine is at work on the plan for this machine, before the other."""
+        here = self._here
+        return self._abroad and here.waits and here.plan == self.app.session.plan
+
+    @property
     def _local(self) -> str:
         """This machine as a target: its GPU where it has one, unless bursts run on the CPU."""
         return "cpu" if self.app.settings.device == "cpu" else ""
@@ -203,9 +209,10 @@ class Predictor:
         self._rest()
         if not self._standing:
             return
+        if self._behind:  # it would take the place of what a run waits for
+            self.show()
+            return
         self._changes = not self.app.busy
-        if not self._here.settled:  # it is displaced
-            self._here = Outlook()
         plan, target = self._subject
         name = self._send(plan, target or self._local, self._changes)
         if name:
@@ -291,9 +298,7 @@ class Predictor:
         if not self._standing:
             return
         awaited = self.app.engine_state != "dead"
-        here = self._here
-        behind = self._abroad and here.waits and here.plan == self.app.session.plan
-        outlook = replace(self.outlook, awaited=awaited, behind=behind)
+        outlook = replace(self.outlook, awaited=awaited, behind=self._behind)
         self.app.main.foresee(outlook, self.app.device or self._machine)
         dialogs.ask_run_again(self.app)
 
@@ -324,6 +329,12 @@ class Predictor:
         if self._patience is None:
             self._patience = self.app.set_timer(PATIENCE, lambda: self._enough(plan))
         return True
+
+    def not_run(self) -> None:
+        """Nobody waits any more for what is predicted here: the other target goes on."""
+        if not self._here.settled:
+            self._here = Outlook()
+        self.follow()
 
     def unheld(self) -> None:
         """No run waits any more."""

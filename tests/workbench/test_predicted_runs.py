@@ -194,6 +194,8 @@ async def test_an_open_question_whether_to_run_learns_of_the_answer(
         question = app.screen
         box = question.query_one(Static)
         assert box.border_title == "Not predicted yet"
+        await pilot.pause(predictor.DELAY)
+        assert not app.scripted.questions[-1].target, "what a run waits for comes first"
         asked = [each.prediction for each in app.scripted.questions if not each.target]
         app.scripted.emit(Predicted(asked[-1], forecast()))
         await waiting(pilot, lambda: box.border_title == "This plan fits")
