@@ -316,6 +316,13 @@ def local_tokenizer(model: Model) -> tuple[Path, ...]:
     return next((files for folder in folders if (files := tokenizer_files(folder))), ())
 
 
+def to_be_fetched(model: Model) -> bool:
+    """Whether a burst of it begins with files from the hub."""
+    place = model.location
+    pretrained = model.weights == "pretrained" and bool(place)
+    return pretrained and not os.path.isdir(place) and _cached(place) is None
+
+
 def is_hub_id(text: str) -> bool:
     """Whether a text has the form of a hub id with its owner: ``owner/name``."""
     return "/" in text and _HUB_ID.fullmatch(text) is not None

@@ -274,6 +274,7 @@ class Workbench(App[None]):
         except MemwbError as error:
             self.model, self._model_error = None, error.title
         self.keep(self.session)
+        self.predictor.show()  # one that the hub alone knows is waited for longer
 
     # Actions
 

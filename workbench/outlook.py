@@ -54,8 +54,8 @@ class Outlook(msgspec.Struct, frozen=True):
     failure: Unpredicted | None = None
     awaited: bool = True
     """Whether there is an engine that may still answer."""
-    behind: bool = False
-    """Whether it is at work on the same question for this machine first."""
+    doing: str = "predicting"
+    """What it is at, in a word or some."""
 
     @property
     def waits(self) -> bool:

@@ -156,6 +156,14 @@ class Predictor:
         return self.app.target not in ("", self._local)
 
     @property
+    def _doing(self) -> str:
+        """What the engine is at, as long as there is no answer."""
+        if self._behind:
+            return "predicting for this machine first"
+        unknown = self.app.model is not None and self.app.model.config is None
+        return "asking the hub for its config" if unknown else "predicting"
+
+    @property
     def _behind(self) -> bool:
         """Whether the engine is at work on the plan for this machine, before the other."""
         here = self._here
@@ -298,7 +306,7 @@ class Predictor:
         if not self._standing:
             return
         awaited = self.app.engine_state != "dead"
-        outlook = replace(self.outlook, awaited=awaited, behind=self._behind)
+        outlook = replace(self.outlook, awaited=awaited, doing=self._doing)
         self.app.main.foresee(outlook, self.app.device or self._machine)
         dialogs.ask_run_again(self.app)
 

@@ -313,3 +313,17 @@ async def test_what_waits_for_a_prediction_for_this_machine_says_so(
         assert "predicting …" in str(shown.border_subtitle)
         app.scripted.emit(Predicted(app.scripted.questions[-1].prediction, other))
         await waiting(pilot, lambda: "predicting" not in str(shown.border_subtitle))
+
+
+async def test_what_the_hub_is_asked_for_is_said(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    far = Plan(model="someone/some-model")
+    app = bench(plan=far, forecast=lambda question: [])
+    async with app.run_test(size=(80, 24)) as pilot:
+        shown = app.main.plan_panel
+        await waiting(pilot, lambda: "asking the hub for its config" in str(shown.border_subtitle))
+        told = Unpredicted(app.scripted.questions[-1].prediction, "The hub cannot be reached")
+        app.scripted.emit(told)
+        await waiting(pilot, lambda: "cannot be reached" in str(shown.border_subtitle))

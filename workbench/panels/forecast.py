@@ -148,9 +148,7 @@ def state_words(outlook: Outlook) -> str:
         case outlooks.PROBLEMS:
             return "plan has problems"
         case outlooks.WAITING:
-            if not outlook.awaited:
-                return "not predicted: there is no engine"
-            return "predicting for this machine first …" if outlook.behind else "predicting …"
+            return f"{outlook.doing} …" if outlook.awaited else "not predicted: there is no engine"
         case outlooks.FAILED if outlook.failure is not None:
             # One that has nothing but a title says it once.
             told = dict.fromkeys((outlook.failure.title, _why(outlook)))
