@@ -20,6 +20,7 @@ from memwb.engine.checkpoint import (
     tokenizer_files,
 )
 from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.licence import licence_of
 
 # What the hub allows: 96 characters; only the oldest models have no organisation.
 _HUB_ID = re.compile(r"(?=.{1,96}\Z)(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
@@ -221,6 +222,7 @@ def _of_checkpoint(
         parameters=parameters,
         vocabulary=_number(config, "vocab_size"),
         context=_number(config, "max_position_embeddings", "n_positions"),
+        licence=licence_of(checkpoint.folder),
     )
 
 
