@@ -194,7 +194,7 @@ class Bursts:
         elif event.outcome == "done":
             app.main.notice.clear()
         else:
-            kind, title, text = texts.outcome(event, label)
+            kind, title, text = texts.outcome(event, label, app.settings.keymap)
             # Of the engine's end only what ran at that moment is an explanation.
             self._failure = f"{title}: {event.what}" if event.title == DIED else ""
             app.main.tell(kind, title, text, passing=event.outcome in ("refused", "stopped"))
