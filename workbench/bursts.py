@@ -197,7 +197,7 @@ class Bursts:
             kind, title, text = texts.outcome(event, label, app.settings.keymap)
             # Of the engine's end only what ran at that moment is an explanation.
             self._failure = f"{title}: {event.what}" if event.title == DIED else ""
-            app.main.tell(kind, title, text, passing=event.outcome in ("refused", "stopped"))
+            app.main.tell(kind, title, text, passing=event.outcome == "refused")
         self._running = False
         self._become("ready")
         if event.outcome == "done" and app.session.guide in ("run", "again"):

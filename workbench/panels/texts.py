@@ -256,7 +256,8 @@ def outcome(ended: Ended, label: str, keymap: dict[str, str]) -> tuple[str, str,
         "stopped": "Stopped",
     }
     title = ended.title or titles.get(ended.outcome, ended.outcome)
-    kind = "warning" if ended.outcome == "stopped" else "error"
+    # Who has stopped it knows; the rest has to be read.
+    kind = "information" if ended.outcome == "stopped" else "error"
     return kind, f"{label} {title}".strip(), text
 
 
