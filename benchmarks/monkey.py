@@ -1,9 +1,9 @@
-"""``python -m benchmarks.monkey [--events 10000] [--seed N]``: random keys and mouse, no exception.
+"""``python -m benchmarks.monkey [--events 10000] [--seed N] [--size 80x24]``: no exception.
 
 Opens the workbench on an engine that plays made-up bursts in this process, sometimes dies, goes
 silent or talks rubbish, and does what a monkey at a terminal would: every key there is, letters,
-clicks, drags and wheels anywhere, other sizes. The exit code is 1 when anything is raised; the last
-events are printed, and the same seed does the same again.
+clicks, drags and wheels anywhere, other sizes (or one that stays). The exit code is 1 when anything
+is raised; the last events are printed, and the same seed does the same again.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class MonkeyEngine:
 class Monkey:
     """Does one random thing after another to an app."""
 
-    def __init__(self, pilot: Pilot[None], noise: random.Random) -> None:
-        self.pilot, self.noise = pilot, noise
+    def __init__(self, pilot: Pilot[None], noise: random.Random, resizes: bool = True) -> None:
+        self.pilot, self.noise, self.resizes = pilot, noise, resizes
         self.done: deque[str] = deque(maxlen=40)
         self._held = False
 
@@ -146,7 +146,7 @@ class Monkey:
         kind = self.noise.random()
         if kind < 0.72:
             self._key()
-        elif kind < 0.97:
+        elif kind < 0.97 or not self.resizes:
             self._mouse()
         else:
             self._resize()
@@ -200,19 +200,28 @@ def _key_of(character: str) -> str:
 
 
 async def play(
-    events: int, seed: int, home: Path, tell: Callable[[str], object] | None = None
+    events: int,
+    seed: int,
+    home: Path,
+    tell: Callable[[str], object] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> None:
-    """Do so many random things, and raise what any of them raised."""
+    """Do so many random things, and raise what any of them raised; at one size, or at any."""
     noise = random.Random(seed)
     left = events
     with _confined(home):
         while left > 0:
             # A monkey that quits starts again, on what it has left behind.
-            left = await _sit(left, noise, Plan(model="tiny") if left == events else None, tell)
+            plan = Plan(model="tiny") if left == events else None
+            left = await _sit(left, noise, plan, tell, size)
 
 
 async def _sit(
-    left: int, noise: random.Random, plan: Plan | None, tell: Callable[[str], object] | None
+    left: int,
+    noise: random.Random,
+    plan: Plan | None,
+    tell: Callable[[str], object] | None,
+    size: tuple[int, int] | None,
 ) -> int:
     """Play until the workbench is left, and return how many of the events are left then."""
     from memwb.workbench.start import open_workbench
@@ -220,8 +229,8 @@ async def _sit(
     app = open_workbench(plan, lambda: MonkeyEngine(noise))
     done: deque[str] = deque()
     try:
-        async with app.run_test(size=SIZES[1], notifications=True) as pilot:
-            monkey = Monkey(pilot, noise)
+        async with app.run_test(size=size or SIZES[1], notifications=True) as pilot:
+            monkey = Monkey(pilot, noise, resizes=size is None)
             done = monkey.done
             while left > 0 and not app._exit:
                 monkey.act()
@@ -270,7 +279,12 @@ def main() -> None:
     )
     parser.add_argument("--events", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", help="columns x rows that stay; without it, many")
     options = parser.parse_args()
+    size = None
+    if options.size:
+        width, height = (int(part) for part in options.size.split("x"))
+        size = (width, height)
     began, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as home:
         os.environ["MEMWB_HOME"] = home
@@ -278,7 +292,11 @@ def main() -> None:
         os.chdir(home)
         asyncio.run(
             play(
-                options.events, options.seed, Path(home), lambda text: print(text, file=sys.stderr)
+                options.events,
+                options.seed,
+                Path(home),
+                lambda text: print(text, file=sys.stderr),
+                size,
             )
         )
     taken, spent = time.perf_counter() - began, time.process_time() - cpu

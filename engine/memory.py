@@ -8,7 +8,7 @@ CATEGORIES = ("weights", "gradients", "optimizer", "activations", "temporary")
 PHASES = ("load", "forward", "loss", "backward", "optimizer")
 
 
-class Categories(msgspec.Struct, frozen=True):
+class Categories(msgspec.Struct, frozen=True, gc=False):
     """Bytes alive by category; their sum is what is allocated.
 
     weights: parameters and buffers, with what a quantised weight needs to be read;
@@ -28,7 +28,7 @@ class Categories(msgspec.Struct, frozen=True):
         return sum(getattr(self, name) for name in CATEGORIES)
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True):
+class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Memory at one moment. ``reserved`` and ``device`` are the last known figures."""
 
     time: float

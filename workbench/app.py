@@ -20,7 +20,7 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import Device
 from memwb.engine.technique import GROUPS
-from memwb.workbench import dialogs, guide, history, library, searching, state
+from memwb.workbench import dialogs, guide, history, library, searching, state, workers
 from memwb.workbench.bursts import Bursts
 from memwb.workbench.commands import COMMANDS, keyed, keys_of
 from memwb.workbench.legible import Legible
@@ -101,9 +101,9 @@ class Workbench(App[None]):
         if not self.is_running:  # left already
             return
         self.bursts.start_engine()
-        self.run_worker(self.main.plan_panel.prepare(), group="fields")
-        self.run_worker(history.load(self), group="history")
-        self.run_worker(self._assume_device(), group="device")
+        workers.start(self, "fields", self.main.plan_panel.prepare)
+        workers.start(self, "history", history.load, self)
+        workers.start(self, "device", self._assume_device)
         self.resolve_model()
         if self._warning is not None:
             self.tell_error(self._warning)
@@ -247,16 +247,16 @@ class Workbench(App[None]):
         self.keep(state.arranged(self.session, layout))
         if arrives:
             # Another workbench or the command line may have made runs meanwhile.
-            self.run_worker(history.look_again(self), group="history")
+            workers.start(self, "history", history.look_again, self)
 
     def on_app_focus(self) -> None:
         """Whoever comes back to this terminal may have made or named runs in another."""
         if self.bursts.engine_state != "starting":
-            self.run_worker(history.look_again(self), group="history")
+            workers.start(self, "history", history.look_again, self)
 
     def show_runs(self) -> None:
         """The chosen run, or the marked ones, in the charts."""
-        self.run_worker(history.show(self), group="show", exclusive=True)
+        workers.displace(self, "show", history.show, self)
 
     def show_run(self, folder: str, charts: bool = True) -> None:
         """One run in the charts; without them it is only the chosen one."""
@@ -267,7 +267,7 @@ class Workbench(App[None]):
     def resolve_model(self) -> None:
         """Look for the plan's model again."""
         plan = self.session.plan
-        self.run_worker(self._resolve(plan), group="model", exclusive=True)
+        workers.displace(self, "model", self._resolve, plan)
 
     async def _resolve(self, plan: Plan) -> None:
         self._model_error = ""
@@ -327,7 +327,7 @@ class Workbench(App[None]):
         """Make the run at the cursor of the history the baseline, or no longer."""
         run = history.chosen(self, "$pin pins")
         if run is not None:
-            self.run_worker(history.pin(self, run), group="pin", exclusive=True)
+            workers.displace(self, "pin", history.pin, self, run)
 
     def action_undo(self) -> None:
         """Take back the last edit."""

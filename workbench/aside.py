@@ -7,9 +7,8 @@ are still being predicted of the plan, which go on afterwards; never of the plan
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from textual.timer import Timer
 
@@ -18,7 +17,7 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, plan_data
 from memwb.engine.prediction import Prediction
 from memwb.engine.protocol import Event, Predict, Predicted, Unpredicted
-from memwb.workbench import library
+from memwb.workbench import library, workers
 from memwb.workbench import outlook as outlooks
 
 if TYPE_CHECKING:
@@ -70,9 +69,7 @@ class Asides:
         """Want these predicted, in the place of whatever was wanted before."""
         self._drop()
         self._told = told
-        # No coroutine before it is run: one that is displaced at once would never be awaited.
-        look: Any = functools.partial(self._recall, tuple(asides))
-        self.app.run_worker(look, group="asides", exclusive=True)
+        workers.displace(self.app, "asides", self._recall, tuple(asides))
 
     def leave(self) -> None:
         """Nothing is wanted any more: the engine goes on with the plan at hand."""

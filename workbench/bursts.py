@@ -26,7 +26,7 @@ from memwb.engine.protocol import (
     Toggled,
     Unpredicted,
 )
-from memwb.workbench import dialogs, history, state, watch
+from memwb.workbench import dialogs, history, state, watch, workers
 from memwb.workbench.commands import key_for
 from memwb.workbench.panels import texts
 from memwb.workbench.pump import Engine, Pump
@@ -101,7 +101,7 @@ class Bursts:
         if self._turns is None and self.app.animation_level != "none":
             self._turns = self.app.set_interval(watch.FRAME, self.show_doing, pause=True)
         self._become("starting")
-        self.app.run_worker(self._pump.run(), group="engine", exclusive=True)
+        workers.displace(self.app, "engine", self._pump.run)
 
     def restart(self) -> None:
         """End the engine's process, whatever it is doing, and start another."""
@@ -111,7 +111,7 @@ class Bursts:
         elif not self._again:
             self._again = True
             self._become("restarting")
-            self.app.run_worker(self.close_engine(), group="restart")
+            workers.start(self.app, "restart", self.close_engine)
 
     def look(self) -> None:
         """See whether the engine still speaks."""
@@ -207,7 +207,7 @@ class Bursts:
         if self.live is not None and self.followed:
             app.main.show_trace(self.live)
         app.predictor.follow()
-        app.run_worker(history.load(app), group="history")
+        workers.start(app, "history", history.load, app)
 
     def _guided(self, session: Session) -> Session:
         """The session after a burst; what was done while it ran need not be done again."""
@@ -228,8 +228,8 @@ class Bursts:
         if narrow and session.tab == "plan" and not app.main.typing:
             session = state.at(session, "memory")
         app.keep(session)
-        app.run_worker(history.load(app), group="history")
-        app.run_worker(history.find_baseline(app, folder), group="baseline", exclusive=True)
+        workers.start(app, "history", history.load, app)
+        workers.displace(app, "baseline", history.find_baseline, app, folder)
 
     def gone(self, reason: MemwbError | None) -> None:
         """The process is no more: say so, and how to go on."""
@@ -372,7 +372,7 @@ class Bursts:
         if self.live is not None:
             self.live.predicted = peak
         if self._pump is not None and self._running:
-            self.app.run_worker(self._pump.foretell(peak), group="foretell")
+            workers.start(self.app, "foretell", self._pump.foretell, peak)
 
     def stop(self) -> None:
         """Ask the burst to stop, or take back one that waits."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from textual.await_complete import AwaitComplete
 
 from memwb.engine.plan import Plan
-from memwb.workbench import history, library, state
+from memwb.workbench import history, library, state, workers
 from memwb.workbench.units import place, printable
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def describe_run(app: Workbench, doing: str, first: str) -> None:
 
     def said(changed: bool | None) -> None:
         if changed:
-            app.run_worker(history.load(app), group="history")
+            workers.start(app, "history", history.load, app)
 
     app.push_screen(RemarksScreen(run, first), said)
 
@@ -182,7 +182,7 @@ def ask_delete(app: Workbench) -> None:
 
     def answered(sure: bool | None) -> None:
         if sure:
-            app.run_worker(history.delete(app, run), group="delete")
+            workers.start(app, "delete", history.delete, app, run)
 
     name = printable(run.name) or run.outcome
     text = f"#{run.run} {name}\nIts folder goes for good: {place(run.folder)}"
@@ -283,7 +283,7 @@ def ask_quit(app: Workbench) -> None:
 
     def answered(sure: bool | None) -> None:
         if sure:
-            app.run_worker(_stop_and_quit(app), group="quit", exclusive=True)
+            workers.displace(app, "quit", _stop_and_quit, app)
 
     question = AskScreen(*_leaving(app), "quit", "stay")
     question.id = QUIT_QUESTION

@@ -22,7 +22,7 @@ from memwb.engine.protocol import (
     Toggled,
     Unpredicted,
 )
-from memwb.workbench import dialogs, library
+from memwb.workbench import dialogs, library, workers
 from memwb.workbench import outlook as outlooks
 from memwb.workbench.aside import Asides
 from memwb.workbench.foresight import capacity_of, exceeds
@@ -107,7 +107,7 @@ class Predictor:
         still = self.outlook.state in (outlooks.NOTHING, outlooks.PROBLEMS)
         if now != self._sought:
             self._sought = now
-            app.run_worker(self._recall(now), group="recall", exclusive=True)
+            workers.displace(app, "recall", self._recall, now)
         settled = self.outlook.about == now and self.outlook.settled
         if not ready and not settled:
             self._rest()

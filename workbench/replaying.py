@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from memwb.workbench import history, library
+from memwb.workbench import history, library, workers
 from memwb.workbench.commands import key_for, keyed
 from memwb.workbench.replay import Moments
 
@@ -85,7 +85,7 @@ class Replay:
         app.show_run(run.folder, charts=False)
         app.main.watch_charts()
         app.bursts.show()
-        self._worker = app.run_worker(self._tell(run), group="replay", exclusive=True)
+        self._worker = workers.displace(app, "replay", self._tell, run)
 
     async def _tell(self, run: Summary) -> None:
         app = self.app

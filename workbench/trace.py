@@ -20,7 +20,8 @@ from memwb.engine.protocol import (
     Step,
     Timeline,
 )
-from memwb.workbench.charts.thinning import Point, bound, sparse
+from memwb.workbench.charts import timeline
+from memwb.workbench.charts.thinning import Point, sparse
 
 if TYPE_CHECKING:
     from memwb.engine.guard import Baseline
@@ -49,15 +50,13 @@ class Trace:
         self.points: list[Point] = []
         """The losses of the curve that is drawn: every step's as long as they are not too many."""
         self.latest: Sample | None = None
-        self.highest: Sample | None = None
-        """The sample with the most allocated bytes so far."""
         self.version = 0
         """Grows with every event that changes what is drawn."""
         self._losses = array("d")
         self._timed = (0.0, 0)
         """Seconds and tokens of the steps that were not traced."""
-        self._live: dict[int, list[Sample]] = {}
-        self._exact: dict[int, list[Sample]] = {}
+        # As the chart that is told the same events keeps it: the two hold the same samples.
+        self._timeline = timeline.Timeline()
 
     def apply(self, event: Event) -> None:
         """Take in one event; those that say nothing about memory or loss change nothing."""
@@ -67,20 +66,10 @@ class Trace:
             case Loaded():
                 self.loaded = event
             case Samples():
-                for sample in event.samples:
-                    self._live.setdefault(sample.step, []).append(sample)
-                    self.latest = sample
-                bound(self._live, {sample.step for sample in event.samples})
-                self._raise(event.samples)
+                self._timeline.append(event.samples)
+                self.latest = event.samples[-1] if event.samples else self.latest
             case Timeline():
-                self._exact[event.step] = list(event.samples)
-                bound(self._exact, (event.step,))
-                self._live.pop(event.step, None)
-                if self.highest is not None and self.highest.step == event.step:
-                    # The live peak of this step gives way to the exact one.
-                    self.highest = None
-                    self._raise(self.samples)
-                self._raise(event.samples)
+                self._timeline.replace(event.step, event.samples)
             case Step():
                 self._step(event)
             case Ended():
@@ -106,15 +95,13 @@ class Trace:
     @property
     def samples(self) -> list[Sample]:
         """Every sample in the order of time, exact ones where a step has them."""
-        found: list[Sample] = []
-        for step in sorted(self._live.keys() | self._exact.keys()):
-            found += self._exact.get(step) or self._live.get(step, [])
-        return found
+        parts = self._timeline.by_step
+        return [sample for step in sorted(parts) for sample in parts[step]]
 
-    def _raise(self, samples: Iterable[Sample]) -> None:
-        for sample in samples:
-            if self.highest is None or sample.allocated > self.highest.allocated:
-                self.highest = sample
+    @property
+    def highest(self) -> Sample | None:
+        """The sample with the most allocated bytes so far."""
+        return self._timeline.peak
 
     @property
     def peak(self) -> Peak | None:

@@ -19,16 +19,12 @@ pytestmark = pytest.mark.long
 SIZE = (120, 40)
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def header(app: Any) -> str:
-    return str(main(app).query_one("#header").render())
+    return str(app.main.query_one("#header").render())
 
 
 def notice(app: Any) -> str:
-    found = main(app).notice
+    found = app.main.notice
     return str(found.render()) if found.display else ""
 
 
@@ -36,14 +32,14 @@ async def test_a_burst_is_drawn_and_recorded(bench: Any, waiting: Any, play: Any
     app = bench("full")
     async with app.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
-        assert "Nothing has run yet" in str(main(app).query_one("#first-steps").render())
+        assert "Nothing has run yet" in str(app.main.query_one("#first-steps").render())
         await pilot.press("2")
-        assert main(app).memory.has_focus_within, "what stands in the chart's place"
+        assert app.main.memory.has_focus_within, "what stands in the chart's place"
         await pilot.press("r")
         await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
-        assert main(app).memory.chart.display and main(app).memory.chart.has_focus
-        assert any(main(app).memory.chart.columns)
-        assert main(app).runs.rows.rows[0].id == app.recorded[0].folder == app.session.shown
+        assert app.main.memory.chart.display and app.main.memory.chart.has_focus
+        assert any(app.main.memory.chart.columns)
+        assert app.main.runs.rows.rows[0].id == app.recorded[0].folder == app.session.shown
         peak = play("full")[-1].peak
         assert app.recorded[0].peak == peak
         assert app.live.samples
@@ -172,21 +168,21 @@ async def test_runs_are_shown_again_and_laid_over_each_other(
     again = bench()
     async with again.run_test(size=SIZE) as pilot:
         await waiting(pilot, lambda: len(again.recorded) == 2)
-        chart = main(again).memory.chart
-        await waiting(pilot, lambda: "#2" in main(again).memory.border_title)
+        chart = again.main.memory.chart
+        await waiting(pilot, lambda: "#2" in again.main.memory.border_title)
         await pilot.press("5")
         await pilot.pause()
-        main(again).runs.rows.select(again.recorded[1].folder)
+        again.main.runs.rows.select(again.recorded[1].folder)
         await pilot.press("enter")
-        await waiting(pilot, lambda: "#1" in main(again).memory.border_title)
+        await waiting(pilot, lambda: "#1" in again.main.memory.border_title)
         assert not chart.overlay
         await pilot.press("c")
         await waiting(pilot, lambda: len(again.session.marks) == 1)
         assert not chart.overlay, "one mark alone compares nothing"
         await pilot.press("up", "c")
         await waiting(pilot, lambda: chart.overlay)
-        assert main(again).memory.border_title.endswith("#1, outline #2")
-        table = main(again).peak.text
+        assert again.main.memory.border_title.endswith("#1, outline #2")
+        table = again.main.peak.text
         assert "peak allocated" in table and "loss at its furthest" in table
         await pilot.press("enter")
         await waiting(pilot, lambda: not chart.overlay)
@@ -200,10 +196,10 @@ async def test_q_asks_once_while_a_burst_runs(bench: Any, waiting: Any) -> None:
         await waiting(pilot, lambda: app.live is not None)
         await pilot.press("q")
         await pilot.pause()
-        assert app.screen is not main(app)
+        assert app.screen is not app.main
         await pilot.press("n")
         await pilot.pause()
-        assert app.is_running and app.screen is main(app)
+        assert app.is_running and app.screen is app.main
         await pilot.press("q", "y")
         await waiting(pilot, lambda: not app.is_running)
     assert app.scripted.closed
@@ -215,10 +211,10 @@ async def test_frozen_charts_catch_up(bench: Any, waiting: Any) -> None:
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("p", "r")
         await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
-        assert not any(main(app).memory.chart.columns)
+        assert not any(app.main.memory.chart.columns)
         await pilot.press("p")
         await pilot.pause()
-        assert any(main(app).memory.chart.columns)
+        assert any(app.main.memory.chart.columns)
 
 
 async def test_what_the_settings_allow_is_told_to_the_engine(
@@ -317,7 +313,7 @@ async def test_ctrl_q_asks_as_well(bench: Any, waiting: Any, before: tuple[str, 
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("r")
         await waiting(pilot, lambda: app.live and app.live.steps)
-        main(app).plan_panel.rows.select("value:workload.steps")
+        app.main.plan_panel.rows.select("value:workload.steps")
         await pilot.press(*before, "ctrl+q", "ctrl+q")
         await pilot.pause()
         assert app.is_running and isinstance(app.screen, AskScreen)
@@ -343,7 +339,7 @@ async def test_a_frozen_chart_lets_go_for_another_run(bench: Any, waiting: Any) 
             await waiting(
                 pilot, lambda n=count: len(app.recorded) == n and app.recorded[0].outcome == "done"
             )
-        panel = main(app).memory
+        panel = app.main.memory
         second = panel.chart.canvas.columns
         await pilot.press("p")
         await pilot.pause()
@@ -351,7 +347,7 @@ async def test_a_frozen_chart_lets_go_for_another_run(bench: Any, waiting: Any) 
         await pilot.press("5", "down", "enter")
         await waiting(pilot, lambda: "#1" in panel.border_title)
         assert not panel.frozen and panel.chart.canvas.columns != second
-        assert not main(app).loss.query_one("#loss-chart").frozen
+        assert not app.main.loss.query_one("#loss-chart").frozen
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
@@ -369,16 +365,16 @@ async def test_c_down_c_compares_the_last_two_runs(
         await pilot.press("5")
         await pilot.pause()
         latest, first = (run.folder for run in app.recorded)
-        assert main(app).runs.folder == latest
+        assert app.main.runs.folder == latest
         await pilot.press("c")
         await pilot.pause()
-        assert app.session.marks == (latest,) and "another" in main(app).runs.border_subtitle
-        assert not main(app).memory.chart.overlay
+        assert app.session.marks == (latest,) and "another" in app.main.runs.border_subtitle
+        assert not app.main.memory.chart.overlay
         await pilot.press("down", "c")
-        await waiting(pilot, lambda: main(app).memory.chart.overlay)
+        await waiting(pilot, lambda: app.main.memory.chart.overlay)
         assert app.session.marks == (latest, first)
         await pilot.press("c")
-        await waiting(pilot, lambda: not main(app).memory.chart.overlay)
+        await waiting(pilot, lambda: not app.main.memory.chart.overlay)
         assert app.session.marks == (latest,)
 
 

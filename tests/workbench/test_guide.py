@@ -13,12 +13,8 @@ from memwb.workbench.state import GUIDE, Session
 SMALL = (80, 24)
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def strip(app: Any) -> str:
-    line = main(app).query_one("#guide")
+    line = app.main.query_one("#guide")
     return str(line.render()) if line.display else ""
 
 
@@ -28,7 +24,7 @@ async def test_each_step_is_done_by_doing_it_and_never_comes_again(
     app = bench("full", "lora", guide=True, ready=False)
     async with app.run_test(size=SMALL) as pilot:
         await waiting(pilot, lambda: app.session.greeted)
-        assert "No GPU here" in main(app).notice.render().plain
+        assert "No GPU here" in app.main.notice.render().plain
         assert app.session.folded == ("workload",)
         assert " 1/4 " in strip(app) and "Press r" in strip(app) and "h ends" in strip(app)
         app.scripted.become_ready()
@@ -36,9 +32,9 @@ async def test_each_step_is_done_by_doing_it_and_never_comes_again(
         assert " 1/4 " in strip(app), "only its own deed moves it on"
         await pilot.press("r")
         await waiting(pilot, lambda: " 2/4 " in strip(app))
-        assert not main(app).notice.display and "1 to the plan" in strip(app)
+        assert not app.main.notice.display and "1 to the plan" in strip(app)
         await pilot.press("1")
-        main(app).plan_panel.rows.select("technique:lora")
+        app.main.plan_panel.rows.select("technique:lora")
         await pilot.press("space")
         assert " 3/4 " in strip(app) and "Press r again" in strip(app)
         await pilot.press("r")
@@ -56,15 +52,15 @@ async def test_each_step_is_done_by_doing_it_and_never_comes_again(
         assert app.session.tab == "memory" and app.replay.folder
         await pilot.press("s")
         await pilot.press("e")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
         app.screen._retarget(str(tmp_path / "out"))
         await pilot.press("w")
-        await waiting(pilot, lambda: app.screen is main(app))
-        assert " ✓ " in strip(app) and main(app).query_one("#guide").region.height == 1
+        await waiting(pilot, lambda: app.screen is app.main)
+        assert " ✓ " in strip(app) and app.main.query_one("#guide").region.height == 1
     app = bench(guide=True)
     async with app.run_test(size=SMALL) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
-        assert not strip(app) and not main(app).notice.display
+        assert not strip(app) and not app.main.notice.display
 
 
 async def test_it_is_ended_by_a_key_and_begun_again_by_it(
@@ -78,7 +74,7 @@ async def test_it_is_ended_by_a_key_and_begun_again_by_it(
         await pilot.press("r")
         await waiting(pilot, lambda: app.busy and "It trains" in strip(app))
         await pilot.press("1")
-        main(app).plan_panel.rows.select("technique:lora")
+        app.main.plan_panel.rows.select("technique:lora")
         await pilot.press("space", "h")
         assert not strip(app)
         await pilot.press("h")
@@ -88,7 +84,7 @@ async def test_it_is_ended_by_a_key_and_begun_again_by_it(
         await pilot.press("r")
         await waiting(pilot, lambda: app.busy and len(app.recorded) == 2)
         await pilot.press("5", "c", "down", "c")
-        assert "2 4 show them" in main(app).runs.border_subtitle
+        assert "2 4 show them" in app.main.runs.border_subtitle
         app.scripted.emit(play("full")[-1])
         await waiting(pilot, lambda: " 4/4 " in strip(app))
         await pilot.press("h")

@@ -16,12 +16,8 @@ from memwb.workbench.screens.jump import labels
 SIZE = (120, 40)
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def heights(app: Any) -> list[int]:
-    return [main(app).query_one(f"#{name}").outer_size.height for name in sizes.RIGHT]
+    return [app.main.query_one(f"#{name}").outer_size.height for name in sizes.RIGHT]
 
 
 def test_shares_always_make_the_lines_that_there_are() -> None:
@@ -56,26 +52,26 @@ async def test_sizes_are_changed_by_keys_and_the_mouse_and_kept(bench: Any) -> N
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        usual = main(app).plan_panel.outer_size.width, heights(app)
+        usual = app.main.plan_panel.outer_size.width, heights(app)
         await pilot.press("right_curly_bracket")
         await pilot.pause()
-        assert main(app).plan_panel.outer_size.width == usual[0] + 4
+        assert app.main.plan_panel.outer_size.width == usual[0] + 4
         await pilot.press("3", "right_parenthesis", "right_parenthesis")
         await pilot.pause()
         assert heights(app)[1] == usual[1][1] + 4 and sum(heights(app)) == sum(usual[1])
         # The border below the memory chart, dragged up by five lines.
-        y = main(app).memory.region.bottom - 1
+        y = app.main.memory.region.bottom - 1
         before = heights(app)
         await pilot.mouse_down(offset=(80, y))
         await pilot._post_mouse_events([_move()], offset=(80, y - 5), button=1)
         await pilot.mouse_up(offset=(80, y - 5))
         await pilot.pause()
         assert heights(app)[0] == before[0] - 5 and heights(app)[1] == before[1] + 5
-        kept, width = heights(app), main(app).plan_panel.outer_size.width
+        kept, width = heights(app), app.main.plan_panel.outer_size.width
         # In a small terminal and back, and with a panel maximised and back.
         await pilot.resize_terminal(80, 24)
         await pilot.pause()
-        assert main(app).loss.region.width == 80
+        assert app.main.loss.region.width == 80
         await pilot.press("right_curly_bracket", "left_parenthesis")
         await pilot.resize_terminal(*SIZE)
         await pilot.press("m", "m")
@@ -84,10 +80,10 @@ async def test_sizes_are_changed_by_keys_and_the_mouse_and_kept(bench: Any) -> N
     again = bench()
     async with again.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        assert heights(again) == kept and main(again).plan_panel.outer_size.width == width
+        assert heights(again) == kept and again.main.plan_panel.outer_size.width == width
         await pilot.press("backslash")
         await pilot.pause()
-        assert (main(again).plan_panel.outer_size.width, heights(again)) == usual
+        assert (again.main.plan_panel.outer_size.width, heights(again)) == usual
         assert again.session.sizes == {}
 
 
@@ -117,17 +113,17 @@ async def test_a_letter_leads_to_every_panel_and_row(bench: Any, waiting: Any) -
         assert len(label) == 2
         await pilot.press(*label)
         await pilot.pause()
-        assert main(app).plan_panel.row.id == "technique:lora"
+        assert app.main.plan_panel.row.id == "technique:lora"
         for widget, panel in (("loss-chart", "loss"), ("peak", "peak"), ("runs-rows", "runs")):
             await pilot.press("J")
             await pilot.pause()
             key = next(k for k, t in app.screen._found.items() if t.widget.id == widget)
             await pilot.press(key)
             await pilot.pause()
-            assert main(app).panel == panel == app.session.tab
+            assert app.main.panel == panel == app.session.tab
         await pilot.press("J", "escape")
         await pilot.pause()
-        assert app.screen is main(app) and main(app).panel == "runs"
+        assert app.screen is app.main and app.main.panel == "runs"
         # Where the other panels are only tabs, and in a screen with a field.
         await pilot.resize_terminal(80, 24)
         await pilot.press("J")
@@ -163,7 +159,7 @@ async def test_y_copies_what_the_panel_shows(bench: Any, waiting: Any, play: Any
         await pilot.press("home", "y")
         assert app.clipboard == f"step\tloss\n1\t{app.live.losses[0]}"
         await pilot.press("4", "y")
-        assert app.clipboard == main(app).peak.text.rstrip() and "45.8" in app.clipboard
+        assert app.clipboard == app.main.peak.text.rstrip() and "45.8" in app.clipboard
         await pilot.press("5", "y")
         assert app.clipboard.startswith("run") and app.recorded[0].folder in app.clipboard
 

@@ -46,12 +46,8 @@ def record(events: list[Event], plan: Plan, speed: float | None = None) -> None:
             recorder.event(event)
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def panel(app: Any) -> Any:
-    return main(app).runs
+    return app.main.runs
 
 
 def order(app: Any) -> list[int]:
@@ -171,7 +167,7 @@ async def test_n_names_and_shift_n_notes(opened: Any, waiting: Any, home: Path) 
         await pilot.pause()
         assert isinstance(app.focused, TextArea)
         await pilot.press("enter", *"more", "ctrl+s")
-        await waiting(pilot, lambda: app.screen is main(app) and "more" in app.recorded[2].note)
+        await waiting(pilot, lambda: app.screen is app.main and "more" in app.recorded[2].note)
         assert runs.find_run("2").note == "from elsewhere\nmore"
         await pilot.press("N", "x", "escape")
         await pilot.pause()
@@ -198,10 +194,10 @@ async def test_b_pins_the_baseline_and_all_are_held_against_it(
         assert json.loads((home / "runs/0001/remarks.json").read_text())["pinned"]
         panel(app).rows.select(app.recorded[1].folder)
         await pilot.press("enter")
-        await waiting(pilot, lambda: "◆ to #1" in main(app).peak.text)
+        await waiting(pilot, lambda: "◆ to #1" in app.main.peak.text)
         await pilot.press("b")
         await waiting(pilot, lambda: "◆" in line(app, 3))
-        assert "◆" not in line(app, 1) and "◆" not in main(app).peak.text
+        assert "◆" not in line(app, 1) and "◆" not in app.main.peak.text
         await pilot.press("b")
         await waiting(pilot, lambda: "◆" not in line(app, 3))
         assert runs.pinned(runs.list_runs()) is None
@@ -223,7 +219,7 @@ async def test_shift_l_takes_over_the_plan_of_a_run(opened: Any, waiting: Any) -
         await pilot.press("L")
         await waiting(pilot, lambda: app.session.plan != before)
         assert app.session.plan.techniques["lora"].rank == 4
-        assert "from #2: " in str(main(app).plan_panel.border_title)
+        assert "from #2: " in str(app.main.plan_panel.border_title)
         await pilot.press("u")
         assert app.session.plan == before
         (Path(app.recorded[3].folder) / "plan.toml").unlink()
@@ -262,7 +258,7 @@ async def test_the_mouse_does_what_the_border_says(opened: Any) -> None:
             edge = panel(app).render_lines(region.reset_offset)[region.height - 1].text
             await pilot.click(offset=(region.x + edge.index(f" {word}") + 1, region.bottom - 1))
             await pilot.pause()
-            assert app.screen is not main(app), word
+            assert app.screen is not app.main, word
             await pilot.press("escape")
             await pilot.pause()
 
@@ -272,13 +268,13 @@ async def test_c_compares_up_to_four(opened: Any, waiting: Any) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await app.ready(app, pilot)
         await pilot.press("c", "down", "c", "down", "c", "down", "c")
-        await waiting(pilot, lambda: "D #1" in main(app).peak.text)
-        assert main(app).memory.border_title.endswith("#4, outlines #3 #2 #1")
-        assert [one.label for one in main(app).memory.chart._others] == ["#3", "#2", "#1"]
-        assert main(app).peak.border_title == "4 Peak · difference"
+        await waiting(pilot, lambda: "D #1" in app.main.peak.text)
+        assert app.main.memory.border_title.endswith("#4, outlines #3 #2 #1")
+        assert [one.label for one in app.main.memory.chart._others] == ["#3", "#2", "#1"]
+        assert app.main.peak.border_title == "4 Peak · difference"
         for words in ("batch size", "LoRA", "bf16", "peak activations", "time", "loss at its"):
-            assert words in main(app).peak.text
-        shown = main(app).loss.query_one("#loss-chart")._shown
+            assert words in app.main.peak.text
+        shown = app.main.loss.query_one("#loss-chart")._shown
         assert {"#3", "#2", "#1"} <= set(shown)
         assert "A filled · B C D outlined" in panel(app).border_subtitle
         record([e for e in runs.read_events(app.recorded[0].folder)], Plan(model="tiny"))
@@ -294,7 +290,7 @@ async def test_c_compares_up_to_four(opened: Any, waiting: Any) -> None:
         assert "A filled · B C outlined" in panel(app).border_subtitle
         panel(app).rows.select(app.recorded[0].folder)
         await pilot.press("c")
-        await waiting(pilot, lambda: "D #5" in main(app).peak.text)
+        await waiting(pilot, lambda: "D #5" in app.main.peak.text)
 
 
 async def test_shift_r_replays_faster_then_at_once(
@@ -306,29 +302,29 @@ async def test_shift_r_replays_faster_then_at_once(
         await app.ready(app, pilot)
         panel(app).rows.select(app.recorded[3].folder)
         await pilot.press("R")
-        header = main(app).query_one("#header", Line)
+        header = app.main.query_one("#header", Line)
         await waiting(pilot, lambda: "replaying #1 at 0.02×" in header.render().plain)
         assert app.session.shown.endswith("0001")
-        await waiting(pilot, lambda: main(app).memory.chart.cursor is None and partly(app))
-        assert main(app).loss._trace.ended is None, "as it was then, not as it is known now"
+        await waiting(pilot, lambda: app.main.memory.chart.cursor is None and partly(app))
+        assert app.main.loss._trace.ended is None, "as it was then, not as it is known now"
         await pilot.press("R")
         await pilot.pause()
         assert "at 0.1×" in header.render().plain
         await pilot.press("R")
-        await waiting(pilot, lambda: main(app).loss._trace.ended is not None)
+        await waiting(pilot, lambda: app.main.loss._trace.ended is not None)
         assert not app.replay.folder and "replaying" not in header.render().plain
         await pilot.press("R", "s")
-        await waiting(pilot, lambda: not app.replay.folder and main(app).loss._trace.ended)
+        await waiting(pilot, lambda: not app.replay.folder and app.main.loss._trace.ended)
         await pilot.press("2", "R")
         await pilot.pause()
         assert app.replay.number == 1, "from another panel: the run in the charts"
         await pilot.press("5", "up", "enter")
-        await waiting(pilot, lambda: "#2" in main(app).memory.border_title)
+        await waiting(pilot, lambda: "#2" in app.main.memory.border_title)
         assert not app.replay.folder, "another run is shown instead"
 
 
 def partly(app: Any) -> bool:
-    return len(list(main(app).memory.chart.columns)) > 0 and bool(app.replay.folder)
+    return len(list(app.main.memory.chart.columns)) > 0 and bool(app.replay.folder)
 
 
 async def test_a_replay_comes_to_its_end(
@@ -341,13 +337,13 @@ async def test_a_replay_comes_to_its_end(
         panel(app).rows.select(app.recorded[3].folder)
         await pilot.press("R")
         await waiting(pilot, lambda: not app.replay.folder)
-        trace = main(app).loss._trace
+        trace = app.main.loss._trace
         assert trace.label == "#1" and trace.ended is not None
         (Path(app.recorded[2].folder) / "events.jsonl").unlink()
         panel(app).rows.select(app.recorded[2].folder)
         await pilot.press("R")
-        await waiting(pilot, lambda: main(app).notice.display)
-        assert "cannot be replayed" in str(main(app).notice.render()) and not app.replay.folder
+        await waiting(pilot, lambda: app.main.notice.display)
+        assert "cannot be replayed" in str(app.main.notice.render()) and not app.replay.folder
 
 
 async def test_from_another_panel_the_history_comes_first(opened: Any) -> None:
@@ -357,7 +353,7 @@ async def test_from_another_panel_the_history_comes_first(opened: Any) -> None:
         for key in ("n", "N", "b", "d", "c"):
             await pilot.press("1", key)
             await pilot.pause()
-            assert main(app).panel == "runs" and app.screen is main(app)
+            assert app.main.panel == "runs" and app.screen is app.main
         assert app.session.marks == () and runs.pinned(app.recorded) is None
 
 
@@ -373,7 +369,7 @@ async def test_a_name_is_text_wherever_it_stands(opened: Any, waiting: Any, home
         await pilot.press("1", "5")
         await waiting(pilot, lambda: "◆" in line(app, 3))
         await pilot.press("enter")
-        await waiting(pilot, lambda: "[bold]x [2J y[/]" in main(app).peak.text)
+        await waiting(pilot, lambda: "[bold]x [2J y[/]" in app.main.peak.text)
         for row in range(len(panel(app).rows.rows)):
             strip = panel(app).rows.render_line(row)
             assert "\x1b" not in strip.text and "\n" not in strip.text
@@ -392,10 +388,10 @@ async def test_a_live_run_is_held_against_the_pin_as_soon_as_it_is_there(
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("r")
         await waiting(pilot, lambda: len(app.recorded) == 5 and app.recorded[0].outcome == "done")
-        await waiting(pilot, lambda: "dotted #2" in main(app).loss.border_title)
+        await waiting(pilot, lambda: "dotted #2" in app.main.loss.border_title)
         await pilot.press("5")
         panel(app).rows.select(app.recorded[3].folder)
         await pilot.press("b")
         await waiting(pilot, lambda: "◆" not in line(app, 2))
-        await waiting(pilot, lambda: "dotted #2" not in main(app).loss.border_title)
-        assert "◆ to" not in main(app).peak.text
+        await waiting(pilot, lambda: "dotted #2" not in app.main.loss.border_title)
+        assert "◆ to" not in app.main.peak.text

@@ -19,12 +19,8 @@ from memwb.workbench.panels.texts import footer
 SIZE = (120, 40)
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def rows(app: Any) -> Any:
-    return main(app).plan_panel.rows
+    return app.main.plan_panel.rows
 
 
 def text(row: Any) -> str:
@@ -55,14 +51,14 @@ async def test_space_toggles_and_enter_edits_in_place(bench: Any) -> None:
         assert isinstance(field, Input)
         await pilot.press("0")
         await pilot.pause()
-        note = str(main(app).query_one("#note").render())
+        note = str(app.main.query_one("#note").render())
         assert " ".join(note.split()) == "✗ give a whole number ≥ 1"
         await pilot.press("enter")
         assert app.session.plan.techniques["lora"].rank == 16, "a wrong value is not taken"
         await pilot.press("backspace", "4", "tab")
         await pilot.pause()
         assert app.session.plan.techniques["lora"].rank == 4
-        assert main(app).query_one("Editor").path == "techniques.lora.alpha"
+        assert app.main.query_one("Editor").path == "techniques.lora.alpha"
         await pilot.press("escape")
         assert app.focused is rows(app)
 
@@ -120,7 +116,7 @@ async def test_what_the_device_cannot_run_is_told_and_passed_over(bench: Any) ->
         for choice in ("eager", "sdpa"):
             rows(app).select("value:techniques.attention.implementation")
             await pilot.press("space")
-            assert main(app).plan_panel.plan.techniques["attention"].implementation == choice
+            assert app.main.plan_panel.plan.techniques["attention"].implementation == choice
 
 
 async def test_f_mends_a_problem(bench: Any) -> None:
@@ -128,10 +124,10 @@ async def test_f_mends_a_problem(bench: Any) -> None:
     app = bench(plan=plan)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        assert main(app).plan_panel.border_subtitle
+        assert app.main.plan_panel.border_subtitle
         await pilot.press("r")
-        assert main(app).notice.display, "a plan with a problem does not run"
-        while main(app).plan_panel.border_subtitle:
+        assert app.main.notice.display, "a plan with a problem does not run"
+        while app.main.plan_panel.border_subtitle:
             before = app.session.plan
             await pilot.press("f")
             await pilot.pause()
@@ -152,12 +148,12 @@ async def test_f_mends_what_the_device_cannot_run(
     app = bench(plan=override(Plan(model="tiny"), change))
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        panel = main(app).plan_panel
+        panel = app.main.plan_panel
         assert panel.border_subtitle == ("✗ 2 to mend" if left else "✗ 1 to mend: tf32")
         told = [text(row) for row in rows(app).rows if "CUDA devices" in text(row)]
         assert len(told) == 1, "once, at its row"
         await pilot.press("r")
-        assert main(app).notice.display
+        assert app.main.notice.display
         await pilot.press("f")
         await pilot.pause()
         assert not panel.border_subtitle
@@ -170,7 +166,7 @@ async def test_every_edit_is_taken_back_and_made_again_where_it_is_seen(bench: A
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        panel, began = main(app).plan_panel, app.session.plan
+        panel, began = app.main.plan_panel, app.session.plan
         await pilot.press("u")
         assert any("nothing to be undone" in str(n.message) for n in app._notifications)
         rows(app).select("technique:lora")
@@ -213,7 +209,7 @@ async def test_x_resets_a_row_and_shift_x_the_plan(bench: Any) -> None:
         assert any("as it usually is" in str(n.message) for n in app._notifications)
         await pilot.press("X")
         assert app.session.plan == plan
-        assert "as it began" in str(main(app).plan_panel.border_title)
+        assert "as it began" in str(app.main.plan_panel.border_title)
         await pilot.press("u")
         assert app.session.plan == Plan(model="tiny")
     app = bench()
@@ -268,12 +264,12 @@ async def test_digits_and_tab_reach_every_panel(bench: Any) -> None:
         for key, name in zip("54321", ("runs", "peak", "loss", "memory", "plan"), strict=True):
             await pilot.press(key)
             await pilot.pause()
-            assert main(app).panel == name == app.session.tab
+            assert app.main.panel == name == app.session.tab
         seen = []
         for _ in range(5):
             await pilot.press("tab")
             await pilot.pause()
-            seen.append(main(app).panel)
+            seen.append(app.main.panel)
         assert seen == ["memory", "loss", "peak", "runs", "plan"]
 
 
@@ -282,37 +278,37 @@ async def test_m_gives_a_panel_the_screen_and_takes_it_back(bench: Any) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("4", "m")
         await pilot.pause()
-        assert not main(app).plan_panel.display or not main(app).plan_panel.region.area
-        assert main(app).peak.region.width == SIZE[0]
+        assert not app.main.plan_panel.display or not app.main.plan_panel.region.area
+        assert app.main.peak.region.width == SIZE[0]
         await pilot.press("m")
         await pilot.pause()
-        assert main(app).plan_panel.region.area
+        assert app.main.plan_panel.region.area
 
 
 @pytest.mark.parametrize("panel", ["1", "2", "3"])
 async def test_p_freezes_both_charts_and_lets_go(bench: Any, panel: str) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
-        main(app).memory.chart.display = True
+        app.main.memory.chart.display = True
         await pilot.press(panel)
         for frozen in (True, False):
             await pilot.press("p")
             await pilot.pause()
-            assert main(app).memory.frozen == frozen
-            assert main(app).loss.query_one("#loss-chart").frozen == frozen
-            assert ("frozen" in main(app).memory.border_title) == frozen
+            assert app.main.memory.frozen == frozen
+            assert app.main.loss.query_one("#loss-chart").frozen == frozen
+            assert ("frozen" in app.main.memory.border_title) == frozen
 
 
 @pytest.mark.parametrize("panel", ["1", "2", "5"])
 async def test_escape_puts_a_message_away(bench: Any, panel: str) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
-        main(app).memory.chart.display = True
+        app.main.memory.chart.display = True
         await pilot.press(panel)
-        main(app).tell("error", "Something", "happened")
+        app.main.tell("error", "Something", "happened")
         await pilot.press("escape")
         await pilot.pause()
-        assert not main(app).notice.display
+        assert not app.main.notice.display
 
 
 async def test_what_was_done_is_told_for_a_while_and_what_is_wrong_until_it_is_put_away(
@@ -321,15 +317,15 @@ async def test_what_was_done_is_told_for_a_while_and_what_is_wrong_until_it_is_p
     monkeypatch.setattr(notice, "LASTS", 0.05)
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
-        message = main(app).notice
-        main(app).tell("information", "Exported", "train.py")
+        message = app.main.notice
+        app.main.tell("information", "Exported", "train.py")
         assert message.display
         await waiting(pilot, lambda: not message.display)
-        main(app).tell("information", "Exported", "train.py")
-        main(app).tell("error", "Something", "happened")
+        app.main.tell("information", "Exported", "train.py")
+        app.main.tell("error", "Something", "happened")
         await pilot.pause(0.15)
         assert message.display and "Something" in message.render().plain
-        main(app).tell("information", "No GPU here", passing=True)
+        app.main.tell("information", "No GPU here", passing=True)
         await pilot.pause(0.15)
         assert message.display
         app.change_plan(override(app.session.plan, "steps=3"))
@@ -369,7 +365,7 @@ async def test_the_palette_has_every_action(bench: Any) -> None:
         await pilot.pause()
         await pilot.press(*"undo")
         await pilot.pause(0.3)
-        assert app.screen is not main(app)
+        assert app.screen is not app.main
         await pilot.press("escape")
 
 
@@ -385,8 +381,8 @@ async def test_keys_can_be_given_other_names(bench: Any, home: Any) -> None:
         await pilot.press("D")
         assert app.session.plan == before
         app.bursts.gone(None)
-        assert "K starts it" in str(main(app).query_one("#header").render())
-        assert "Press K to start it" in main(app).notice.render().plain
+        assert "K starts it" in str(app.main.query_one("#header").render())
+        assert "Press K to start it" in app.main.notice.render().plain
 
 
 @pytest.mark.parametrize("size", [(40, 24), (50, 24), (60, 24), (70, 24), (80, 24), (200, 50)])
@@ -398,7 +394,7 @@ async def test_the_footer_holds_at_most_six_keys(
         for key in "12345":
             await pilot.press(key)
             await pilot.pause()
-            line = main(app).query_one("#footer", Line).render().plain
+            line = app.main.query_one("#footer", Line).render().plain
             words = [word for word in line.split("  ") if word.strip()]
             assert 1 <= len(words) <= 6 and "…" not in line
             assert "? help" in line and ("r run" in line or key == "5")
@@ -419,14 +415,14 @@ async def test_a_small_terminal_shows_one_panel(bench: Any) -> None:
     app = bench()
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
-        assert main(app).plan_panel.region.width == 80
+        assert app.main.plan_panel.region.width == 80
         await pilot.press("2")
         await pilot.pause()
-        assert not main(app).plan_panel.region.area
-        assert main(app).memory.region.width == 80
+        assert not app.main.plan_panel.region.area
+        assert app.main.memory.region.width == 80
         await pilot.resize_terminal(120, 40)
         await pilot.pause()
-        assert main(app).plan_panel.region.area and main(app).memory.region.area
+        assert app.main.plan_panel.region.area and app.main.memory.region.area
 
 
 async def test_nothing_is_lost_on_quit(bench: Any) -> None:
@@ -442,7 +438,7 @@ async def test_nothing_is_lost_on_quit(bench: Any) -> None:
     async with again.run_test(size=SIZE) as pilot:
         await pilot.pause()
         assert again.session == left
-        assert main(again).panel == "runs"
+        assert again.main.panel == "runs"
         assert rows(again).current.id == left.row
         await pilot.press("u")
         assert "lora" not in again.session.plan.techniques

@@ -16,12 +16,8 @@ from memwb.workbench.panels import plan_rows, texts, values
 SMALL, MIDDLE, LARGE = (80, 24), (120, 40), (200, 50)
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def rows(app: Any) -> Any:
-    return main(app).plan_panel.rows
+    return app.main.plan_panel.rows
 
 
 def text(row: Any) -> str:
@@ -48,7 +44,7 @@ async def test_a_value_is_edited_on_its_own_row_with_its_hint(bench: Any, size: 
     app = bench(plan=plan_of(*MANY))
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
-        panel = main(app).plan_panel
+        panel = app.main.plan_panel
         found = [row.id for row in rows(app).rows if row.id.startswith("value:")]
         rows(app).select(found[0])
         await pilot.press("enter")
@@ -77,10 +73,10 @@ async def test_the_hint_goes_above_where_it_fits_below_no_more(bench: Any) -> No
         rows(app).reveal(0, rows(app).cursor)
         await pilot.press("enter")
         await pilot.pause()
-        editor = main(app).query_one("Editor")
+        editor = app.main.query_one("Editor")
         editor.place(24, 18, 20, 19)
         await pilot.pause()
-        panel = main(app).plan_panel.content_region
+        panel = app.main.plan_panel.content_region
         note, field = editor.query_one("#note").region, editor.query_one(Input).region
         assert field.y == panel.y + 18 and note.bottom == field.y and note.height >= 1
         editor.place(24, 1, 20, 3)
@@ -105,13 +101,13 @@ async def test_the_footer_offers_to_mend_and_says_what_was_done(bench: Any) -> N
     app = bench(plan=plan_of("quantize_4bit"))
     async with app.run_test(size=SMALL) as pilot:
         await pilot.pause()
-        footer = main(app).query_one("#footer")
+        footer = app.main.query_one("#footer")
         assert " f mend " in footer.render().plain
         await pilot.press("f")
         await pilot.pause()
         assert "lora" in app.session.plan.techniques
         assert any("Turned LoRA on" in str(told.message) for told in app._notifications)
-        while main(app).plan_panel.found:
+        while app.main.plan_panel.found:
             await pilot.press("f")
         await pilot.pause()
         assert "mend" not in footer.render().plain
@@ -123,14 +119,14 @@ async def test_a_refusal_speaks_as_the_plan_does_and_goes_with_an_edit(bench: An
         await pilot.pause()
         await pilot.press("r")
         await pilot.pause()
-        notice = main(app).notice
+        notice = app.main.notice
         told = notice.render().plain
         assert "4-bit base: needs LoRA" in told and "f  Turn LoRA on." in told
         assert "$." not in told and "-o" not in told
         await pilot.press("f")
         await pilot.pause()
         assert not notice.display
-        main(app).tell("error", "Out of memory")
+        app.main.tell("error", "Out of memory")
         await pilot.press("u")
         assert notice.display, "only what was said of the plan goes with it"
 
@@ -144,7 +140,7 @@ async def test_a_toast_covers_neither_the_notice_nor_the_keys(bench: Any, waitin
         await waiting(pilot, lambda: app.screen.query("Toast"))
         toast = app.screen.query_one("Toast").region
         assert toast.area and toast.right >= SMALL[0] - 2
-        assert not toast.overlaps(main(app).notice.region)
+        assert not toast.overlaps(app.main.notice.region)
         assert toast.bottom < SMALL[1] // 2
 
 
@@ -230,7 +226,7 @@ async def test_a_kept_filter_says_how_it_is_cleared(bench: Any) -> None:
         await pilot.pause()
         await pilot.press(*"adam", "enter")
         await pilot.pause()
-        line = main(app).query_one("#kept")
+        line = app.main.query_one("#kept")
         assert line.region.area
         assert "/adam" in line.render().plain and "esc clears" in line.render().plain
         await pilot.press("escape")
@@ -241,11 +237,11 @@ async def test_a_kept_filter_says_how_it_is_cleared(bench: Any) -> None:
 async def test_the_device_is_known_before_the_engine_answers(bench: Any, waiting: Any) -> None:
     app = bench(plan=Plan(model="tiny"), ready=False)
     async with app.run_test(size=SMALL) as pilot:
-        await waiting(pilot, lambda: main(app).plan_panel.device)
+        await waiting(pilot, lambda: app.main.plan_panel.device)
         assert app.engine_state == "starting"
-        assert main(app).plan_panel.device == library.assumed_device()
+        assert app.main.plan_panel.device == library.assumed_device()
         app.change_plan(plan_of("lora"))
-        assert main(app).plan_panel.device is not None
+        assert app.main.plan_panel.device is not None
 
 
 async def test_what_is_filled_in_above_does_not_push_the_list_away(bench: Any) -> None:
@@ -295,7 +291,7 @@ async def test_help_keeps_labels_in_a_column_and_bytes_before_parameters(
 ) -> None:
     app = bench(plan=plan_of("quantize_4bit"))
     async with app.run_test(size=size) as pilot:
-        await waiting(pilot, lambda: main(app).plan_panel.config)
+        await waiting(pilot, lambda: app.main.plan_panel.config)
         rows(app).select(f"technique:{name}")
         await pilot.press("question_mark")
         await pilot.pause(0.1)
@@ -323,7 +319,7 @@ async def test_export_names_its_keys_in_a_small_terminal(
     app = bench(plan=plan_of(*names))
     async with app.run_test(size=SMALL) as pilot:
         await pilot.press("e")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
         keys = app.screen.query_one("#export-keys").render().plain
         assert "esc leave" in keys and ("merge" in keys) == merges
         assert "--output" in str(app.screen.query_one("#launch").render())

@@ -36,16 +36,12 @@ SIZE = (120, 40)
 KEYS = ("left_parenthesis", "right_parenthesis", "left_curly_bracket", "right_curly_bracket")
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def header(app: Any) -> str:
-    return str(main(app).query_one("#header").render())
+    return str(app.main.query_one("#header").render())
 
 
 def notice(app: Any) -> str:
-    found = main(app).notice
+    found = app.main.notice
     return str(found.render()) if found.display else ""
 
 
@@ -130,8 +126,8 @@ async def test_five_hundred_resizes_while_a_burst_streams(bench: Any, waiting: A
         await pilot.resize_terminal(*SIZE)
         await pilot.press("2")
         await pilot.pause()
-        assert app.live.steps == before + 500 and main(app).memory.chart.region.area
-        assert len(main(app).memory.chart.columns) > 40
+        assert app.live.steps == before + 500 and app.main.memory.chart.region.area
+        assert len(app.main.memory.chart.columns) > 40
         app.scripted.emit(Ended("1", "done", losses=[1.0]))
         await waiting(pilot, lambda: app.engine_state == "ready")
 
@@ -231,7 +227,7 @@ async def test_two_workbenches_share_a_folder(home: Any, bench: Any, waiting: An
         # One deletes what the other shows and holds against another.
         two.show_run(one.bursts.folder)
         await second.pause(0.2)
-        main(one).runs.rows.select(one.bursts.folder)
+        one.main.runs.rows.select(one.bursts.folder)
         await first.press("d", "y")
         await waiting(first, lambda: len(one.recorded) == 5)
         await second.press("1", "5", "c", "up", "c")

@@ -24,10 +24,6 @@ pytestmark = pytest.mark.long
 SIZE = (120, 40)
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def said(app: Any) -> str:
     return str(app.screen.query_one(".said").render())
 
@@ -36,15 +32,15 @@ async def test_a_model_is_found_by_a_few_letters(bench: Any, waiting: Any) -> No
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("o")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._models)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._models)
         await pilot.press(*"sml135")
         await waiting(pilot, lambda: "135m" in app.screen.query_one("Rows").current.id)
         assert "random weights" in said(app)
         await pilot.press("enter")
-        await waiting(pilot, lambda: app.screen is main(app))
+        await waiting(pilot, lambda: app.screen is app.main)
         assert app.session.plan.model == "smollm2-135m"
         await waiting(pilot, lambda: app.model is not None)
-        assert "135 M" in str(main(app).query_one("#header").render())
+        assert "135 M" in str(app.main.query_one("#header").render())
         await pilot.press("u")
         assert app.session.plan.model == "tiny"
 
@@ -55,7 +51,7 @@ async def test_a_folder_that_is_no_model_is_told_in_place(
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("o")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._models)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._models)
         app.screen.query_one(Input).value = str(tmp_path)
         await pilot.press("enter")
         await waiting(pilot, lambda: "✗" in said(app))
@@ -74,20 +70,20 @@ async def test_a_folder_with_a_config_can_be_chosen(
     app = bench(plan=Plan(model="tiny"))
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("o")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._models)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._models)
         app.screen.query_one(Input).value = str(tmp_path)
         await pilot.press("enter")
-        await waiting(pilot, lambda: app.screen is main(app))
+        await waiting(pilot, lambda: app.screen is app.main)
         assert app.session.plan.model == str(tmp_path)
         await waiting(pilot, lambda: app.model is not None)
-        assert "random weights" in str(main(app).query_one("#header").render())
+        assert "random weights" in str(app.main.query_one("#header").render())
 
 
 async def test_a_preset_is_described_and_loaded(bench: Any, waiting: Any) -> None:
     app = bench(plan=override(Plan(model="gpt2"), "sgd=on"))
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("l")
-        await waiting(pilot, lambda: app.screen is not main(app))
+        await waiting(pilot, lambda: app.screen is not app.main)
         app.screen.query_one("Rows").select("tiny-demo")
         await pilot.pause()
         head = presets()["tiny-demo"].read_text().splitlines()[0].removeprefix("# ")
@@ -95,7 +91,7 @@ async def test_a_preset_is_described_and_loaded(bench: Any, waiting: Any) -> Non
         for change in ("~ model gpt2 → tiny", "− techniques.sgd"):
             assert change in page_of(app)
         await pilot.press("enter")
-        await waiting(pilot, lambda: app.screen is main(app))
+        await waiting(pilot, lambda: app.screen is app.main)
         assert app.session.plan == load_plan("tiny-demo")
 
 
@@ -104,15 +100,15 @@ async def test_a_plan_is_saved_under_a_name(bench: Any, waiting: Any) -> None:
     async with app.run_test(size=SIZE) as pilot:
         for name, asks in (("a name", True), ("mine", False), ("mine", True)):
             await pilot.press("w")
-            await waiting(pilot, lambda: app.screen is not main(app))
+            await waiting(pilot, lambda: app.screen is not app.main)
             app.screen.query_one(Input).value = name
             await pilot.press("enter")
             await pilot.pause()
-            assert (app.screen is not main(app)) == asks
+            assert (app.screen is not app.main) == asks
             if asks:
                 assert said(app)
                 await pilot.press("enter" if name == "mine" else "escape")
-                await waiting(pilot, lambda: app.screen is main(app))
+                await waiting(pilot, lambda: app.screen is app.main)
         assert load_plan("mine") == app.session.plan
 
 
@@ -121,14 +117,14 @@ async def test_export_writes_what_a_burst_runs(bench: Any, waiting: Any, tmp_pat
     target = tmp_path / "a new folder"
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
         assert app.screen._script == library.script(app.session.plan, Settings())
         app.screen.query_one(Input).value = str(target)
         await pilot.pause()
         launch = str(app.screen.query_one("#launch").render())
         assert launch == f"python '{target}/train.py' --output '{target}/model'"
         await pilot.press("w")
-        await waiting(pilot, lambda: app.screen is main(app))
+        await waiting(pilot, lambda: app.screen is app.main)
         assert (target / "train.py").read_text() == library.script(app.session.plan, Settings())
         assert read_plan(target / "plan.toml") == app.session.plan
         assert app.session.target == str(target)
@@ -145,7 +141,7 @@ async def test_what_cannot_run_here_is_exported_all_the_same(
         assert "train.py cannot run here" in said(app) and "TF32" in said(app)
         app.screen._retarget(str(tmp_path / "out"))
         await pilot.press("w")
-        await waiting(pilot, lambda: app.screen is main(app))
+        await waiting(pilot, lambda: app.screen is app.main)
         assert (tmp_path / "out" / "train.py").exists()
 
 
@@ -160,7 +156,7 @@ async def test_export_merges_adapters_if_asked(bench: Any, waiting: Any, tmp_pat
         await waiting(pilot, lambda: "one model" in said(app))
         assert str(app.screen.query_one("#launch").render()).endswith("/model --merge")
         await pilot.press("w")
-        await waiting(pilot, lambda: app.screen is main(app))
+        await waiting(pilot, lambda: app.screen is app.main)
         assert '"merge": True' in (tmp_path / "out" / "train.py").read_text()
     app = bench(plan=Plan(model="tiny"))
     async with app.run_test(size=SIZE) as pilot:
@@ -178,14 +174,14 @@ async def test_export_never_overwrites_without_asking(
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
         app.screen.query_one(Input).value = str(tmp_path)
         await pilot.pause()
         await pilot.press("w")
         await pilot.pause()
         assert file.read_text() == "mine" and "w again replaces it" in said(app)
         await pilot.press("w")
-        await waiting(pilot, lambda: app.screen is main(app))
+        await waiting(pilot, lambda: app.screen is app.main)
         assert file.read_text() == library.script(app.session.plan, Settings())
 
 
@@ -194,7 +190,7 @@ async def test_export_into_a_file_says_so(bench: Any, waiting: Any, tmp_path: Pa
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
         app.screen.query_one(Input).value = str(tmp_path / "file")
         await pilot.pause()
         await pilot.press("w")
@@ -210,14 +206,14 @@ async def test_export_to_a_home_folder_can_be_launched_from_its_line(
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
         for typed, meant in (("~/my runs", tmp_path / "my runs"), ("~nobody-here", "~nobody-here")):
             app.screen.query_one(Input).value = typed
             await pilot.pause()
             launch = str(app.screen.query_one("#launch").render())
             assert shlex.split(launch)[:2] == ["python", f"{meant}/train.py"]
         await pilot.press("w")
-        await waiting(pilot, lambda: app.screen is main(app))
+        await waiting(pilot, lambda: app.screen is app.main)
         assert (tmp_path / "~nobody-here" / "train.py").exists()
 
 
@@ -228,7 +224,7 @@ async def test_another_folder_takes_the_complaint_about_the_last_one_away(
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
         app.screen.query_one(Input).value = str(tmp_path / "file")
         await pilot.pause()
         await pilot.press("w")
@@ -241,7 +237,7 @@ async def test_export_copies(bench: Any, waiting: Any, monkeypatch: pytest.Monke
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
-        await waiting(pilot, lambda: app.screen is not main(app) and app.screen._script)
+        await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
         await pilot.press("y")
         await pilot.pause()
         assert app.clipboard == library.script(app.session.plan, Settings())
@@ -258,9 +254,9 @@ async def test_what_is_wrapped_in_help_stays_in_its_column(
     app = bench()
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
-        main(app).plan_panel.rows.select("technique:lora")
+        app.main.plan_panel.rows.select("technique:lora")
         await pilot.press("question_mark")
-        await waiting(pilot, lambda: app.screen is not main(app) and page_of(app))
+        await waiting(pilot, lambda: app.screen is not app.main and page_of(app))
         page = app.screen.query_one("Page")
         lines = str(page.render()).splitlines()
         assert page.size.height == len(lines), "nothing is wrapped a second time"
@@ -285,9 +281,9 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        main(app).plan_panel.rows.select("technique:lora")
+        app.main.plan_panel.rows.select("technique:lora")
         await pilot.press("question_mark")
-        await waiting(pilot, lambda: app.screen is not main(app))
+        await waiting(pilot, lambda: app.screen is not app.main)
         await waiting(pilot, lambda: page_of(app))
         page = page_of(app)
         lora = techniques()["lora"]
@@ -301,7 +297,7 @@ async def test_help_of_a_technique_is_its_declaration(bench: Any, waiting: Any) 
             assert part in page
         await pilot.press("escape")
         await pilot.pause()
-        assert app.screen is main(app)
+        assert app.screen is app.main
 
 
 @pytest.mark.parametrize("name", sorted(techniques()))
@@ -323,14 +319,14 @@ def test_help_and_the_command_line_show_the_same_text(name: str, capsys: Any) ->
 async def test_help_and_the_plan_follow_the_values_at_the_cursor(bench: Any, waiting: Any) -> None:
     app = bench(plan=override(Plan(model="tiny"), "bf16=on"))
     async with app.run_test(size=(120, 50)) as pilot:
-        await waiting(pilot, lambda: main(app).plan_panel.config)
-        main(app).plan_panel.rows.select("technique:bf16")
-        about = main(app).plan_panel.query_one("#about")
+        await waiting(pilot, lambda: app.main.plan_panel.config)
+        app.main.plan_panel.rows.select("technique:bf16")
+        about = app.main.plan_panel.query_one("#about")
         await waiting(pilot, lambda: "weights  9.38 MiB → 4.69 MiB" in str(about.render()))
         app.change_plan(override(app.session.plan, "lora=on"))
         await waiting(pilot, lambda: "weights  9.38 MiB → 4.69 MiB" not in str(about.render()))
         await pilot.press("question_mark")
-        await waiting(pilot, lambda: app.screen is not main(app) and page_of(app))
+        await waiting(pilot, lambda: app.screen is not app.main and page_of(app))
         assert "tiny, 1 × 1,024 tokens, bf16, lora" in page_of(app)
         assert "in adapters" in page_of(app)
 
@@ -346,7 +342,7 @@ async def test_help_explains_the_focused_panel(
         await pilot.press(key)
         await pilot.pause()
         await pilot.press("f1")
-        await waiting(pilot, lambda: app.screen is not main(app))
+        await waiting(pilot, lambda: app.screen is not app.main)
         await waiting(pilot, lambda: word in page_of(app))
 
 

@@ -11,12 +11,8 @@ from textual.widgets import Input
 SIZE = (120, 40)
 
 
-def main(app: Any) -> Any:
-    return app.screen_stack[0]
-
-
 def rows(app: Any) -> Any:
-    return main(app).plan_panel.rows
+    return app.main.plan_panel.rows
 
 
 def text(row: Any) -> str:
@@ -73,21 +69,21 @@ async def test_a_burst_that_starts_is_shown_in_a_small_terminal(bench: Any, wait
     async with app.run_test(size=(80, 24)) as pilot:
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("r")
-        await waiting(pilot, lambda: main(app).panel == "memory")
+        await waiting(pilot, lambda: app.main.panel == "memory")
 
 
 @pytest.mark.parametrize("elsewhere", ["#runs-rows", "#peak", "#plan-rows"])
 async def test_an_open_value_is_closed_by_a_click_elsewhere(bench: Any, elsewhere: str) -> None:
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
-        main(app).memory.chart.display = True
+        app.main.memory.chart.display = True
         rows(app).select("value:workload.steps")
         await pilot.press("enter", "r")
         await pilot.pause()
-        assert main(app).query_one("Editor").display
+        assert app.main.query_one("Editor").display
         await pilot.click(elsewhere, offset=(2, 1))
         await pilot.pause()
-        assert not main(app).query_one("Editor").display
+        assert not app.main.query_one("Editor").display
         assert not isinstance(app.focused, Input)
 
 
@@ -100,7 +96,7 @@ async def test_an_open_value_waits_while_another_window_has_the_focus(bench: Any
         await pilot.pause()
         app.post_message(events.AppFocus())
         await pilot.pause()
-        assert main(app).query_one("Editor").display
+        assert app.main.query_one("Editor").display
         await pilot.press("enter")
         assert app.session.plan.workload.steps == 7
 
@@ -114,7 +110,7 @@ async def test_an_open_value_stays_on_its_row_when_the_terminal_changes(bench: A
         for size in ((200, 50), (120, 40)):
             await pilot.resize_terminal(*size)
             await pilot.pause(0.05)
-            editor = main(app).query_one("Editor")
+            editor = app.main.query_one("Editor")
             line = rows(app).line_of("value:workload.seed")
             assert editor.region.y == rows(app).region.y + line
             assert editor.region.right == rows(app).scrollable_content_region.right
@@ -126,5 +122,5 @@ async def test_a_mistyped_choice_is_answered_with_the_choices(bench: Any) -> Non
         rows(app).select("value:workload.schedule")
         await pilot.press("enter", *"cosin")
         await pilot.pause()
-        note = " ".join(str(main(app).query_one("#note").render()).split())
+        note = " ".join(str(app.main.query_one("#note").render()).split())
         assert "constant | cosine | linear" in note and "did you mean 'cosine'?" in note

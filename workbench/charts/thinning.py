@@ -8,8 +8,8 @@ from memwb.engine.protocol import Sample
 
 EACH = 4096
 """Samples of one step: several for every column of the widest terminal, zoomed in."""
-ALL = 1 << 16
-"""Samples of a whole burst."""
+ALL = 4 * EACH
+"""Samples of a whole burst: the loading and the two steps that an engine traces are never cut."""
 FEWEST = 8
 """A step of no more than so many is left alone."""
 BUCKET = 4
@@ -36,11 +36,14 @@ def bound(parts: dict[int, list[Sample]], changed: Iterable[int]) -> None:
         part = parts.get(step, [])
         while len(part) > EACH:
             part[:] = thinned(part)
-    # Of very many steps each keeps a few.
-    while sum(map(len, parts.values())) > ALL + FEWEST * len(parts):
-        for part in parts.values():
-            if len(part) > FEWEST:
-                part[:] = thinned(part)
+    # Of very many steps each keeps a few. One at a time, so that what is held stands still: to
+    # halve them all at once leaves memory in pieces that nothing else fits into.
+    held, room = sum(map(len, parts.values())), max(ALL, FEWEST * len(parts))
+    while held > room:
+        longest = max(parts.values(), key=len)
+        held -= len(longest)
+        longest[:] = thinned(longest)
+        held += len(longest)
 
 
 def sparse(points: Sequence[Point]) -> list[Point]:

@@ -201,6 +201,7 @@ class Timeline:
             self.open = None
         if not samples:
             del self.by_step[step]
+        bound(self.by_step, (step,))
         everything = (sample for part in self.by_step.values() for sample in part)
         self.peak = max(everything, key=lambda sample: sample.allocated, default=None)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Vertical
 
 from memwb.workbench import library
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.commands import bindings, keyed_in
 from memwb.workbench.panels.texts import loss_behind, loss_line
+from memwb.workbench.panels.titled import Titled
 from memwb.workbench.trace import Trace, curve
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ AROUND = 6
 """Columns of the border that a subtitle cannot take."""
 
 
-class LossPanel(Vertical):
+class LossPanel(Titled):
     """The loss curve of one burst, over that of its baseline where it has one, or of several."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings("loss")
@@ -46,9 +46,7 @@ class LossPanel(Vertical):
 
     def rekey(self) -> None:
         """The keys have changed: of the title, and of how to run before anything has."""
-        self.border_title = self._titled()
-        if self._trace is None:
-            self.border_subtitle = keyed_in(self, "the loss of each step · $run runs the plan")
+        self._tell()
 
     @property
     def _called(self) -> str:
@@ -66,7 +64,6 @@ class LossPanel(Vertical):
         self._alone = trace if single else None
         self._judge(trace, single)
         self._tell()
-        self.border_title = self._titled()
         chart = self.query_one(LineChart)
         chart.clear()
         chart.steps = max(each.planned for each in (trace, *over))
@@ -93,9 +90,13 @@ class LossPanel(Vertical):
         self._tell()
 
     def _tell(self) -> None:
-        if self._trace is not None:
-            room = self.outer_size.width - AROUND
-            self.border_subtitle = loss_line(self._trace, self._verdict, room)
+        room = self.outer_size.width - AROUND
+        if self._trace is None:
+            self.entitle(
+                self._titled(), keyed_in(self, "the loss of each step · $run runs the plan")
+            )
+        else:
+            self.entitle(self._titled(), loss_line(self._trace, self._verdict, room))
 
     @property
     def chart(self) -> LineChart:

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
@@ -18,10 +17,11 @@ from memwb.workbench.commands import bindings, keyed_in
 from memwb.workbench.foresight import capacity_of
 from memwb.workbench.outlook import Outlook, samples_of
 from memwb.workbench.panels import forecast
+from memwb.workbench.panels.titled import Titled
 from memwb.workbench.trace import Trace
 
 
-class MemoryPanel(Vertical):
+class MemoryPanel(Titled):
     """Memory by category over the samples of a burst, live or recorded."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings("memory")
@@ -35,11 +35,10 @@ class MemoryPanel(Vertical):
         self._device: Device | None = None
         self._measured = False
         self._told: Sample | str | None = None
-        self._titles = ("", "")
 
     def compose(self) -> ComposeResult:
         """The chart, hidden until there is something in it."""
-        self.border_title = self._called
+        self.entitle(self._called, "")
         yield Static(id="first-steps")
         yield StackedChart(id="memory-chart")
 
@@ -203,11 +202,7 @@ class MemoryPanel(Vertical):
         parts.append(self.chart.window.mark())
         parts.append("frozen" if self.frozen else "")
         alone = not self._measured and self._outlook.result is not None
-        titles = (
+        self.entitle(
             " · ".join(part for part in parts if part),
             keyed_in(self, "nothing has run yet · $run runs and measures") if alone else "",
         )
-        # A title that is set has all of the panel drawn again, the chart in it too.
-        if titles != self._titles:
-            self._titles = titles
-            self.border_title, self.border_subtitle = titles

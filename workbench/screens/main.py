@@ -20,6 +20,7 @@ from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.commands import bindings, keyed_in
 from memwb.workbench.layout import PANELS
+from memwb.workbench.lean import LeanCompositor
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.body import Body
 from memwb.workbench.panels.line import Line
@@ -56,6 +57,7 @@ class MainScreen(Screen[None]):
 
     def __init__(self, owner: Owner, session: Session) -> None:
         super().__init__()
+        self._compositor = LeanCompositor()
         self._owner = owner
         self._session = session
         self._engine = "starting"

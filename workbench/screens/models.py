@@ -20,7 +20,7 @@ from memwb.engine.catalog import Model
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import Device
-from memwb.workbench import library
+from memwb.workbench import library, workers
 from memwb.workbench.aside import Answer, Aside, Asides
 from memwb.workbench.panels.forecast import MUTED
 from memwb.workbench.panels.line import Line
@@ -111,7 +111,7 @@ class ModelScreen(ModalScreen[Plan | None]):
         self._fill()
         self.query_one(Rows).select(self._plan.model)
         self._describe()
-        self.run_worker(self._recall(), group="kept")
+        workers.start(self, "kept", self._recall)
         # Why an answer is still waited for may be another by now.
         self.set_interval(1.0, self._show_needs)
 
@@ -199,7 +199,7 @@ class ModelScreen(ModalScreen[Plan | None]):
             self._take(row.id)
 
     def _take(self, name: str) -> None:
-        self.run_worker(self._resolve(name), exclusive=True, group="take")
+        workers.displace(self, "take", self._resolve, name)
 
     async def _resolve(self, name: str) -> None:
         plan = replace(self._plan, model=name)

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 
 from memwb.engine.prediction import Prediction
 from memwb.engine.protocol import Device
-from memwb.workbench import library
+from memwb.workbench import library, workers
 from memwb.workbench.charts.looks import band_colours
 from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.line import Line
@@ -93,7 +93,7 @@ class PeakScreen(ModalScreen[str | None]):
         before, now = self._shown, self._look()
         if now.folder and now.folder != self._run[0]:
             self._run = (now.folder, None)
-            self.run_worker(self._recall(now), exclusive=True)
+            workers.displace(self, "default", self._recall, now)
         live = now.trace is not None and now.trace.ended is None
         if live or (now.outlook, now.trace) != (before.outlook, before.trace):
             self._shown = now
