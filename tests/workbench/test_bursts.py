@@ -414,7 +414,7 @@ async def test_the_header_gives_up_the_device_before_anything_else(
 async def test_every_end_says_what_can_be_done(bench: Any, waiting: Any) -> None:
     app = bench("full", None, hold=True)
     async with app.run_test(size=SIZE) as pilot:
-        notice = main(app).notice
+        notice = app.main.notice
 
         def said() -> str:
             return notice.render().plain if notice.display else ""
@@ -434,4 +434,4 @@ async def test_every_end_says_what_can_be_done(bench: Any, waiting: Any) -> None
         await pilot.press("1")
         app.change_plan(override(app.session.plan, "lora=on"))
         await pilot.press("X")
-        assert "as it began (u undoes it): LoRA off" in str(main(app).plan_panel.border_title)
+        assert "as it began (u undoes it): LoRA off" in str(app.main.plan_panel.border_title)
