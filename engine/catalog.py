@@ -20,6 +20,7 @@ from memwb.engine.checkpoint import (
     tokenizer_files,
 )
 from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.licence import licence_of
 
 # What the hub allows: 96 characters; only the oldest models have no organisation.
 _HUB_ID = re.compile(r"(?=.{1,96}\Z)(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
@@ -221,6 +222,7 @@ def _of_checkpoint(
         parameters=parameters,
         vocabulary=_number(config, "vocab_size"),
         context=_number(config, "max_position_embeddings", "n_positions"),
+        licence=licence_of(checkpoint.folder),
     )
 
 
@@ -314,6 +316,13 @@ def local_tokenizer(model: Model) -> tuple[Path, ...]:
         return tokenizer_files(Path(name))
     folders = _snapshots(name)[1] if _HUB_ID.fullmatch(name) else []
     return next((files for folder in folders if (files := tokenizer_files(folder))), ())
+
+
+def to_be_fetched(model: Model) -> bool:
+    """Whether a burst of it begins with files from the hub."""
+    place = model.location
+    pretrained = model.weights == "pretrained" and bool(place)
+    return pretrained and not os.path.isdir(place) and _cached(place) is None
 
 
 def is_hub_id(text: str) -> bool:

@@ -22,7 +22,7 @@ from memwb.engine.protocol import Device
 from memwb.engine.technique import GROUPS
 from memwb.workbench import dialogs, guide, history, library, searching, state, workers
 from memwb.workbench.bursts import Bursts
-from memwb.workbench.commands import COMMANDS, keys_of
+from memwb.workbench.commands import COMMANDS, keyed, keys_of
 from memwb.workbench.legible import Legible
 from memwb.workbench.ordering import ORDERS
 from memwb.workbench.panels import texts
@@ -109,7 +109,9 @@ class Workbench(App[None]):
             self.tell_error(self._warning)
         elif found := doubts(self.settings, self.available_themes):
             title = "Not everything in the settings can act"
-            self.main.tell("warning", title, "\n".join([*found, str(paths.settings_file())]))
+            how = keyed("$settings changes it, or an editor: ", self.settings.keymap)
+            text = "\n".join([*found, f"{how}{paths.settings_file()}"])
+            self.main.tell("warning", title, text)
         # Changing the theme is kept from here on, not while it is being set at the start.
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
 
@@ -274,6 +276,7 @@ class Workbench(App[None]):
         except MemwbError as error:
             self.model, self._model_error = None, error.title
         self.keep(self.session)
+        self.predictor.show()  # one that the hub alone knows is waited for longer
 
     # Actions
 
@@ -347,9 +350,9 @@ class Workbench(App[None]):
         self.keep(state.guide_turned(self.session))
 
     def action_ask_quit(self) -> None:
-        """Quit, with the cursor kept; a running burst is asked about once."""
+        """Quit, with the cursor kept; a burst that runs or waits to is asked about once."""
         self.keep(self.session)
-        if self.busy:
+        if self.busy or self.bursts.wanted:
             dialogs.ask_quit(self)
         else:
             self.exit()

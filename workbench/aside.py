@@ -57,12 +57,12 @@ class Asides:
         """Whether an answer is still to come."""
         return bool(self._queue)
 
-    def why_waiting(self) -> str:
-        """Why there is no answer yet, in a few words."""
+    def why_waiting(self, unknown: bool = False) -> str:
+        """Why there is no answer yet, in a few words; ``unknown`` is a model only the hub knows."""
         if self.app.busy or self.app.bursts.wanted:
             return "after the burst"
         return {"starting": "when the engine is ready", "dead": "there is no engine"}.get(
-            self.app.engine_state, "predicting"
+            self.app.engine_state, "asking the hub" if unknown else "predicting"
         )
 
     def ask(self, asides: Sequence[Aside], told: Told) -> None:

@@ -194,10 +194,10 @@ class Bursts:
         elif event.outcome == "done":
             app.main.notice.clear()
         else:
-            kind, title, text = texts.outcome(event, label)
+            kind, title, text = texts.outcome(event, label, app.settings.keymap)
             # Of the engine's end only what ran at that moment is an explanation.
             self._failure = f"{title}: {event.what}" if event.title == DIED else ""
-            app.main.tell(kind, title, text, passing=event.outcome in ("refused", "stopped"))
+            app.main.tell(kind, title, text, passing=event.outcome == "refused")
         self._running = False
         self._become("ready")
         if event.outcome == "done" and app.session.guide in ("run", "again"):
@@ -235,11 +235,11 @@ class Bursts:
         """The process is no more: say so, and how to go on."""
         self._pump = None
         self._running = False
-        self._unwant()
         again, self._again = self._again, False
-        if again:
+        if again:  # a run that waits for the engine waits for the next one
             self.start_engine()
             return
+        self._unwant()
         self._become("dead")
         self.app.predictor.follow()
         self.app.predictor.show()
@@ -359,6 +359,7 @@ class Bursts:
         self.baseline = None
         self._watch.heard()
         self._become("running")
+        dialogs.ask_quit_again(self.app)
         self._foretold = self.app.predictor.ran()
         try:
             self._pump.start(self.app.session.plan, self.app.settings, self._foretold)
@@ -383,5 +384,5 @@ class Bursts:
             self._become("stopping")
         elif self.engine_state != "stopping":
             self.show()
-            self.app.predictor.follow()
+            self.app.predictor.not_run()
             self.app.notify("The run is taken back." if waited else "Nothing is running.")

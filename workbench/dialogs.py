@@ -107,8 +107,7 @@ def ask_run(app: Workbench, title: str, text: str) -> None:
         if sure:
             app.bursts.run_now()
         else:
-            # What was asked about this machine has stopped what was asked about another.
-            app.predictor.follow()
+            app.predictor.not_run()
 
     question = AskScreen(title, text, "run anyway", "leave it", careful=True)
     question.id = RUN_QUESTION
@@ -276,7 +275,7 @@ def restart(app: Workbench) -> None:
 
 
 def ask_quit(app: Workbench) -> None:
-    """Whether to leave a running burst."""
+    """Whether to leave a burst that runs, or waits to."""
     from memwb.workbench.screens.ask import AskScreen
 
     if isinstance(app.screen, AskScreen) and app.screen.id == QUIT_QUESTION:
@@ -286,9 +285,24 @@ def ask_quit(app: Workbench) -> None:
         if sure:
             workers.displace(app, "quit", _stop_and_quit, app)
 
-    question = AskScreen("A burst is running", "Stop it and quit?", "quit", "stay")
+    question = AskScreen(*_leaving(app), "quit", "stay")
     question.id = QUIT_QUESTION
     app.push_screen(question, answered)
+
+
+def ask_quit_again(app: Workbench) -> None:
+    """The burst that waited runs: the question whether to leave it, if it is open, says so."""
+    from memwb.workbench.screens.ask import AskScreen
+
+    question = app.screen
+    if isinstance(question, AskScreen) and question.id == QUIT_QUESTION and question.is_mounted:
+        question.put(*_leaving(app))
+
+
+def _leaving(app: Workbench) -> tuple[str, str]:
+    if app.bursts.wanted:
+        return "A run waits to begin", "Drop it and quit?"
+    return "A burst is running", "Stop it and quit?"
 
 
 async def _stop_and_quit(app: Workbench) -> None:

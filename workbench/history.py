@@ -61,7 +61,7 @@ def chosen(app: Workbench, doing: str) -> Summary | None:
         app.notify(keyed(told, app.settings.keymap), markup=False)
         return None
     if app.main.runs.run is None:
-        app.notify("There is no run at the cursor.")
+        app.main.runs.say_none()
     return app.main.runs.run
 
 

@@ -54,6 +54,8 @@ class Outlook(msgspec.Struct, frozen=True):
     failure: Unpredicted | None = None
     awaited: bool = True
     """Whether there is an engine that may still answer."""
+    doing: str = "predicting"
+    """What it is at, in a word or some."""
 
     @property
     def waits(self) -> bool:

@@ -156,6 +156,20 @@ class Predictor:
         return self.app.target not in ("", self._local)
 
     @property
+    def _doing(self) -> str:
+        """What the engine is at, as long as there is no answer."""
+        if self._behind:
+            return "predicting for this machine first"
+        unknown = self.app.model is not None and self.app.model.config is None
+        return "asking the hub for its config" if unknown else "predicting"
+
+    @property
+    def _behind(self) -> bool:
+        """Whether the engine is at work on the plan for this machine, before the other."""
+        here = self._here
+        return self._abroad and here.waits and here.plan == self.app.session.plan
+
+    @property
     def _local(self) -> str:
         """This machine as a target: its GPU where it has one, unless bursts run on the CPU."""
         return "cpu" if self.app.settings.device == "cpu" else ""
@@ -202,6 +216,9 @@ class Predictor:
         """Ask for the plan as it stands; while a burst runs, which is timed, not for changes."""
         self._rest()
         if not self._standing:
+            return
+        if self._behind:  # it would take the place of what a run waits for
+            self.show()
             return
         self._changes = not self.app.busy
         plan, target = self._subject
@@ -276,6 +293,9 @@ class Predictor:
         self.app.bursts.predicted()
         if self._standing:
             dialogs.ask_run_again(self.app)
+        if self._abroad:
+            # What was asked about this machine has stopped what was asked about the other.
+            self.follow()
 
     def _draw(self) -> None:
         self._drawing = None
@@ -285,7 +305,8 @@ class Predictor:
         """Put it on the screen."""
         if not self._standing:
             return
-        outlook = replace(self.outlook, awaited=self.app.engine_state != "dead")
+        awaited = self.app.engine_state != "dead"
+        outlook = replace(self.outlook, awaited=awaited, doing=self._doing)
         self.app.main.foresee(outlook, self.app.device or self._machine)
         dialogs.ask_run_again(self.app)
 
@@ -312,9 +333,16 @@ class Predictor:
             self._changes = False
             name = self._send(plan, self._local, False)
             self._here = outlooks.asked(Outlook(), name, plan, "")
+            self.show()
         if self._patience is None:
             self._patience = self.app.set_timer(PATIENCE, lambda: self._enough(plan))
         return True
+
+    def not_run(self) -> None:
+        """Nobody waits any more for what is predicted here: the other target goes on."""
+        if not self._here.settled:
+            self._here = Outlook()
+        self.follow()
 
     def unheld(self) -> None:
         """No run waits any more."""

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from memwb.workbench import history, library, workers
-from memwb.workbench.commands import key_for
+from memwb.workbench.commands import key_for, keyed
 from memwb.workbench.replay import Moments
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ class Replay:
         if not part:
             self._worker = None
             self.leave()
-            app.main.tell("warning", f"#{run.run} cannot be replayed", "It has no events to read.")
+            told = "It has no events to read. $take_plan takes over its plan, $run runs that again."
+            told = keyed(told, app.settings.keymap)
+            app.main.tell("warning", f"#{run.run} cannot be replayed", told)
             return
         trace = await asyncio.to_thread(library.empty_trace, run.folder, f"#{run.run}")
         now = 0.0

@@ -32,7 +32,7 @@ from memwb.engine.predict.targets import Target
 from memwb.engine.predict.words import MICRO_BATCHES
 from memwb.engine.protocol import Device
 from memwb.engine.technique import hooks_of, module_of, techniques
-from memwb.engine.trainer import inventory
+from memwb.engine.trainer import hub, inventory
 from memwb.engine.trainer.burst import TRACED, About, Instead, Watched
 
 ALL, SHORT, LONG, LONGER = -1, 0, 1, 2
@@ -74,6 +74,8 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     model = catalog.resolve(
         plan.model, plan.weights, allow_pickle=True, trust_remote_code=trust_remote_code
     )
+    if model.config is None:
+        hub.reach(plan.model)
     text = script.script(plan, model)
     rows = rows_of(plan, model, target.kind, trust_remote_code)
     host = Place.TARGET if target.kind == "cpu" else Place.HOST

@@ -37,7 +37,7 @@ from memwb.engine.protocol import (
     Step,
     Timeline,
 )
-from memwb.engine.trainer import inventory
+from memwb.engine.trainer import hub, inventory
 from memwb.engine.trainer.causes import Model, told
 from memwb.engine.trainer.labels import Labels
 from memwb.engine.trainer.meter import Meter, meter_for
@@ -82,6 +82,8 @@ def run_plan(start: Start, emit: Emit, within: str | None = None) -> Ended:
             "trust_remote_code": start.trust_remote_code,
         }
         model = catalog.resolve(plan.model, plan.weights, **allowed)
+        if catalog.to_be_fetched(model):
+            hub.reach(model.name)
         text = script.script(plan, model)
     except MemwbError as error:
         ended = refused(start.burst, error)

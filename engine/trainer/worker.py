@@ -138,7 +138,7 @@ def _unfetched(job: Job, error: BaseException) -> MemwbError | None:
     return MemwbError(
         f"The config of {job.plan.model} is not here and could not be fetched",
         (str(error).strip().splitlines() or [""])[0],
-        "Give a folder with config.json, or its hub id when there is a network.",
+        "Check its name and the network, or take a catalogue model or a folder with config.json.",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from memwb.engine.errors import MemwbError
-from memwb.engine.plan import Plan
+from memwb.engine.plan import Plan, override
 from memwb.engine.protocol import Device, Problem, Start, Stop
 from memwb.engine.runs import list_runs, record
 from memwb.workbench import dialogs
@@ -284,6 +284,28 @@ async def test_quitting_does_not_wait_for_a_burst_that_does_not_stop(
     assert app.scripted.closed
 
 
+async def test_a_run_that_waits_is_not_dropped_without_a_word(bench: Any, waiting: Any) -> None:
+    app = bench("full", ready=False, hold=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("r", "E")
+        await waiting(pilot, lambda: app.scripted.started == 2)
+        assert app.bursts.wanted, "the next engine runs it"
+        await pilot.press("q")
+        await pilot.pause()
+        assert app.screen.query_one(".dialog").border_title == "A run waits to begin"
+        app.scripted.become_ready()
+        await waiting(pilot, lambda: app.live and app.live.steps)
+        assert app.screen.query_one(".dialog").border_title == "A burst is running"
+        await pilot.press("n")
+        await pilot.pause()
+        assert app.is_running and app.engine_state == "running"
+    app = bench("full", ready=False)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("r", "q", "y")
+        await waiting(pilot, lambda: not app.is_running)
+    assert not app.scripted.commands
+
+
 @pytest.mark.parametrize("before", [(), ("enter",), ("question_mark",)])
 async def test_ctrl_q_asks_as_well(bench: Any, waiting: Any, before: tuple[str, ...]) -> None:
     app = bench("full", hold=True)
@@ -387,3 +409,29 @@ async def test_the_header_gives_up_the_device_before_anything_else(
             shown = header(app)
             assert gpu.name not in shown and device in shown
             assert "random weights" in shown and "running · step" in shown
+
+
+async def test_every_end_says_what_can_be_done(bench: Any, waiting: Any) -> None:
+    app = bench("full", None, hold=True)
+    async with app.run_test(size=SIZE) as pilot:
+        notice = app.main.notice
+
+        def said() -> str:
+            return notice.render().plain if notice.display else ""
+
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("5", "c", "n", "L")
+        assert [str(each.message) for each in app._notifications][-1].endswith("r runs the plan.")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live and app.live.steps)
+        await pilot.press("s")
+        await waiting(pilot, lambda: "r runs the plan again" in said())
+        app.scripted.die()
+        await waiting(pilot, lambda: "Press r to start it again" in said())
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        assert said() == ""
+        await pilot.press("1")
+        app.change_plan(override(app.session.plan, "lora=on"))
+        await pilot.press("X")
+        assert "as it began (u undoes it): LoRA off" in str(app.main.plan_panel.border_title)

@@ -184,6 +184,18 @@ def test_wrong_usage_is_exit_code_2_and_writes_nothing(
     assert not home.exists()
 
 
+def test_a_terminal_that_can_place_nothing_is_told_so(
+    capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.delenv("TEXTUAL_DRIVER", raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    code = main(["open"])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "") and "TERM is dumb" in err and "memwb run" in err
+
+
 def test_a_mistyped_command_gets_the_nearest(capsys: Out) -> None:
     assert main(["rnu"]) == 2
     assert "did you mean 'run'?" in capsys.readouterr().err

@@ -194,6 +194,8 @@ async def test_an_open_question_whether_to_run_learns_of_the_answer(
         question = app.screen
         box = question.query_one(Static)
         assert box.border_title == "Not predicted yet"
+        await pilot.pause(predictor.DELAY)
+        assert not app.scripted.questions[-1].target, "what a run waits for comes first"
         asked = [each.prediction for each in app.scripted.questions if not each.target]
         app.scripted.emit(Predicted(asked[-1], forecast()))
         await waiting(pilot, lambda: box.border_title == "This plan fits")
@@ -282,7 +284,46 @@ async def test_changes_for_another_target_go_on_when_nothing_is_run(
         await waiting(pilot, lambda: app.predictor.outlook.current)
         await pilot.press("r")
         await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
-        await pilot.press("n")
+        # While the question stands, too: it is said to be predicted.
         await waiting(pilot, lambda: len(app.scripted.questions) == 3)
+        await pilot.press("n")
+        await pilot.pause()
         told = [(each.target, each.changes) for each in app.scripted.questions]
         assert told == [("rtx-4090", True), ("", False), ("rtx-4090", True)]
+
+
+async def test_what_waits_for_a_prediction_for_this_machine_says_so(
+    bench: Any, waiting: Any, forecast: Any, home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text('target = "rtx-4090"\n')
+    monkeypatch.setattr(predictor, "PATIENCE", 0.05)
+    app = bench("full", plan=plan_of(), forecast=lambda question: [])
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.scripted.questions)
+        shown = app.main.plan_panel
+        assert "predicting …" in str(shown.border_subtitle)
+        await pilot.press("r")
+        await waiting(pilot, lambda: isinstance(app.screen, AskScreen))
+        assert "predicting for this machine first" in str(shown.border_subtitle)
+        here, other = app.scripted.questions[-1], forecast("rtx-4090")
+        assert not here.target
+        app.scripted.emit(Predicted(here.prediction, forecast()))
+        await waiting(pilot, lambda: app.scripted.questions[-1].target == "rtx-4090")
+        assert "predicting …" in str(shown.border_subtitle)
+        app.scripted.emit(Predicted(app.scripted.questions[-1].prediction, other))
+        await waiting(pilot, lambda: "predicting" not in str(shown.border_subtitle))
+
+
+async def test_what_the_hub_is_asked_for_is_said(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    far = Plan(model="someone/some-model")
+    app = bench(plan=far, forecast=lambda question: [])
+    async with app.run_test(size=(80, 24)) as pilot:
+        shown = app.main.plan_panel
+        await waiting(pilot, lambda: "asking the hub for its config" in str(shown.border_subtitle))
+        told = Unpredicted(app.scripted.questions[-1].prediction, "The hub cannot be reached")
+        app.scripted.emit(told)
+        await waiting(pilot, lambda: "cannot be reached" in str(shown.border_subtitle))

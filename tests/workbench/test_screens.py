@@ -406,3 +406,19 @@ async def test_a_workbench_can_be_left_while_a_screen_opens(
         await pilot.pause()
         assert app._exception is None
         app.exit()
+
+
+async def test_every_scrollbar_is_a_quiet_one(bench: Any, waiting: Any) -> None:
+    app = bench("full")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        quiet = app.main.plan_panel.rows.styles.scrollbar_color
+        for key in ("v", "e", "ctrl+p", "question_mark"):
+            await pilot.press(key)
+            await pilot.pause()
+            bars = [each for each in app.screen.query("*") if each.allow_vertical_scroll]
+            assert bars, key
+            for each in bars:
+                assert each.styles.scrollbar_color == quiet, each
+            await pilot.press("escape")
+            await pilot.pause()

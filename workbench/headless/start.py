@@ -21,6 +21,12 @@ def workbench(arguments: argparse.Namespace) -> int:
             "standard input or output is not one",
             "Without a terminal: memwb run PLAN, or memwb demo.",
         )
+    if "TEXTUAL_DRIVER" not in os.environ and os.environ.get("TERM") == "dumb":
+        raise MemwbError(
+            "This terminal cannot show the workbench",
+            "TERM is dumb: nothing can be written at a place of its screen",
+            "Set TERM to what the terminal is, as xterm-256color, or use memwb run PLAN.",
+        )
     if arguments.overrides and not arguments.plan:
         raise MemwbError(
             "There is no plan to change", "-o came without a plan", "memwb open PLAN -o …"

@@ -148,7 +148,7 @@ def state_words(outlook: Outlook) -> str:
         case outlooks.PROBLEMS:
             return "plan has problems"
         case outlooks.WAITING:
-            return "predicting …" if outlook.awaited else "not predicted: there is no engine"
+            return f"{outlook.doing} …" if outlook.awaited else "not predicted: there is no engine"
         case outlooks.FAILED if outlook.failure is not None:
             # One that has nothing but a title says it once.
             told = dict.fromkeys((outlook.failure.title, _why(outlook)))

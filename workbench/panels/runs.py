@@ -136,13 +136,19 @@ class RunsPanel(Vertical):
         """The plan of the run at the cursor in the place of the one that is edited."""
         run = self.run
         if run is None:
-            self.app.notify("There is no run at the cursor.")
+            self.say_none()
             return
         plan = await asyncio.to_thread(library.plan_of, run.folder)
         if plan is None:
-            self.app.notify(f"The plan of #{run.run} cannot be read.", severity="warning")
+            told = f"The plan of #{run.run} cannot be read: look at plan.toml in {run.folder}."
+            self.app.notify(told, severity="warning", markup=False)
         else:
             self._owner.take_plan(plan, f"from #{run.run}")
+
+    def say_none(self) -> None:
+        """There is no run that something could be done with: how to come by one."""
+        how = "esc shows all again" if self._runs else keyed_in(self, "$run runs the plan")
+        self.app.notify(f"There is no run at the cursor; {how}.", markup=False)
 
     def on_rows_pressed(self, event: Rows.Pressed) -> None:
         """A click shows the run."""

@@ -244,9 +244,11 @@ def loss_behind(trace: Trace) -> str:
     return f" · {trace.label}, dotted #{baseline.run} {baseline.name}" if baseline else ""
 
 
-def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
+def outcome(ended: Ended, label: str, keymap: dict[str, str]) -> tuple[str, str, str]:
     """What to tell of an ended burst: the kind of notice, a title and a text."""
     text = "\n".join(part for part in (ended.what, ended.fix) if part)
+    if ended.outcome == "stopped" and not text:
+        text = keyed("What it measured is kept; $run runs the plan again.", keymap)
     titles = {
         "oom": "Out of memory",
         "failed": "The burst failed",
@@ -254,7 +256,8 @@ def outcome(ended: Ended, label: str) -> tuple[str, str, str]:
         "stopped": "Stopped",
     }
     title = ended.title or titles.get(ended.outcome, ended.outcome)
-    kind = "warning" if ended.outcome == "stopped" else "error"
+    # Who has stopped it knows; the rest has to be read.
+    kind = "information" if ended.outcome == "stopped" else "error"
     return kind, f"{label} {title}".strip(), text
 
 
@@ -262,7 +265,9 @@ def flagged(verdict: Verdict, label: str) -> tuple[str, str]:
     """What to tell of losses outside what their techniques allow: a title and a text."""
     line = verdict_line(verdict).removeprefix("✗ ")
     names = ", ".join(titles(verdict.differing))
-    why = f"Here {names} did not keep to it." if names else "It is the same plan, run again."
+    why = "It is the same plan, run again: seek what else has changed."
+    if names:
+        why = f"Here {names} did not keep to it: run without before you trust these losses."
     text = f"{line}. {why}"
     return f"{label} does not follow #{verdict.run} {verdict.name}", text[0].upper() + text[1:]
 

@@ -18,7 +18,7 @@ from memwb.engine.runs import pinned
 from memwb.workbench import guide, layout, state
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
-from memwb.workbench.commands import bindings
+from memwb.workbench.commands import bindings, keyed_in
 from memwb.workbench.layout import PANELS
 from memwb.workbench.lean import LeanCompositor
 from memwb.workbench.outlook import Outlook
@@ -282,7 +282,7 @@ class MainScreen(Screen[None]):
             self.app.notify("The plan is as it began.")
         else:
             self._owner.change_plan(began)
-            self._in_plan().went(before, "as it began")
+            self._in_plan().went(before, keyed_in(self, "as it began ($undo undoes it)"))
 
     async def action_take_plan(self) -> None:
         """The plan of the run at the cursor of the history."""

@@ -303,7 +303,7 @@ class ModelScreen(ModalScreen[Plan | None]):
             (f"  needs for {where}{f', {gib(room)}' if room else ''}", MUTED),
             (f", with {tokens(self._plan.workload)}", MUTED),
         )
-        waiting = self._asides.why_waiting()
+        waiting = self._asides.why_waiting(model.config is None)
         told = needs.lines(self._answers.get(model.name, {}), self._device, width, waiting)
         pane.update(Content("\n").join([head.truncate(max(20, width), ellipsis=True), *told]))
 
