@@ -451,7 +451,7 @@ def _flce_finish_kernel(  # type: ignore[no-untyped-def]
             tl.store(own + row, tl.sum(tl.where(chosen, slope, 0.0), 0))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _flce_clear_kernel(powers, labels, vocabulary, pitch, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Take the labels' own logits out of the gradient of a chunk's logits."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -461,7 +461,7 @@ def _flce_clear_kernel(powers, labels, vocabulary, pitch, size, BLOCK: tl.conste
     tl.store(at, nothing, mask=(label >= 0) & (label < vocabulary))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _flce_labels_kernel(  # type: ignore[no-untyped-def]
     hidden, rows, labels, order, own, d_weight, kept, vocabulary, width, hidden_n, hidden_k,
     weight_v, weight_k, HAS_ROWS: tl.constexpr, BLOCK: tl.constexpr,
