@@ -521,6 +521,9 @@ def _cce_add(total: Tensor, z: Tensor, columns: Tensor, fresh: bool) -> None:
         total.addmm_(z, columns)
     elif fresh:
         torch.mm(z, columns, out_dtype=torch.float32, out=total)
+    elif total.is_meta:
+        # What torch 2.11 has for meta takes no out_dtype, which changes nothing there.
+        torch.addmm(total, z, columns, out=total)
     else:
         torch.addmm(total, z, columns, out_dtype=torch.float32, out=total)
 

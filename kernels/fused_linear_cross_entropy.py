@@ -139,7 +139,8 @@ def _flce(
             for i in range(0, stop - start, block)
         ])  # fmt: skip
         _flce_put(losses, rows, start, stop, found)
-        _flce_products(z, x, weight, d_hidden, d_weight, rows, start, stop)
+        _flce_to_hidden(z, weight, d_hidden, rows, start, stop)
+        _flce_to_weight(z, x, d_weight, start)
     if reduce:
         losses = losses.sum() / divisor
     return losses, d_hidden, d_weight, d_bias if bias is None else d_bias.to(bias.dtype)
@@ -208,20 +209,23 @@ def _flce_results(
     )
 
 
-def _flce_products(
-    d_logits: Tensor, x: Tensor, weight: Tensor, d_hidden: Tensor, d_weight: Tensor,
-    rows: Tensor | None, start: int, stop: int,
-) -> None:  # fmt: skip
-    """A chunk's part of the gradients. The first chunk writes that of the weight, others add."""
+def _flce_to_weight(d_logits: Tensor, x: Tensor, d_weight: Tensor, start: int) -> None:
+    """A chunk's part of the weight's gradient. The first chunk writes it, others add."""
     if d_weight.numel() and start == 0:
         torch.mm(d_logits.t(), x, out=d_weight)
     elif d_weight.numel():
         d_weight.addmm_(d_logits.t(), x)
+
+
+def _flce_to_hidden(
+    d_logits: Tensor, weight: Tensor, d_hidden: Tensor, rows: Tensor | None, start: int, stop: int
+) -> None:
+    """The gradient of a chunk's hidden states."""
     if d_hidden.numel() and rows is None:
         torch.mm(d_logits, weight, out=d_hidden[start:stop])
     elif d_hidden.numel():
-        part = torch.mm(d_logits, weight, out=torch.empty_like(x))
-        _flce_put(d_hidden, rows, start, stop, part)
+        part = d_hidden.new_empty(stop - start, d_hidden.shape[1])
+        _flce_put(d_hidden, rows, start, stop, torch.mm(d_logits, weight, out=part))
 
 
 def _flce_block(
@@ -275,6 +279,9 @@ def _flce_cuda(
     and small enough for the second-level cache. A pass turns a slice into exponentials relative to
     its own maximum, of the model's precision; when all slices are there, another makes of these
     the gradient of the logits.
+
+    What the labels' own logits add to the weight's gradient is most of it: it is left out of the
+    chunks' sums, which are rounded after each, and added in the end.
     """
     if hidden.dtype == torch.float64:
         raise TypeError("fused_linear_cross_entropy computes in fp32 on a GPU, and this is fp64")
@@ -286,6 +293,10 @@ def _flce_cuda(
     )  # fmt: skip
     backward = reduce and (hidden_grad or weight_grad or bias_grad)
     vocabulary, device = weight.shape[0], hidden.device
+    counted = labels if rows is None else labels.index_select(0, rows)
+    # Before the chunks' memory: sorting takes some of its own.
+    order = counted.argsort(stable=True) if d_weight.numel() else counted[:0]
+    own = torch.empty(kept if backward else 0, dtype=torch.float32, device=device)
     chunk = _flce_chunk(kept, chunk_size)
     width, slices = _flce_width(vocabulary)
     block, count = triton.next_power_of_2(width), triton.next_power_of_2(slices)
@@ -316,8 +327,8 @@ def _flce_cuda(
                 )  # fmt: skip
         with _flce_device(weight):
             _flce_finish_kernel[(size, slices if backward else 1)](
-                powers, seen, target, y, g, found, vocabulary, width, pitch, slices, chunk,
-                1 / divisor, label_smoothing, softcap, logit_scale, z_loss,
+                powers, seen, target, y, g, found, own[start:], vocabulary, width, pitch, slices,
+                chunk, 1 / divisor, label_smoothing, softcap, logit_scale, z_loss,
                 HAS_WEIGHTS=g is not None, HAS_CAP=softcap != 0, BACKWARD=backward, COUNT=count,
                 BLOCK=block, num_warps=8,
             )  # fmt: skip
@@ -325,7 +336,20 @@ def _flce_cuda(
         d_logits = powers[:size, :vocabulary]
         if d_bias.numel():
             d_bias.add_(d_logits.sum(0, dtype=torch.float32))
-        _flce_products(d_logits, x, weight, d_hidden, d_weight, rows, start, stop)
+        _flce_to_hidden(d_logits, weight, d_hidden, rows, start, stop)
+        if d_weight.numel():
+            with _flce_device(weight):
+                _flce_clear_kernel[(triton.cdiv(size, 128),)](
+                    powers, y, vocabulary, pitch, size, BLOCK=128
+                )
+        _flce_to_weight(d_logits, x, d_weight, start)
+    if d_weight.numel() and kept:
+        with _flce_device(weight):
+            _flce_labels_kernel[(kept, triton.cdiv(hidden.shape[1], 1024))](
+                hidden, rows, counted, order, own, d_weight, kept, vocabulary, hidden.shape[1],
+                hidden.stride(0), hidden.stride(1), d_weight.stride(0), d_weight.stride(1),
+                HAS_ROWS=rows is not None, BLOCK=1024,
+            )  # fmt: skip
     if reduce:
         losses = losses.sum() / divisor
     return losses, d_hidden, d_weight, d_bias if bias is None else d_bias.to(bias.dtype)
@@ -383,7 +407,7 @@ def _flce_slice_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _flce_finish_kernel(  # type: ignore[no-untyped-def]
-    powers, seen, target, labels, row_weights, losses, vocabulary, width, pitch, slices, chunk,
+    powers, seen, target, labels, row_weights, losses, own, vocabulary, width, pitch, slices, chunk,
     factor, label_smoothing, softcap, logit_scale, z_loss, HAS_WEIGHTS: tl.constexpr,
     HAS_CAP: tl.constexpr, BACKWARD: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -411,18 +435,63 @@ def _flce_finish_kernel(  # type: ignore[no-untyped-def]
         columns = part * width + tl.arange(0, BLOCK)
         inside = (tl.arange(0, BLOCK) < width) & (columns < vocabulary)
         power = tl.load(powers + row * pitch + columns, mask=inside, other=0.0).to(tl.float32)
-        own = tl.load(seen + part * chunk + row)
+        slice_top = tl.load(seen + part * chunk + row)
         chosen = columns == label
         # What was rounded serves all words but the target, whose share may be all but 1.
-        share = tl.where(chosen, tl.exp(z - lse), power * tl.exp(own - lse))
+        share = tl.where(chosen, tl.exp(z - lse), power * tl.exp(slice_top - lse))
         slope = share * (1 + 2 * z_loss * lse) - label_smoothing / vocabulary
         slope = tl.where(chosen, slope - (1 - label_smoothing), slope)
         if HAS_CAP:
             # The capped logit is known of its exponential, whose rounding moves it little.
-            bent = tl.where(chosen, z, own + tl.log(power)) / softcap
+            bent = tl.where(chosen, z, slice_top + tl.log(power)) / softcap
             slope *= tl.where((power > 0) | chosen, 1 - bent * bent, 0.0)
         slope *= factor * logit_scale
         tl.store(powers + row * pitch + columns, slope.to(powers.dtype.element_ty), mask=inside)
+        if (label >= part * width) & (label < part * width + width) & known:
+            tl.store(own + row, tl.sum(tl.where(chosen, slope, 0.0), 0))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _flce_clear_kernel(powers, labels, vocabulary, pitch, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Take the labels' own logits out of the gradient of a chunk's logits."""
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    label = tl.load(labels + row, mask=row < size, other=-1)
+    at = powers + row.to(tl.int64) * pitch + label
+    nothing = tl.zeros((BLOCK,), powers.dtype.element_ty)
+    tl.store(at, nothing, mask=(label >= 0) & (label < vocabulary))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _flce_labels_kernel(  # type: ignore[no-untyped-def]
+    hidden, rows, labels, order, own, d_weight, kept, vocabulary, width, hidden_n, hidden_k,
+    weight_v, weight_k, HAS_ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Add to a word's gradient what the logits of the rows that have it as their label do.
+
+    ``order`` has rows of one label side by side, in their own order: the first one's program adds
+    them all up in fp32, the others' have nothing to do.
+    """
+    place = tl.program_id(0)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < width
+    row = tl.load(order + place)
+    label = tl.load(labels + row)
+    before = tl.load(order + place - 1, mask=place > 0, other=0)
+    first = (place == 0) | (tl.load(labels + before) != label)
+    if first & (label >= 0) & (label < vocabulary):
+        at = d_weight + label * weight_v + columns * weight_k
+        total = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+        met = label
+        while met == label:
+            source = row
+            if HAS_ROWS:
+                source = tl.load(rows + row)
+            x = tl.load(hidden + source * hidden_n + columns * hidden_k, mask=inside, other=0.0)
+            total += tl.load(own + row) * x.to(tl.float32)
+            place += 1
+            row = tl.load(order + place, mask=place < kept, other=0)
+            met = tl.load(labels + row, mask=place < kept, other=-1)
+        tl.store(at, total.to(d_weight.dtype.element_ty), mask=inside)
 
 
 @_flce.register_fake

@@ -3,35 +3,36 @@
 Runs the sections one after another, what tells most first, and writes for each a JSON file with
 every figure, the versions, the device, the date and the commit, and a table to read. A section that
 has used up its share of the time stops before its next burst or case, and says what it left out.
-One that fails says so in its files and on standard error, and takes none of the others with it.
+One that fails, or whose packages are missing, says so in its files and on standard error, and takes
+none of the others with it. Each row is added to journal.jsonl when it is there: what a machine that
+is taken away had measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from benchmarks import techniques
-from benchmarks.gpu import kernels_correct, kernels_race, predict, qwen, roofline, traces, truth
+from benchmarks.gpu import journal
 from benchmarks.surroundings import surroundings
 
-SECTIONS: dict[str, ModuleType] = {
-    "truth": truth,
-    "kernels-correct": kernels_correct,
-    "roofline": roofline,
-    "kernels-race": kernels_race,
-    "traces": traces,
-    "qwen": qwen,
-    "predict": predict,
-    "techniques": techniques,
+SECTIONS: dict[str, str] = {
+    "truth": "benchmarks.gpu.truth",
+    "kernels-correct": "benchmarks.gpu.kernels_correct",
+    "roofline": "benchmarks.gpu.roofline",
+    "kernels-race": "benchmarks.gpu.kernels_race",
+    "traces": "benchmarks.gpu.traces",
+    "qwen": "benchmarks.gpu.qwen",
+    "predict": "benchmarks.gpu.predict",
+    "techniques": "benchmarks.techniques",
 }
+"""Their modules: each is imported when its turn comes, since it may need what is not there."""
 SHARES = {"kernels-race": 4, "truth": 2, "kernels-correct": 2}
 """Of the time; one for every other section. What a section leaves over goes to the next ones."""
 FILTERED = ("kernels-correct", "kernels-race")
@@ -47,7 +48,7 @@ def absent(device: str) -> str:
     """Why nothing can be measured on that device, or nothing."""
     import torch
 
-    if not device.startswith("cuda"):
+    if device != "cuda":
         return "" if device == "cpu" else f"there is no device {device!r}: it is cuda or cpu"
     if torch.cuda.is_available():
         return ""
@@ -79,22 +80,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     for place, name in enumerate(names):
         now = time.monotonic()
         until = now + share(names, place, end - now)
-        measure: Callable[..., Any] = SECTIONS[name].measure
         more = {"only": args.only} if name in FILTERED else {}
         more |= {"arms": args.arms} if name == "kernels-race" else {}
         more |= {"out": args.out} if name == "traces" else {}
-        error = ""
+        error, section = "", None
+        journal.begin(args.out / "journal.jsonl", name)
         try:
-            rows, left = measure(args.device, until, **more)
-            table = SECTIONS[name].table(rows)
-        except Exception as failure:
+            section = importlib.import_module(SECTIONS[name])
+            rows, left = section.measure(args.device, until, **more)
+            table = section.table(rows)
+        # An engine that is gone exits.
+        except (Exception, SystemExit) as failure:
             traceback.print_exc()
             error = f"{type(failure).__name__}: {failure}"
             rows, left, table = [], [], f"Failed: {error}"
         found = {**surroundings(), "section": name, "error": error, "rows": rows, "left_out": left}
         (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
         if left:
-            why = predict.lack(args.device) if name == "predict" else ""
+            why = section.lack(args.device) if hasattr(section, "lack") else ""
             table += f"\n\nLeft out ({why or 'for want of time'}): {', '.join(left)}."
         head = ", ".join(f"{key} {value}" for key, value in surroundings().items())
         (args.out / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{table}\n")

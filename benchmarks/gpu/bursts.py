@@ -5,12 +5,14 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from benchmarks.gpu import journal
 from memwb.engine.plan import Plan, plan_data
 from memwb.engine.protocol import (
     Ended,
@@ -26,43 +28,76 @@ from memwb.engine.protocol import (
     encode,
 )
 
+SILENCE = 180.0
+"""Seconds without an event after which an engine is taken to hang."""
+GRACE = 60.0
+"""Seconds beyond its time that a burst under way is given."""
+ENGINE = [sys.executable, "-P", "-m", "memwb.engine"]
+
 
 def run(
     plans: Sequence[tuple[str, Plan]], device: str, end: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """A row of figures for each named plan, and the names of those there was no time for.
 
-    ``end`` is a time of ``time.monotonic``; a burst that has begun is finished.
+    ``end`` is a time of ``time.monotonic``; a burst that has begun is finished. One whose engine
+    dies or hangs has failed, and another engine goes on with the next.
     """
-    if time.monotonic() >= end:
-        return [], [name for name, _ in plans]
     rows: list[dict[str, Any]] = []
     waiting = list(plans)
-    events: list[Event] = []
-    engine = subprocess.Popen(
-        [sys.executable, "-P", "-m", "memwb.engine"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert engine.stdin is not None and engine.stdout is not None
-    name, plan = "", None
-    for line in engine.stdout:
-        event = decode_event(line)
-        events.append(event)
-        if isinstance(event, Ended) and plan is not None:
-            rows.append({"plan": name, **figures(events)})
-            print(f"{name}: {event.outcome} {event.title}", file=sys.stderr, flush=True)
-        if isinstance(event, Ready | Ended):
-            events = []
-            if waiting and time.monotonic() < end:
-                name, plan = waiting.pop(0)
-                engine.stdin.write(encode(Start(plan_data(plan), device=device, burst=name)))
-            else:
-                engine.stdin.write(encode(Quit()))
-            engine.stdin.flush()
-    engine.wait()
+    while waiting and time.monotonic() < end:
+        before = len(waiting)
+        rows += _served(waiting, device, end)
+        if len(waiting) == before:
+            # An engine that does not even start.
+            break
     return rows, [name for name, _ in waiting]
+
+
+def _served(waiting: list[tuple[str, Plan]], device: str, end: float) -> list[dict[str, Any]]:
+    """The rows of one engine, which takes plans from those waiting until it is told to quit."""
+    rows: list[dict[str, Any]] = []
+    events: list[Event] = []
+    name = ""
+
+    def keep(figures_of: Sequence[Event]) -> None:
+        ended = next(event for event in figures_of if isinstance(event, Ended))
+        rows.append({"plan": name, **figures(figures_of)})
+        journal.note(rows[-1])
+        print(f"{name}: {ended.outcome} {ended.title}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryFile() as log:
+        engine = subprocess.Popen(ENGINE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        assert engine.stdin is not None and engine.stdout is not None
+        for line in journal.lines(engine.stdout, end + GRACE, SILENCE):
+            event = decode_event(line)
+            events.append(event)
+            if isinstance(event, Ended) and name:
+                keep(events)
+                name = ""
+            if isinstance(event, Ready | Ended):
+                events = []
+                if waiting and time.monotonic() < end:
+                    name, plan = waiting.pop(0)
+                    command = encode(Start(plan_data(plan), device=device, burst=name))
+                else:
+                    command = encode(Quit())
+                engine.stdin.write(command)
+                engine.stdin.flush()
+        try:
+            code = engine.wait(timeout=min(10.0, SILENCE))
+            why = f"the engine ended with {code}"
+        except subprocess.TimeoutExpired:
+            engine.kill()
+            code, why = engine.wait(), "the engine hung"
+        if name or code:
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines()[-1:]
+            told = ": ".join([why, *said])
+            print(told, file=sys.stderr, flush=True)
+            if name:
+                keep([*events, Ended(name, "failed", title=why, what=told)])
+    return rows
 
 
 def figures(events: Sequence[Event]) -> dict[str, Any]:

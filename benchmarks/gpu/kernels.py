@@ -1,7 +1,8 @@
 """The sections ``kernels-correct`` and ``kernels-race``: a process for each kernel, rows as JSON.
 
-A kernel that hangs or breaks the device takes no other with it: its process is ended at its share
-of the time, and what it had told by then stays. Within a process all arms of a case run in turn.
+A case that hangs or breaks the device takes no other with it: its process is ended, what it had
+told by then stays, and a new one goes on with the next case. Within a process all arms of a case
+run in turn.
 
 ``python -m benchmarks.gpu.kernels race rms_norm`` is such a process.
 """
@@ -12,18 +13,22 @@ import argparse
 import functools
 import gc
 import json
-import queue
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from benchmarks.gpu import journal
 
 ROOT = Path(__file__).parents[2]
 GRACE = 45.0
-"""Seconds beyond its share after which a process is taken to hang: one case may be under way."""
+"""Seconds beyond its share after which a process is ended: one case may be under way."""
+SILENCE = {"correct": 90.0, "race": 200.0}
+"""Seconds without a word after which a process is taken to hang: longer than any one case takes."""
+BROKEN = 3
+"""The exit code of a process whose device is worth nothing any more."""
 
 
 def rows_of(
@@ -55,48 +60,49 @@ def rows_of(
 def _child(
     task: str, kernel: str, device: str, seconds: float, only: str, arms: str = ""
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    if seconds <= 0:
-        return [], [case.label for case in _cases(task, kernel, device, only)]
-    command = [sys.executable, "-m", __spec__.name, task, kernel, "--device", device]
-    command += ["--seconds", str(seconds), "--only", only, "--arms", arms]
+    """The rows of a kernel and what is left of its cases, by as many processes as it takes."""
+    end = time.monotonic() + seconds
+    labels = [case.label for case in _cases(task, kernel, device, only)]
+    rows: list[dict[str, Any]] = []
+    done = 0
+    while done < len(labels) and time.monotonic() < end:
+        command = [sys.executable, "-m", __spec__.name, task, kernel, "--device", device]
+        command += ["--seconds", str(end - time.monotonic()), "--only", only, "--arms", arms]
+        found, begun, why = _process([*command, "--skip", str(done)], end + GRACE, SILENCE[task])
+        rows += found
+        done += begun
+        if why:
+            case = labels[done - 1] if begun else ""
+            row = {"kernel": kernel, "case": case, "arm": "", "outcome": "failed", "reason": why}
+            rows.append({**row, "expected": ["right"]})
+            journal.note(rows[-1])
+        if not begun:
+            break
+    return rows, labels[done:]
+
+
+def _process(
+    command: list[str], end: float, silence: float
+) -> tuple[list[dict[str, Any]], int, str]:
+    """The rows of one process, how many cases it began, and why it failed, if it did."""
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    rows, left, began = [], [], ""
-    for line in _lines(child.stdout, time.monotonic() + seconds + GRACE):
+    rows, begun = [], 0
+    for line in journal.lines(child.stdout, end, silence):
         told = json.loads(line)
-        rows += [told["row"]] if "row" in told else []
-        left += told.get("left", [])
-        began = told.get("began", "" if "row" in told else began)
+        begun += "began" in told
+        if "row" in told:
+            rows.append(told["row"])
+            journal.note(told["row"])
     try:
-        child.wait(timeout=5)
+        child.wait(timeout=min(5.0, silence))
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-    if child.returncode:
-        why = "it hung" if child.returncode == -9 else f"its process ended with {child.returncode}"
-        row = {"kernel": kernel, "case": began, "arm": "", "outcome": "failed", "reason": why}
-        rows.append({**row, "expected": ["right"]})
-    return rows, left
-
-
-def _lines(stream: IO[str], end: float) -> Iterator[str]:
-    """Lines as they come, until the stream or the time is over."""
-    waiting: queue.Queue[str | None] = queue.Queue()
-
-    def read() -> None:
-        for line in stream:
-            waiting.put(line)
-        waiting.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        try:
-            line = waiting.get(timeout=max(0.0, end - time.monotonic()))
-        except queue.Empty:
-            return
-        if line is None:
-            return
-        yield line
+        return rows, begun, "it hung"
+    if child.returncode in (0, BROKEN):
+        return rows, begun, ""
+    return rows, begun, f"its process ended with {child.returncode}"
 
 
 def _cases(task: str, kernel: str, device: str, only: str) -> list[Any]:
@@ -160,6 +166,7 @@ def race_rows(
         except torch.OutOfMemoryError as failure:
             row |= {"outcome": "out of memory", "reason": _first_line(failure)}
         except Exception as failure:
+            _unbroken(arm.name, failure)
             row |= {
                 "outcome": "failed",
                 "reason": f"{type(failure).__name__}: {_first_line(failure)}",
@@ -169,8 +176,13 @@ def race_rows(
     least = problems.kept_only(problem)
     del known
     bound = roofline.bound(problem, clock)
-    found = timing.interleaved(running, clock, samples or timing.SAMPLES, end)
+    found, lost = timing.interleaved(running, clock, samples or timing.SAMPLES, end)
     del values
+    for name, failure in lost.items():
+        _unbroken(name, failure)
+        reason = f"{type(failure).__name__}: {_first_line(failure)}"
+        rows[name] |= {"outcome": "failed", "reason": f"while it was timed: {reason}"}
+        del running[name]
     for name, row in rows.items():
         row |= {"least_extra": least, "expected": ["right", "left out", "out of memory"]}
         if name not in running:
@@ -233,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--only", default="", help="cases with this in their labels")
     parser.add_argument("--arms", default="", help="of a race, with commas between; all without")
+    parser.add_argument("--skip", type=int, default=0, help="cases that were done before")
     args = parser.parse_args(argv)
     end = time.monotonic() + args.seconds
     # Full precision in fp32: what is compared are kernels, not settings.
@@ -240,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: Callable[..., list[dict[str, Any]]] = correct_rows
     if args.task == "race":
         rows = functools.partial(race_rows, arms=[one for one in args.arms.split(",") if one])
-    cases = _cases(args.task, args.kernel, args.device, args.only)
+    cases = _cases(args.task, args.kernel, args.device, args.only)[args.skip :]
     while cases and time.monotonic() < end:
         case = cases.pop(0)
         _tell({"began": case.label})
@@ -251,14 +264,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = {"kernel": case.kernel, "case": case.label, "arm": "", "expected": ["right"]}
             reason = f"{type(failure).__name__}: {_first_line(failure)}"
             _tell({"row": {**row, "outcome": "failed", "reason": reason}})
-            if "CUDA error" in str(failure) or "AcceleratorError" in reason:
+            if broken(failure):
                 # Nothing that this process does on the device is worth anything from here on.
-                break
+                return BROKEN
         gc.collect()
         if args.device == "cuda":
             torch.cuda.empty_cache()
-    _tell({"left": [case.label for case in cases]})
     return 0
+
+
+def _unbroken(arm: str, failure: Exception) -> None:
+    """Raise RuntimeError if the device is broken: then no arm after this one has a figure."""
+    if broken(failure):
+        raise RuntimeError(f"{arm} broke the device: CUDA error: {_first_line(failure)}")
+
+
+def broken(failure: Exception) -> bool:
+    """Whether the device is worth nothing any more to this process."""
+    return "CUDA error" in str(failure) or type(failure).__name__ == "AcceleratorError"
 
 
 def _tell(told: dict[str, Any]) -> None:

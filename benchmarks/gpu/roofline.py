@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu import journal
 from benchmarks.gpu.problems import Problem
 from benchmarks.gpu.timing import Clock, median_seconds
 
@@ -85,6 +86,7 @@ def measure(device: str, end: float) -> tuple[list[dict[str, Any]], list[str]]:
         except torch.OutOfMemoryError:
             row |= {"outcome": "out of memory", "expected": ["out of memory"]}
         rows.append(row)
+        journal.note(row)
     return rows, [name for name, _ in wanted]
 
 

@@ -99,25 +99,37 @@ def _wall(part: Callable[[], object]) -> float:
 
 def interleaved(
     arms: dict[str, Pass], clock: Clock, samples: int = SAMPLES, end: float = float("inf")
-) -> dict[str, list[Spread]]:
+) -> tuple[dict[str, list[Spread]], dict[str, Exception]]:
     """For each arm the spread of each of its parts; nothing, if the time is over before enough.
 
     ``end`` is a time of ``time.monotonic``. An unfinished race has no figures at all: arms that
-    were sampled less often than others are not compared.
+    were sampled less often than others are not compared. An arm that fails is out of the race, and
+    told with its failure.
     """
-    names = list(arms)
-    found: dict[str, list[list[float]]] = {name: [] for name in names}
-    for name in names:
+    found: dict[str, list[list[float]]] = {name: [] for name in arms}
+    lost: dict[str, Exception] = {}
+
+    def sample(name: str) -> list[float]:
+        try:
+            return clock.sample(arms[name]()) if name not in lost else []
+        except Exception as failure:
+            lost[name] = failure
+            return []
+
+    for name in arms:
         for _ in range(WARM_UP):
-            clock.sample(arms[name]())
+            sample(name)
     for turn in range(samples):
         if time.monotonic() > end:
-            return {}
+            return {}, lost
+        names = [name for name in arms if name not in lost]
         for place in order(len(names), turn):
-            found[names[place]].append(clock.sample(arms[names[place]]()))
+            found[names[place]].append(sample(names[place]))
     return {
-        name: [spread(part) for part in zip(*rows, strict=True)] for name, rows in found.items()
-    }
+        name: [spread(part) for part in zip(*rows, strict=True)]
+        for name, rows in found.items()
+        if name not in lost
+    }, lost
 
 
 def extra_memory(made: Pass, device: str) -> int | None:

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import journal
 from memwb.engine.catalog import resolve
 from memwb.engine.plan import override, plan_from
 from memwb.engine.script import script
@@ -38,6 +39,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
 
 ENTRIES = 1_000_000
 """Most entries of the history that are kept."""
+TIMEOUT = 180.0
+"""Seconds after which a case, two steps of a small model, is taken to hang."""
 
 
 CHILD = """
@@ -74,7 +77,12 @@ def recorded(name: str, folder: Path) -> bool:
         out = folder / f"{name}.json.gz"
         command = [sys.executable, "-P", "-c", CHILD, str(path), str(out), str(ENTRIES)]
         environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": settings}
-        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            done = subprocess.run(
+                command, env=environment, stdout=subprocess.DEVNULL, timeout=TIMEOUT
+            )
+        except subprocess.TimeoutExpired:
+            return False
     return done.returncode == 0 and out.exists()
 
 
@@ -90,6 +98,7 @@ def measure(device: str, end: float, out: Path) -> tuple[list[dict[str, Any]], l
         size = (folder / f"{name}.json.gz").stat().st_size if done else 0
         row = {"case": name, "outcome": "recorded" if done else "failed", "bytes": size}
         rows.append({**row, "expected": ["recorded"]})
+        journal.note(rows[-1])
     return rows, waiting
 
 

@@ -63,15 +63,28 @@ def test_a_section_that_fails_takes_none_of_the_others_with_it(
     def fails(*_: Any) -> Any:
         raise ValueError("a driver of yesterday")
 
+    def exits(*_: Any) -> Any:
+        suite.journal.note({"outcome": "done"})
+        raise SystemExit("the engine is gone")
+
     right = {"outcome": "done", "expected": ["done"]}
     sections = {
         "broken": SimpleNamespace(measure=fails),
+        "gone": SimpleNamespace(measure=exits),
         "whole": SimpleNamespace(measure=lambda *_: ([right], []), table=lambda rows: "a table"),
     }
-    monkeypatch.setattr(suite, "SECTIONS", sections)
+    sections["absent"] = None
+    for name, module in sections.items():
+        monkeypatch.setitem(sys.modules, f"section_{name}", module)
+    monkeypatch.setattr(suite, "SECTIONS", {name: f"section_{name}" for name in sections})
     command = ["--device", "cpu", "--out", str(tmp_path), "--sections"]
-    assert suite.main([*command, "broken,whole"]) == 1
+    assert suite.main([*command, "broken,absent,gone,whole"]) == 1
     assert json.loads((tmp_path / "broken.json").read_text())["error"].endswith("of yesterday")
     assert "Failed: ValueError" in (tmp_path / "broken.md").read_text()
     assert json.loads((tmp_path / "whole.json").read_text())["rows"] == [right]
+    assert "ModuleNotFoundError" in json.loads((tmp_path / "absent.json").read_text())["error"]
+    assert "engine is gone" in json.loads((tmp_path / "gone.json").read_text())["error"]
+    # What was measured before is kept all the same.
+    kept = json.loads((tmp_path / "journal.jsonl").read_text())
+    assert kept == {"section": "gone", "row": {"outcome": "done"}}
     assert suite.main([*command, "whole"]) == 0

@@ -18,8 +18,8 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 NAMES = (
-    "arms", "checks", "kernel_cases", "kernels", "kernels_correct", "kernels_race", "problems",
-    "readme", "roofline", "timing", "truth", "__main__",
+    "arms", "bursts", "checks", "journal", "kernel_cases", "kernels", "kernels_correct",
+    "kernels_race", "problems", "readme", "roofline", "timing", "truth", "__main__",
 )  # fmt: skip
 
 
@@ -59,10 +59,24 @@ def test_arms_are_sampled_in_turn_and_all_or_none_have_figures(gpu: Any) -> None
     seen: list[str] = []
     made = {name: (lambda name=name: [lambda: seen.append(name)]) for name in ("one", "two")}
     clock = gpu.timing.Clock("cpu")
-    found = gpu.timing.interleaved(made, clock, 4)
+    found, lost = gpu.timing.interleaved(made, clock, 4)
+    assert lost == {}
     assert seen[6:] == ["one", "two", "two", "one", "two", "one", "one", "two"]
     assert [one.samples for (one,) in found.values()] == [4, 4]
-    assert gpu.timing.interleaved(made, clock, 4, time.monotonic() - 1) == {}
+    assert gpu.timing.interleaved(made, clock, 4, time.monotonic() - 1) == ({}, {})
+
+
+def test_an_arm_that_fails_while_it_is_timed_takes_none_with_it(gpu: Any) -> None:
+    turns = iter(range(5))
+
+    def tires() -> None:
+        if next(turns) == 4:
+            raise torch.OutOfMemoryError("none left")
+
+    made = {"one": lambda: [int], "two": lambda: [tires], "three": lambda: [int]}
+    found, lost = gpu.timing.interleaved(made, gpu.timing.Clock("cpu"), 4)
+    assert list(found) == ["one", "three"] and list(lost) == ["two"]
+    assert [one.samples for (one,) in found.values()] == [4, 4]
 
 
 @pytest.mark.parametrize(
@@ -210,23 +224,65 @@ def test_inputs_that_an_arm_writes_over_are_restored_before_each_sample(gpu: Any
 def test_a_process_that_dies_takes_its_case_alone(
     gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # Of four cases the second kills its process, the third hangs.
     script = tmp_path / "fake.py"
     script.write_text(
-        "import json, os, sys\n"
-        "print(json.dumps({'began': 'first'}))\n"
-        "print(json.dumps({'row': {'outcome': 'right', 'expected': ['right']}}))\n"
-        "print(json.dumps({'began': 'second'}), flush=True)\n"
-        "os._exit(7)\n"
+        "import json, os, sys, time\n"
+        "for case in range(int(sys.argv[sys.argv.index('--skip') + 1]), 4):\n"
+        "    print(json.dumps({'began': case}), flush=True)\n"
+        "    if case == 1: os._exit(7)\n"
+        "    if case == 2: time.sleep(60)\n"
+        "    row = {'case': case, 'outcome': 'right', 'expected': ['right']}\n"
+        "    print(json.dumps({'row': row}), flush=True)\n"
     )
     real = gpu.kernels.subprocess.Popen
     monkeypatch.setattr(
         gpu.kernels.subprocess,
         "Popen",
-        lambda command, **more: real([sys.executable, str(script)], **more),
+        lambda command, **more: real([sys.executable, str(script), *command[3:]], **more),
     )
-    rows, left = gpu.kernels._child("race", "rope", "cpu", 5.0, "")
-    assert [row["outcome"] for row in rows] == ["right", "failed"] and left == []
-    assert rows[1]["case"] == "second" and rows[1]["reason"] == "its process ended with 7"
+    cases = [SimpleNamespace(label=name) for name in "abcd"]
+    monkeypatch.setattr(gpu.kernels, "_cases", lambda *_: cases)
+    monkeypatch.setattr(gpu.kernels, "SILENCE", {"race": 1.0})
+    gpu.journal.begin(tmp_path / "journal.jsonl", "kernels-race")
+    rows, left = gpu.kernels._child("race", "rope", "cpu", 60.0, "")
+    assert [row["outcome"] for row in rows] == ["right", "failed", "failed", "right"]
+    assert left == [] and [row["case"] for row in rows] == [0, "b", "c", 3]
+    assert [row["reason"] for row in rows[1:3]] == ["its process ended with 7", "it hung"]
+    kept = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert kept == [{"section": "kernels-race", "row": row} for row in rows]
+    assert gpu.kernels._child("race", "rope", "cpu", 0.0, "") == ([], list("abcd"))
+
+
+def test_an_engine_that_dies_or_hangs_takes_its_burst_alone(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "fake.py"
+    script.write_text(
+        "import json, os, sys, time\n"
+        "device = {'kind': 'cpu', 'name': '', 'capacity': 0}\n"
+        "ready = {'type': 'ready', 'device': device, 'versions': {}}\n"
+        "print(json.dumps(ready), flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    told = json.loads(line)\n"
+        "    name = told.get('burst')\n"
+        "    if name is None: sys.exit()\n"
+        "    if name == 'dies': sys.exit('a bus error')\n"
+        "    if name == 'hangs': time.sleep(60)\n"
+        "    print(json.dumps({'type': 'ended', 'burst': name, 'outcome': 'done'}), flush=True)\n"
+    )
+    monkeypatch.setattr(gpu.bursts, "ENGINE", [sys.executable, str(script)])
+    monkeypatch.setattr(gpu.bursts, "SILENCE", 1.0)
+    plan = gpu.truth.plans()[0][1]
+    names = ["first", "dies", "second", "hangs", "third"]
+    plans = [(name, plan) for name in names]
+    rows, left = gpu.bursts.run(plans, "cpu", math.inf)
+    assert [row["plan"] for row in rows] == names and left == []
+    assert [row["outcome"] for row in rows] == ["done", "failed", "done", "failed", "done"]
+    assert rows[1]["what"] == "the engine ended with 1: a bus error"
+    assert rows[3]["what"] == "the engine hung" and "hangs" in gpu.truth.table(rows)
+    monkeypatch.setattr(gpu.bursts, "ENGINE", [sys.executable, "-c", "raise SystemExit(5)"])
+    assert gpu.bursts.run(plans, "cpu", math.inf) == ([], names)
 
 
 def test_without_a_kernel_file_its_rows_say_so(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:

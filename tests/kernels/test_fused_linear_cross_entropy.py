@@ -200,3 +200,18 @@ def test_the_kernels_where_logits_are_peaky_or_masked(interpreted: Any) -> None:
     # A whole slice is masked; a label outside the vocabulary is nan.
     assert found[0][0].isfinite() and found[0][1].isnan() and found[0][2] == 0
     assert found[2][16:32].isfinite().all()
+
+
+def test_what_labels_add_to_the_weight_s_gradient_is_rounded_once(interpreted: Any) -> None:
+    case = losses.case(40, 250, 16, torch.float16, ignored=8)
+    # Several rows of a label, far from each other.
+    case.labels[3] = case.labels[30] = case.labels[17]
+    with interpreted(module) as launched, losses.mixed_products(), narrow(256):
+        twos = functools.partial(fused_linear_cross_entropy, chunk_size=2)
+        found = losses.outcome(twos, case)[2]
+    wide = [one.detach().double().requires_grad_() for one in case[:3]]
+    sums = fused_linear_cross_entropy_reference(*wide[:2], case.labels, wide[2]).sum()
+    truth = losses.gradients(sums / 35, losses.Case(*wide, case.labels), torch.tensor(0.5))[1]
+    # In all its chunks 1.1 of these, if each rounded it.
+    assert losses.distances([found], [truth])[0] < 0.85 * 2**-11
+    assert launched.count("_flce_labels_kernel") == 1
