@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from memwb.engine.memory import Large
 from memwb.engine.plan import Plan, plan_data
-from memwb.engine.protocol import CATEGORIES, Peak
+from memwb.engine.protocol import CATEGORIES, Alive, Peak
 from memwb.engine.technique import techniques
 from memwb.workbench.deviation import share
 from memwb.workbench.units import delta, gib, loss, padding, rate, seconds
@@ -42,6 +43,8 @@ class Side(NamedTuple):
     padding: float | None
     seconds: float | None
     """How long the burst took; None while it is not over."""
+    alive: Alive | None = None
+    """What was alive at the peak, where it was recorded."""
 
 
 class Line(NamedTuple):
@@ -180,6 +183,8 @@ def lines(sides: Sequence[Side], brief: bool = False) -> list[Line]:
     totals = ("allocated",) if brief else ("allocated", "reserved", "device")
     order = (*totals, *CATEGORIES) if brief else (*CATEGORIES, *totals)
     found += [_sizes(f"peak {name}", known[name]) for name in order]
+    if any(each.alive for each in sides) and not brief:
+        found.append(Line("largest at the peak", tuple(map(_largest, sides)), _none(sides)))
     if any(each.predicted for each in sides) and not brief:
         told = [each.predicted.allocated if each.predicted else None for each in sides]
         found.append(_sizes("predicted allocated", told))
@@ -196,6 +201,20 @@ def lines(sides: Sequence[Side], brief: bool = False) -> list[Line]:
             Line("loss at its furthest", ("",) * len(sides), tuple(map(_apart, apart(sides))))
         )
     return found
+
+
+def largest(side: Side) -> Large | None:
+    """The kind of tensors that took the most at the peak; None where that was not recorded."""
+    return side.alive.largest[0] if side.alive is not None and side.alive.largest else None
+
+
+def _largest(side: Side) -> str:
+    """The tensors that took the most at the peak, in a few words; a dash where they are unknown."""
+    large = largest(side)
+    if large is None:
+        return "–"
+    made = large.module.rpartition("layers.*.")[2] or large.op
+    return f"{gib(large.bytes)} {made}"
 
 
 def value_text(value: Any) -> str:

@@ -7,6 +7,7 @@ step is over.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import sys
@@ -183,7 +184,8 @@ class Watched:
         """What was alive at the peak, or when an allocation ``failed``; None where nothing was."""
         snapshot = (self.meter.failure() if failed else None) or self.meter.snapshot()
         config: Any = getattr(self._model, "config", None)
-        if hasattr(config, "get_text_config"):
+        # A model of another kind has none, or several: its words then say less.
+        with contextlib.suppress(Exception):
             config = config.get_text_config()
         vocabulary = getattr(config, "vocab_size", 0)
         layers = getattr(config, "num_hidden_layers", 0)

@@ -157,6 +157,7 @@ class CpuMeter:
         if rows and self._asked is not None and self.trace.failed is not None:
             self._failure = self._snapshot_of(rows, self.trace.failed)._replace(asked=self._asked)
         # Of what is gone nothing is asked any more.
+        self.trace.forget()
         living = {known.name for known in self._alive.values()}
         self._births = {name: self._births[name] for name in living & self._births.keys()}
         self._titles = {name: self._titles[name] for name in living & self._titles.keys()}

@@ -106,6 +106,7 @@ class CudaMeter:
             at = self.trace.failed
             self._failure = self._snapshot_of(rows[at], at)._replace(asked=self._asked)
         self._history.forget()
+        self.trace.forget()
         readings = self._merged_readings()
         return samples(downsample(rows), readings)
 

@@ -63,7 +63,8 @@ class Trace:
         self._labels: dict[int, int] = {}
         self._before: dict[int, int] = {}
         self._failed: int | None = None
-        self._settled: tuple[dict[int, int], list[Moment], dict[int, int]] = ({}, [], {})
+        self._settled: tuple[dict[int, int], list[Moment], dict[int, int]]
+        self.forget()
         self.failed: int | None = None
         """In the span that was settled last, the index of the row in which an allocation failed."""
 
@@ -129,6 +130,10 @@ class Trace:
             if moment.change:
                 sizes[moment.storage] = sizes.get(moment.storage, 0) + moment.change
         return {name: (size, categories[name]) for name, size in sizes.items() if size}
+
+    def forget(self) -> None:
+        """What was alive in the span that was settled last is not asked for any more."""
+        self._settled = {}, [], {}
 
     def resolve(self) -> tuple[list[Moment], dict[int, int]]:
         """The span is over: its moments, and the category of each storage that lived in it."""

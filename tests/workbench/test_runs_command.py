@@ -137,6 +137,8 @@ def test_up_to_four_are_compared(capsys: Out) -> None:
     assert main(["runs", "compare", "1", "2", "3", "4"]) == 0
     out = capsys.readouterr().out
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
+    # Run 2 is of an earlier version.
+    assert lines["largest at the peak"].split()[4:8] == ["6.00", "MiB", "mlp", "–"]
     head = "run 1 run 2 difference run 3 difference run 4 difference"
     assert out.splitlines()[0].split() == head.split()
     assert lines["techniques.lora"].split() == ["techniques.lora", "–", "rank", "4", "–", "–"]
@@ -150,6 +152,7 @@ def test_up_to_four_are_compared(capsys: Out) -> None:
     assert told["plan"]["techniques.lora.rank"] == [None, 4, None]
     assert told["plan"]["techniques.bf16"] == [None, None, "on"]
     assert "workload.batch_size" not in told["plan"], "the same in all"
+    assert [large and large["op"] for large in told["largest"]] == ["aten.mul", None, "aten.mul"]
     one, two, _ = told["peak"]["activations"]
     assert told["difference"]["activations"] == [two - one, 0]
     assert told["loss"][1] == {"largest": 0.5, "step": told["loss"][1]["step"]}

@@ -163,7 +163,10 @@ def _compare(words: list[str], arguments: argparse.Namespace) -> int:
     for run in chosen:
         if run.outcome == "damaged":
             raise MemwbError(f"Run {run.run} cannot be compared", run.what, run.fix)
-    sides = [comparing.side(run, read_plan(run.folder)) for run in chosen]
+    sides = [
+        comparing.side(run, read_plan(run.folder))._replace(alive=read_alive(run.folder))
+        for run in chosen
+    ]
     verdicts = [_verdict(chosen[0], other) for other in chosen[1:]]
     if arguments.json:
         found = comparing.figures(sides)
@@ -173,6 +176,7 @@ def _compare(words: list[str], arguments: argparse.Namespace) -> int:
                 "runs": chosen,
                 "plan": comparing.plan_differences(sides),
                 "peak": found,
+                "largest": [comparing.largest(side) for side in sides],
                 "predicted": [run.predicted and run.predicted.allocated for run in chosen],
                 "difference": {name: _changes(sizes) for name, sizes in found.items()},
                 "loss": apart,
