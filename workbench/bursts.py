@@ -268,11 +268,14 @@ class Bursts:
     def show(self) -> None:
         """What the engine is doing, in the header, and what can be done meanwhile."""
         self.show_doing()
-        self.app.main.show_footer("silent" if self.silent else self.engine_state)
+        if self.app.main.children:
+            self.app.main.show_footer("silent" if self.silent else self.engine_state)
 
     def show_doing(self) -> None:
-        """What the engine is doing, in the header."""
+        """What the engine is doing, in the header; nothing while the screen is taken down."""
         app, engine = self.app, self.engine_state
+        if not app.main.children:
+            return
         doing = app.replay.doing
         if engine == "running":
             doing = doing or texts.progress(self.live, self._key("stop"))
