@@ -272,10 +272,8 @@ class Bursts:
             self.app.main.show_footer("silent" if self.silent else self.engine_state)
 
     def show_doing(self) -> None:
-        """What the engine is doing, in the header; nothing while the screen is taken down."""
+        """What the engine is doing, in the header."""
         app, engine = self.app, self.engine_state
-        if not app.main.children:
-            return
         doing = app.replay.doing
         if engine == "running":
             doing = doing or texts.progress(self.live, self._key("stop"))

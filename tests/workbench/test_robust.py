@@ -299,8 +299,10 @@ async def test_what_moves_in_the_header_stops_with_the_screen(bench: Any) -> Non
     app = bench(None)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
+        # One by one, as the screen is taken down: the clock that turns it may fire meanwhile.
+        await app.main.query_one("#header").remove()
+        app.bursts.show_doing()
         await app.main.remove_children()
-        # The clock that turns it may fire once more.
         app.bursts.show_doing()
         app.bursts.show()
         await pilot.pause(2 * watch.FRAME)
