@@ -143,27 +143,35 @@ def between(run: Summary, other: Summary) -> Baseline | None:
     return _baseline(run, other, found) if found and _same_ground(run, other) else None
 
 
-def baseline_for(
-    run: Summary, runs: Iterable[Summary], acting_in: ActingIn | None = None
-) -> Baseline | None:
+def baseline_for(run: Summary, runs: Iterable[Summary]) -> Baseline | None:
     """The run among ``runs`` that this one is compared with, or None where none can be.
 
     Of the earlier ones that are done or were stopped: one that is owed a curve before one that is
     not, then the one with the fewest techniques named, one that is done before one that was
     stopped, the latest. A plan is read only when its turn comes.
     """
-    earlier = [
-        other for other in runs if other.outcome in ("done", "stopped") and _age(other) < _age(run)
-    ]
-    earlier = [other for other in earlier if _alike(run, other)]
-    earlier.sort(key=_age, reverse=True)
-    earlier.sort(key=lambda other: (*_richness(other), other.outcome != "done"))
+    return _first_of(run, _ranked(other for other in runs if _alike(run, other)), _acting_in)
+
+
+Ranked = list[tuple[tuple[str, int], "Summary"]]
+
+
+def _ranked(runs: Iterable[Summary]) -> Ranked:
+    """Runs with their ages, in the order in which they are looked at as a baseline."""
+    found = [(_age(run), run) for run in runs if run.outcome in ("done", "stopped")]
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    found.sort(key=lambda pair: (*_richness(pair[1]), pair[1].outcome != "done"))
+    return found
+
+
+def _first_of(run: Summary, ranked: Ranked, look_up: ActingIn) -> Baseline | None:
     free: Baseline | None = None
-    look_up = acting_in or _acting_in
-    ours = look_up(run.folder)
+    ours, own = look_up(run.folder), _age(run)
     if ours is None:
         return None
-    for other in earlier:
+    for age, other in ranked:
+        if age >= own or not _alike(run, other):
+            continue
         theirs = look_up(other.folder)
         if theirs is None or ours.trained != theirs.trained:
             continue
@@ -246,8 +254,8 @@ def verdict_on(run: Summary, runs: Sequence[Summary]) -> Verdict | None:
     return compare(run.losses, baseline) if baseline is not None else None
 
 
-def _beyond(run: Summary, runs: Sequence[Summary], acting_in: ActingIn) -> bool:
-    baseline = baseline_for(run, runs, acting_in)
+def _beyond(run: Summary, ranked: Ranked, acting_in: ActingIn) -> bool:
+    baseline = _first_of(run, ranked, acting_in)
     verdict = compare(run.losses, baseline) if baseline is not None else None
     return verdict is not None and not verdict.within
 
@@ -265,12 +273,14 @@ def outside(runs: Sequence[Summary]) -> frozenset[str]:
     ages = sorted(_age(run) for run in runs if run.outcome in ("done", "stopped"))
     found: dict[tuple[str, int, int], bool] = {}
     acting_in = functools.cache(_acting_in)
+    # Of thousands of runs: each is ranked once, not once for every other.
+    ranked = _ranked(runs)
     for run in runs:
         if run.losses and (written := _written(run.folder, SUMMARY)):
             key = (run.folder, written, bisect.bisect_left(ages, _age(run)))
             beyond = _judged.get(key)
             if beyond is None:
-                beyond = _beyond(run, runs, acting_in)
+                beyond = _beyond(run, ranked, acting_in)
             found[key] = beyond
     _judged.clear()
     _judged.update(found)

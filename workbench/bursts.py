@@ -268,7 +268,8 @@ class Bursts:
     def show(self) -> None:
         """What the engine is doing, in the header, and what can be done meanwhile."""
         self.show_doing()
-        self.app.main.show_footer("silent" if self.silent else self.engine_state)
+        if self.app.main.children:
+            self.app.main.show_footer("silent" if self.silent else self.engine_state)
 
     def show_doing(self) -> None:
         """What the engine is doing, in the header."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textual import events
 from textual.await_complete import AwaitComplete
+from textual.errors import NoWidget
 
 from memwb.engine.plan import Plan
 from memwb.workbench import history, library, state, workers
@@ -31,6 +34,19 @@ async def opened(screen: Screen[object]) -> None:
     end = time.monotonic() + OPENING
     while not (screen.is_mounted or screen.children) and time.monotonic() < end:
         await asyncio.sleep(0.002)
+
+
+def gone(screen: Screen[object], event: events.Event) -> bool:
+    """Whether the mouse is pressed on a widget that was taken away since it was drawn.
+
+    Textual would begin to mark text in its container, and it has none any more.
+    """
+    if not isinstance(event, events.MouseDown):
+        return False
+    with contextlib.suppress(NoWidget):
+        widget, _ = screen.get_widget_at(event.x, event.y)
+        return widget is not screen and widget.parent is None
+    return False
 
 
 def once(screen: Screen[object]) -> Screen[object]:

@@ -234,6 +234,16 @@ def test_the_plainest_is_preferred_then_the_latest_that_is_done() -> None:
     assert baseline_for(first, runs.list_runs()) is None, "nothing stands before it"
 
 
+def test_thousands_of_runs_are_ranked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(12):
+        a_run()
+    ranked, plain = [], guard._richness
+    monkeypatch.setattr(guard, "_richness", lambda run: ranked.append(run) or plain(run))
+    guard._judged.clear()
+    assert guard.outside(runs.list_runs()) == frozenset()
+    assert len(ranked) == 12, "once each, not once for every other"
+
+
 def test_a_stopped_run_serves_as_far_as_it_came() -> None:
     a_run(outcome="stopped", losses=[6.0, 5.5])
     run = a_run(EXACT)

@@ -395,3 +395,24 @@ async def test_a_live_run_is_held_against_the_pin_as_soon_as_it_is_there(
         await waiting(pilot, lambda: "◆" not in line(app, 2))
         await waiting(pilot, lambda: "dotted #2" not in app.main.loss.border_title)
         assert "◆ to" not in app.main.peak.text
+
+
+async def test_a_key_makes_no_row_anew_that_says_what_it_said(
+    history: Any, bench: Any, waiting: Any
+) -> None:
+    app = bench()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await waiting(pilot, lambda: app.recorded)
+        await waiting(pilot, lambda: len(panel(app)._view.called) == len(app.recorded))
+        await pilot.press("5")
+        before = {row.id: row for row in panel(app).rows.rows}
+        await pilot.press("S")
+        turned = panel(app).rows.rows
+        assert [row.id for row in turned] != [*before]
+        assert all(row is before[row.id] for row in turned), "of thousands each takes its time"
+        panel(app).rows.select(app.recorded[1].folder)
+        await pilot.press("c")
+        await pilot.pause()
+        other = [row.id for row in panel(app).rows.rows if row is not before[row.id]]
+        assert app.recorded[1].folder in other and "A" in line(app, app.recorded[1].run)
+        assert len(other) < len(before), "the others say what they said"

@@ -293,3 +293,17 @@ async def test_a_start_moves_and_says_what_it_waits_for(
         app.scripted.become_ready()
         await waiting(pilot, lambda: app.live is not None and app.live.ended)
         assert "loads torch" not in head() and app.bursts._doing == "ready"
+
+
+async def test_what_moves_in_the_header_stops_with_the_screen(bench: Any) -> None:
+    app = bench(None)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        # One by one, as the screen is taken down: the clock that turns it may fire meanwhile.
+        await app.main.query_one("#header").remove()
+        app.bursts.show_doing()
+        await app.main.remove_children()
+        app.bursts.show_doing()
+        app.bursts.show()
+        await pilot.pause(2 * watch.FRAME)
+        assert app._exception is None

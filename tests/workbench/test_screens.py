@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import MouseDown
 from textual.widgets import Input
 
 from memwb.engine.plan import Plan, override, read_plan
@@ -422,3 +423,19 @@ async def test_every_scrollbar_is_a_quiet_one(bench: Any, waiting: Any) -> None:
                 assert each.styles.scrollbar_color == quiet, each
             await pilot.press("escape")
             await pilot.pause()
+
+
+async def test_a_click_on_what_has_just_been_taken_away_is_no_click(
+    bench: Any, waiting: Any
+) -> None:
+    app = bench("full")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        line = app.main.query_one("#header")
+        x, y = line.region.offset
+        parent = line.parent
+        line._detach()
+        app.post_message(MouseDown(None, x, y, 0, 0, 1, False, False, False, x, y, None))
+        await pilot.pause()
+        assert app._exception is None
+        line._attach(parent)

@@ -8,7 +8,7 @@ from memwb.engine.protocol import Sample
 
 EACH = 4096
 """Samples of one step: several for every column of the widest terminal, zoomed in."""
-ALL = 4 * EACH
+ALL = 3 * EACH
 """Samples of a whole burst: the loading and the two steps that an engine traces are never cut."""
 FEWEST = 8
 """A step of no more than so many is left alone."""

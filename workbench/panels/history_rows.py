@@ -100,10 +100,34 @@ def label(run: int) -> str:
     return f"#{run}"
 
 
-def history_rows(runs: Sequence[Summary], view: View, width: int) -> list[Row]:
-    """One row a run: marks, outcome, number, model, name or techniques, then its figures."""
-    columns = columns_in(width, view)
-    return [_row(run, view, columns) for run in runs]
+Made = dict[str, tuple[object, Row]]
+"""Rows by their runs' folders, each with all that it was made of."""
+
+
+def history_rows(
+    runs: Sequence[Summary], view: View, width: int, made: Made | None = None
+) -> list[Row]:
+    """One row a run: marks, outcome, number, model, name or techniques, then its figures.
+
+    Those that were ``made`` before are taken as they are: of thousands, a key changes few.
+    """
+    columns, made = tuple(columns_in(width, view)), {} if made is None else made
+    found = []
+    for run in runs:
+        of = (
+            run,
+            columns,
+            view.pinned,
+            run.folder == view.shown,
+            view.marks.index(run.folder) if run.folder in view.marks else None,
+            run.folder in view.outside,
+            view.called.get(run.folder),
+        )
+        known = made.get(run.folder)
+        if known is None or known[0] != of:
+            known = made[run.folder] = (of, _row(run, view, columns))
+        found.append(known[1])
+    return found
 
 
 def columns_in(width: int, view: View) -> list[Column]:

@@ -20,7 +20,7 @@ from memwb.workbench.commands import COMMANDS, bindings, keyed_in, shown_key
 from memwb.workbench.comparing import LETTERS
 from memwb.workbench.ordering import ORDERS, matching, sorted_runs
 from memwb.workbench.panels.field import Field
-from memwb.workbench.panels.history_rows import NOTED, View, head, history_rows
+from memwb.workbench.panels.history_rows import NOTED, Made, View, head, history_rows
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.owner import Owner
 from memwb.workbench.panels.rows import Row, Rows
@@ -62,6 +62,7 @@ class RunsPanel(Vertical):
         self.wanted = ""
         """What is filtered by."""
         self._drawn: tuple[object, ...] = ()
+        self._made: Made = {}
 
     def rekey(self) -> None:
         """The keys have changed."""
@@ -108,6 +109,7 @@ class RunsPanel(Vertical):
             turned=session.turned,
         )
         if other:
+            self._made = {folder: row for folder, row in self._made.items() if folder in known}
             self._judge()
         self._fill()
         if grown and runs:
@@ -176,7 +178,7 @@ class RunsPanel(Vertical):
         self._drawn = drawn
         found = matching(self._runs, self.wanted, self._view.called)
         found = sorted_runs(found, self._view.sort, self._view.turned)
-        rows = history_rows(found, self._view, width)
+        rows = history_rows(found, self._view, width, self._made)
         self.rows.fill(rows or [NOTHING if self._runs else self._empty()])
         high = bool(self._runs) and self.content_size.height >= HEAD
         line = self.query_one("#runs-head", Line)

@@ -150,10 +150,10 @@ class MainScreen(Screen[None]):
     def show_header(
         self, model: Model | None, device: Device | None, engine: str, doing: str
     ) -> None:
-        """The line at the top."""
-        self.query_one("#header", Line).show(
-            header_left(self._session.plan, model), *header_right(device, engine, doing)
-        )
+        """The line at the top, unless the screen is being taken down."""
+        for line in self.query("#header").results(Line):
+            left = header_left(self._session.plan, model)
+            line.show(left, *header_right(device, engine, doing))
 
     def show_footer(self, engine: str) -> None:
         """The keys that matter now."""
