@@ -401,3 +401,18 @@ async def test_every_scrollbar_is_a_quiet_one(bench: Any, waiting: Any) -> None:
                 assert each.styles.scrollbar_color == quiet, each
             await pilot.press("escape")
             await pilot.pause()
+
+
+async def test_a_narrow_window_keeps_whole_keys_help_and_the_way_out_among_them(
+    bench: Any, waiting: Any
+) -> None:
+    app = bench()
+    async with app.run_test(size=(50, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        for key, line in (("e", "export"), ("l", "preset"), ("v", "text"), ("C", "settings")):
+            await pilot.press(key)
+            await pilot.pause()
+            told = app.screen.query_one(f"#{line}-keys").render().plain
+            assert "…" not in told and "help" in told and "esc leave" in told
+            await pilot.press("escape")
+            await pilot.pause()
