@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shlex
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -37,6 +39,19 @@ TOO_LONG = "The engine sent a line that is too long"
 """The titles of lines that could not be read."""
 LONGEST_LINE = 64 * 2**20
 """A line may be this long; a longer one is a Problem, and the stream goes on."""
+
+
+def named() -> list[str] | None:
+    """The command that MEMWB_ENGINE names, None for our own. Raises MemwbError if it is none."""
+    text = os.environ.get("MEMWB_ENGINE", "")
+    try:
+        return shlex.split(text) or None
+    except ValueError as error:
+        raise MemwbError(
+            "The engine cannot be started",
+            f"MEMWB_ENGINE is no command: {error}: {text}",
+            "Quote it as a shell would want it, or unset it.",
+        ) from None
 
 
 class Engine:

@@ -95,7 +95,11 @@ class Bursts:
 
     def start_engine(self) -> None:
         """Bring up a process; what it says comes as messages of the app."""
-        self._pump = Pump(self._factory, self.app.post_message)
+        try:
+            self._pump = Pump(self._factory, self.app.post_message)
+        except MemwbError as error:
+            self.gone(error)
+            return
         self._watch = watch.Watch()
         self._clock = self._clock or self.app.set_interval(watch.EVERY, self.look)
         if self._turns is None and self.app.animation_level != "none":

@@ -46,7 +46,8 @@ def line(
 
 def greet(app: Workbench, gpu: bool) -> None:
     """Said once, on the first start on a machine without a GPU: what works all the same."""
-    if app.session.greeted:
+    # What is wrong comes first: this waits for the next start.
+    if app.session.greeted or app.main.notice.display:
         return
     if not gpu and app.settings.device == "auto":
         title = "No GPU here, and none is needed to begin"

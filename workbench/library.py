@@ -28,13 +28,11 @@ FOLDERS = 100
 
 def engine() -> Engine:
     """A new engine process, not yet started: MEMWB_ENGINE names another command for it."""
-    import shlex
-
     from memwb.engine import paths
     from memwb.engine.client import Engine as Client
+    from memwb.engine.client import named
 
-    command = shlex.split(os.environ.get("MEMWB_ENGINE", ""))
-    return Client(command or None, log=paths.home() / "engine.log")
+    return Client(named(), log=paths.home() / "engine.log")
 
 
 def resolve(plan: Plan, settings: Settings) -> Model:

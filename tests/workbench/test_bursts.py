@@ -13,6 +13,7 @@ from memwb.engine.runs import list_runs, record
 from memwb.workbench import dialogs
 from memwb.workbench.panels.history_rows import OUTCOME
 from memwb.workbench.screens.ask import AskScreen
+from memwb.workbench.start import open_workbench
 
 pytestmark = pytest.mark.long
 
@@ -435,3 +436,18 @@ async def test_every_end_says_what_can_be_done(bench: Any, waiting: Any) -> None
         app.change_plan(override(app.session.plan, "lora=on"))
         await pilot.press("X")
         assert "as it began (u undoes it): LoRA off" in str(app.main.plan_panel.border_title)
+
+
+async def test_an_engine_that_is_no_command_is_told_with_the_way_on(
+    waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMWB_ENGINE", "ssh 'host")
+    app = open_workbench(Plan(model="tiny"))
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "dead")
+        told = app.main.notice.render().plain
+        assert "MEMWB_ENGINE is no command" in told and "ssh 'host" in told
+        assert "Press r to start it again" in told
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.main.notice.display)
+        assert app.engine_state == "dead"

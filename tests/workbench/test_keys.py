@@ -398,6 +398,8 @@ async def test_the_footer_holds_at_most_six_keys(
             words = [word for word in line.split("  ") if word.strip()]
             assert 1 <= len(words) <= 6 and "…" not in line
             assert "? help" in line and ("r run" in line or key == "5")
+            bar = app.main.query_one("#tabs", Line)
+            assert not bar.display or bar.render().plain.rstrip().endswith("5 Runs")
 
 
 @pytest.mark.parametrize("width", range(11, 90, 3))

@@ -439,3 +439,18 @@ async def test_a_click_on_what_has_just_been_taken_away_is_no_click(
         await pilot.pause()
         assert app._exception is None
         line._attach(parent)
+
+
+async def test_a_narrow_window_keeps_whole_keys_help_and_the_way_out_among_them(
+    bench: Any, waiting: Any
+) -> None:
+    app = bench()
+    async with app.run_test(size=(50, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        for key, line in (("e", "export"), ("l", "preset"), ("v", "text"), ("C", "settings")):
+            await pilot.press(key)
+            await pilot.pause()
+            told = app.screen.query_one(f"#{line}-keys").render().plain
+            assert "…" not in told and "help" in told and "esc leave" in told
+            await pilot.press("escape")
+            await pilot.pause()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple
 
 from memwb.engine import paths
 from memwb.engine.catalog import resolve
-from memwb.engine.client import Engine
+from memwb.engine.client import Engine, named
 from memwb.engine.data import check_data
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, plan_data
@@ -89,8 +87,7 @@ def with_answer(forecast: Forecast, event: Event) -> Forecast:
 @contextlib.asynccontextmanager
 async def engine() -> AsyncIterator[Engine]:
     """A running engine: the one that MEMWB_ENGINE names as a command, else our own."""
-    command = os.environ.get("MEMWB_ENGINE", "")
-    running = Engine(shlex.split(command) or None, log=paths.log_file())
+    running = Engine(named(), log=paths.log_file())
     try:
         await running.start()
         yield running

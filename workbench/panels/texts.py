@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from memwb.engine.guard import Verdict
 
 MUTED = "$foreground 60%"
+ROOMY = 50
+"""Columns from which the tabs stand apart."""
 LEAST = (
     *("tab", "↵", "palette", "pin", "maximise", "edit", "export", "freeze", "peak"),
     *("compare", "toggle", "fix", "run", "stop"),
@@ -289,19 +291,20 @@ def first_steps(keymap: dict[str, str]) -> Content:
     return Content("\n").join([Content("Nothing has run yet."), Content(), *lines])
 
 
-def tabs(current: str, maximised: bool, keymap: dict[str, str]) -> Content:
+def tabs(current: str, maximised: bool, keymap: dict[str, str], width: int = 80) -> Content:
     """The bar of panels where only one is visible; the keys before them go there."""
+    room = " " if width >= ROOMY else ""
     parts = [
         Content.from_markup(
             f"[@click=screen.jump('{name}')][{'reverse b' if name == current else MUTED}]"
-            f" $key {title} [/][/]",
+            f" $key {title}{room}[/][/]",
             key=key_for(f"jump_{name}", keymap),
         )
         for name, title in PANELS.items()
     ]
     if maximised:
         parts.append(Content.styled(keyed("  $maximise gives all panels back", keymap), MUTED))
-    return Content(" ").join(parts)
+    return Content(room).join(parts)
 
 
 def footer(

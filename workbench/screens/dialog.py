@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from textual.binding import Binding
+from textual.content import Content
 from textual.widgets import Static
 
 if TYPE_CHECKING:
@@ -60,12 +61,12 @@ def explain(screen: Screen[Any], topic: str) -> None:
     screen.app.push_screen(HelpScreen(topic, keymap))
 
 
-def keys_line(keys: dict[str, tuple[str, str]]) -> str:
-    """Actions of a screen with their keys as markup that can be clicked."""
-    return "   ".join(
-        f"[@click=screen.{action}][b $text-accent]{key}[/] {word}[/]"
+def keys_line(keys: dict[str, tuple[str, str]]) -> list[Content]:
+    """Actions of a screen with their keys, to be clicked, for a line; the last two stay longest."""
+    return [
+        Content.from_markup(f"[@click=screen.{action}][b $text-accent]{key}[/] {word}[/]")
         for action, (key, word) in keys.items()
-    )
+    ]
 
 
 def say(screen: Screen[Any], text: str, kind: str = "") -> None:

@@ -94,7 +94,7 @@ class ExportScreen(ModalScreen[str | None]):
             yield Static(classes="said", markup=False)
             yield Line(self._keys(), id="export-keys")
 
-    def _keys(self) -> str:
+    def _keys(self) -> list[Content]:
         without = () if adapters_of(self._plan) else ("merge",)
         return keys_line({action: key for action, key in KEYS.items() if action not in without})
 

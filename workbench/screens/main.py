@@ -213,9 +213,9 @@ class MainScreen(Screen[None]):
         """One panel or all of them, and which."""
         self._set_layout(session)
         narrow = self.has_class("-narrow")
-        self.query_one("#tabs", Line).show(
-            tabs(session.tab, session.maximised and not narrow, self._keymap)
-        )
+        large = session.maximised and not narrow
+        bar = tabs(session.tab, large, self._keymap, self.app.size.width)
+        self.query_one("#tabs", Line).show(bar)
         self.query_one(Body).share(session.sizes, self.has_class("-single"))
 
     def _resized(self, sizes: dict[str, float]) -> None:

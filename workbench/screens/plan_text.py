@@ -9,7 +9,6 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
@@ -17,7 +16,7 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, in_order, parse_plan, plan_toml, problems
 from memwb.workbench import edits, toml_text
 from memwb.workbench.panels.line import Line
-from memwb.workbench.screens.dialog import DIALOG, HELP_TYPING, explain
+from memwb.workbench.screens.dialog import DIALOG, HELP_TYPING, explain, keys_line
 
 KEYS = {
     "apply": ("ctrl+s", "apply"),
@@ -104,7 +103,7 @@ class PlanTextScreen(ModalScreen[Written | None]):
             box.border_title = "The plan as TOML"
             yield Toml(self._first, show_line_numbers=True, soft_wrap=False)
             yield Static(FIRST, classes="said", markup=False)
-            yield Line(_keys(), id="text-keys")
+            yield Line(keys_line(KEYS), id="text-keys")
 
     def on_mount(self) -> None:
         """It is typed into at once."""
@@ -178,10 +177,3 @@ def written(plan: Plan, template: str) -> str:
     except MemwbError:
         # It was written with another version.
         return plan_toml(plan)
-
-
-def _keys() -> Content:
-    return Content("   ").join(
-        Content.from_markup(f"[@click=screen.{action}][b $text-accent]{key}[/] {word}[/]")
-        for action, (key, word) in KEYS.items()
-    )
