@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,6 +254,26 @@ def test_a_process_that_dies_takes_its_case_alone(
     kept = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     assert kept == [{"section": "kernels-race", "row": row} for row in rows]
     assert gpu.kernels._child("race", "rope", "cpu", 0.0, "") == ([], list("abcd"))
+
+
+def test_on_a_gpu_kernels_are_checked_at_once_and_raced_one_by_one(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = gpu.kernel_cases.KERNELS
+    meeting = threading.Barrier(len(kernels))
+
+    def child(task: str, kernel: str, *_: Any) -> Any:
+        if task == "correct":
+            meeting.wait(timeout=30)
+        else:
+            assert threading.current_thread() is threading.main_thread()
+        return [{"kernel": kernel}], [f"more of {kernel}"]
+
+    monkeypatch.setattr(gpu.kernels, "_child", child)
+    for task in ("correct", "race"):
+        rows, left = gpu.kernels.rows_of(task, "cuda", time.monotonic() + 60)
+        assert tuple(row["kernel"] for row in rows) == kernels
+        assert left == [f"more of {kernel}" for kernel in kernels]
 
 
 def test_an_engine_that_dies_or_hangs_takes_its_burst_alone(
