@@ -3,8 +3,8 @@
 Forward keeps one number of each row, the log-sum-exp of its logits, which a kernel finds block by
 block without writing one logit. Backward goes through the vocabulary in slices: it makes the
 gradient of a slice's logits, from that the slice of the weight's gradient, written once, and the
-slice's part of the hidden states' gradient. All sums have a fixed order. On a CPU gradients are made
-in forward where that saves a product and no memory is lost by it.
+slice's part of the hidden states' gradient. All sums have a fixed order. On a CPU gradients are
+made in forward where that saves a product and costs no memory.
 
 The idea is that of Cut Cross-Entropy (arXiv:2411.09009), which adds up its gradients in an order
 that chance decides. docs/kernels/losses.md says what is done otherwise and why.
