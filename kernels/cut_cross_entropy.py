@@ -3,7 +3,8 @@
 Forward keeps one number of each row, the log-sum-exp of its logits, which a kernel finds block by
 block without writing one logit. Backward goes through the vocabulary in slices: it makes the
 gradient of a slice's logits, from that the slice of the weight's gradient, written once, and the
-slice's part of the hidden states' gradient. All sums have a fixed order.
+slice's part of the hidden states' gradient. All sums have a fixed order. On a CPU gradients are
+made in forward where that saves a product and costs no memory.
 
 The idea is that of Cut Cross-Entropy (arXiv:2411.09009), which adds up its gradients in an order
 that chance decides. docs/kernels/losses.md says what is done otherwise and why.
@@ -57,15 +58,32 @@ def cut_cross_entropy(
         labels = torch.nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     flat = labels.reshape(-1).contiguous()
     bias = None if bias is None else bias.contiguous()
-    losses: Tensor = _cce(
+    inputs = (
         hidden.reshape(-1, hidden.shape[-1]), weight, bias, flat, ignore_index, label_smoothing,
         softcap, logit_scale, z_loss,
-    )[0]  # fmt: skip
+    )  # fmt: skip
+    if reduction != "none" and _cce_made_ahead(hidden, weight):
+        graph = torch.is_grad_enabled()
+        wanted = (one is not None and graph and one.requires_grad for one in (hidden, weight, bias))
+        divisor = 0.0 if reduction == "mean" else 1.0
+        loss: Tensor = _cce_sum(*inputs, divisor if tokens is None else float(tokens), *wanted)[0]
+        return loss
+    losses: Tensor = _cce(*inputs)[0]
     if reduction == "none":
         return losses.reshape(labels.shape)
+    total = losses.sum()
     if tokens is None and reduction == "mean":
-        return losses.sum() / (flat != ignore_index).sum()
-    return losses.sum() / (1 if tokens is None else tokens)
+        return total / (flat != ignore_index).sum()
+    return total / (1 if tokens is None else tokens)
+
+
+def _cce_made_ahead(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether gradients are made in forward, which saves the logits' second product.
+
+    On a CPU, where 16 MiB hold all logits of 64 rows, without rounding in between: fewer rows at
+    once have more to read and to write of the weight's gradient than a product takes.
+    """
+    return hidden.is_cpu and hidden.dtype.itemsize >= 4 and weight.shape[0] <= 2**16
 
 
 def _cce_shapes(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
@@ -230,6 +248,118 @@ def _cce_backward(
             total.add_(torch.mm(z, weight[first : first + width], out=part))
     d_hidden = _cce_spread(hidden, total, rows) if hidden_grad else hidden.new_empty(0)
     return d_hidden, d_weight, d_bias if bias is None else d_bias.to(bias.dtype)
+
+
+@torch.library.custom_op("memwb::cut_cross_entropy_sum", mutates_args=(), device_types="cpu")
+def _cce_sum(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, ignore_index: int,
+    label_smoothing: float, softcap: float, logit_scale: float, z_loss: float, divisor: float,
+    hidden_grad: bool, weight_grad: bool, bias_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The losses' sum and its gradients, of no elements if not wanted; on a CPU alone.
+
+    ``divisor`` divides it; 0 stands for the number of rows that count.
+    """
+    rows, kept = _cce_rows(labels, ignore_index)
+    divisor = divisor or float(kept)
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    loss = torch.zeros((), dtype=wide)
+    d_hidden = torch.zeros_like(hidden) if hidden_grad else hidden.new_empty(0)
+    d_weight = torch.empty_like(weight) if weight_grad else weight.new_empty(0)
+    d_bias = torch.zeros_like(bias) if bias is not None and bias_grad else hidden.new_empty(0)
+    if not kept:
+        d_weight.zero_()
+    backward = hidden_grad or weight_grad or bias_grad
+    vocabulary = weight.shape[0]
+    # 4 Mi values at most: 16 MiB in fp32.
+    height = max(1, min(kept, 2**22 // vocabulary))
+    product = hidden.new_empty(height * vocabulary)
+    for start in range(0, kept, height):
+        x, y = _cce_part(hidden, labels, rows, start, min(start + height, kept))
+        y = y.unsqueeze(1)
+        z = _cce_logits(x, weight, bias, 0, vocabulary, product)
+        slope = _cce_bend(z, softcap, logit_scale, backward)
+        inside = (y >= 0) & (y < vocabulary)
+        y = y.clamp(0, vocabulary - 1)
+        target = torch.where(inside, z.gather(1, y), math.nan)
+        mean = z.mean(1, keepdim=True) if label_smoothing else target
+        top = z.amax(1, keepdim=True)
+        total = z.sub_(top).exp_().sum(1, keepdim=True)
+        lse = top + total.log()
+        losses = lse - (1 - label_smoothing) * target + z_loss * lse.square()
+        loss += (losses - label_smoothing * mean if label_smoothing else losses).sum()
+        if not backward:
+            continue
+        z.mul_((1 + 2 * z_loss * lse) / (total * divisor))
+        if label_smoothing:
+            z.sub_(label_smoothing / vocabulary / divisor)
+        own = torch.full_like(lse, (label_smoothing - 1) / divisor).masked_fill_(~inside, 0)
+        z.scatter_add_(1, y, own)
+        z = z if slope is None else z.mul_(slope)
+        z = z if logit_scale == 1 else z.mul_(logit_scale)
+        if d_bias.numel():
+            d_bias += z.sum(0)
+        if weight_grad and start == 0:
+            torch.mm(z.t(), x, out=d_weight)
+        elif weight_grad:
+            d_weight.addmm_(z.t(), x)
+        # A product that is told where to write is let alone by autocast.
+        if hidden_grad and rows is None:
+            torch.mm(z, weight, out=d_hidden[start : start + len(x)])
+        elif hidden_grad:
+            _cce_put(d_hidden, rows, start, torch.mm(z, weight, out=torch.empty_like(x)))
+    return loss / divisor, d_hidden, d_weight, d_bias
+
+
+@_cce_sum.register_fake
+def _cce_sum_fake(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, ignore_index: int,
+    label_smoothing: float, softcap: float, logit_scale: float, z_loss: float, divisor: float,
+    hidden_grad: bool, weight_grad: bool, bias_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """What comes out, by shape alone."""
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    return (
+        hidden.new_empty((), dtype=wide),
+        torch.empty_like(hidden) if hidden_grad else hidden.new_empty(0),
+        torch.empty_like(weight) if weight_grad else weight.new_empty(0),
+        torch.empty_like(bias) if bias is not None and bias_grad else hidden.new_empty(0),
+    )
+
+
+def _cce_sum_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keep the gradients that were made."""
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.made, ctx.wanted, ctx.rest = output[1:], inputs[-3:], (None,) * (len(inputs) - 3)
+
+
+def _cce_sum_derivative(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    """The gradients, times the upstream gradient; given away, not copied, if not kept for more."""
+    if upstream is None:
+        return (None, None, None, *ctx.rest)
+    if torch.is_grad_enabled():
+        raise RuntimeError("cut_cross_entropy has no second derivative")
+    if ctx.made is None:
+        raise RuntimeError(
+            "cut_cross_entropy gave its gradients to the first backward pass: "
+            "call that with retain_graph=True if there is to be another"
+        )
+    made = ctx.made
+    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    # A compiler's tensors are not of the plain type: it traces values, and has memory of its own.
+    if (asked is not None and asked()) or type(upstream) is not Tensor:
+        made = [one * upstream for one in made]
+    else:
+        # Whoever takes a gradient makes it his own only if nobody else holds it.
+        ctx.made = None
+        for one in made:
+            one.mul_(upstream)
+    found = [one if wanted else None for one, wanted in zip(made, ctx.wanted, strict=True)]
+    return (*found, *ctx.rest)
+
+
+_cce_sum.register_autograd(_cce_sum_derivative, setup_context=_cce_sum_setup)
 
 
 def _cce_counted(

@@ -9,7 +9,11 @@ import msgspec
 
 from memwb.engine.technique import Params, Technique
 from memwb.engine.techniques.chunked_cross_entropy import head_trained, kept_log_probabilities
-from memwb.engine.techniques.fused_linear_cross_entropy import head_of, refuse_head
+from memwb.engine.techniques.fused_linear_cross_entropy import (
+    head_of,
+    made_in_forward,
+    refuse_head,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +55,9 @@ def loss(model: Any, batch: dict[str, torch.Tensor], tokens: int) -> torch.Tenso
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """What is kept for backward: labels, and two numbers of each token."""
+    if facts.device == "cpu" and facts.compute_bytes == 4 and facts.shape.vocabulary <= 2**16:
+        # Its kernel makes gradients in forward there.
+        return made_in_forward(facts)
     cast = facts.compute_bytes != facts.weight_bytes
     copy = facts.compute_bytes * facts.shape.vocabulary * facts.shape.hidden if cast else 0
     kept = kept_log_probabilities(facts, (8 + 4) * facts.tokens + copy)

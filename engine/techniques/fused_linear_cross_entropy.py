@@ -106,6 +106,11 @@ def head_of(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, A
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
     """What is kept for backward is not the log-probabilities, but gradients that are ready."""
+    return made_in_forward(facts)
+
+
+def made_in_forward(facts: Facts) -> list[Effect]:
+    """The effects of a loss whose gradients are ready when backward begins."""
     trained, shape = head_trained(facts), facts.shape
     # The hidden states are not kept, but their gradient, of the same size, is.
     kept = kept_log_probabilities(facts, 0)

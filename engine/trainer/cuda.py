@@ -132,19 +132,20 @@ class CudaMeter:
         """The allocator's highest figures, with the traced maximum's phase and categories.
 
         What the allocator counts beyond the traced maximum (unsplit ends of large blocks, or a
-        higher untraced step) is in ``temporary``: everything that no other category explains.
+        higher untraced step) is in ``temporary``: everything that no other category explains. If
+        it counts less, the trace is wrong, and the figure that is told is right.
         """
         if self._peak is None:
             return None
         allocated = torch.cuda.max_memory_allocated(self._device)
         categories = Categories(*self._peak.totals)
-        beyond = max(0, allocated - self._peak.total)
+        temporary = max(0, categories.temporary + allocated - self._peak.total)
         return Peak(
-            allocated=self._peak.total + beyond,
+            allocated=allocated,
             reserved=torch.cuda.max_memory_reserved(self._device),
             device=self._most_device,
             phase=self._peak.phase,
-            categories=msgspec.structs.replace(categories, temporary=categories.temporary + beyond),
+            categories=msgspec.structs.replace(categories, temporary=temporary),
         )
 
     def snapshot(self) -> Snapshot | None:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 ROOT = Path(__file__).parents[2]
 NAMES = (
@@ -254,6 +256,26 @@ def test_a_process_that_dies_takes_its_case_alone(
     assert gpu.kernels._child("race", "rope", "cpu", 0.0, "") == ([], list("abcd"))
 
 
+def test_on_a_gpu_kernels_are_checked_at_once_and_raced_one_by_one(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = gpu.kernel_cases.KERNELS
+    meeting = threading.Barrier(len(kernels))
+
+    def child(task: str, kernel: str, *_: Any) -> Any:
+        if task == "correct":
+            meeting.wait(timeout=30)
+        else:
+            assert threading.current_thread() is threading.main_thread()
+        return [{"kernel": kernel}], [f"more of {kernel}"]
+
+    monkeypatch.setattr(gpu.kernels, "_child", child)
+    for task in ("correct", "race"):
+        rows, left = gpu.kernels.rows_of(task, "cuda", time.monotonic() + 60)
+        assert tuple(row["kernel"] for row in rows) == kernels
+        assert left == [f"more of {kernel}" for kernel in kernels]
+
+
 def test_an_engine_that_dies_or_hangs_takes_its_burst_alone(
     gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -371,3 +393,73 @@ def test_ours_is_called_as_it_wants_and_is_right_on_a_cpu(gpu: Any, kernel: str)
         (row,) = gpu.kernels.correct_rows(case, "cpu", math.inf)
         there = importlib.util.find_spec(f"memwb.kernels.{kernel}") is not None
         assert row["outcome"] == ("right" if there else "left out"), (case.label, row)
+
+
+class OnTheCpu(TorchFunctionMode):
+    """What is to be made on a GPU is made on the CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if kwargs.get("device") == "cuda":
+            kwargs["device"] = "cpu"
+        return func(*args, **kwargs)
+
+
+def test_what_runs_on_a_gpu_alone_runs_to_its_end(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race's own path on a GPU, with the host in its place: each call is one that torch has."""
+    said: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            said.append("record")
+
+        def elapsed_time(self, end: Any) -> float:
+            return 2.0
+
+    plain = {
+        "synchronize": lambda: said.append("synchronize"),
+        "_sleep": lambda cycles: said.append("sleep"),
+        "get_device_properties": lambda index: SimpleNamespace(L2_cache_size=2**20),
+        "memory_allocated": lambda: 100,
+        "max_memory_allocated": lambda: 350,
+        "reset_peak_memory_stats": lambda: None,
+        "empty_cache": lambda: said.append("empty"),
+    }
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    for name, function in plain.items():
+        assert hasattr(torch.cuda, name)
+        monkeypatch.setattr(torch.cuda, name, function)
+    cases = [
+        case._replace(make=lambda device, make=case.make: make("cpu"))
+        for kernel in ("swiglu", "fused_linear_cross_entropy")
+        for case in gpu.kernel_cases.race(kernel, True)[:1]
+    ]
+    with OnTheCpu():
+        for case in cases:
+            ours, other = gpu.kernels.race_rows(case, "cuda", math.inf, 2, ["memwb", "plain"])
+            assert ours["outcome"] == other["outcome"] == "right", (ours, other)
+            assert all(one["p50"] == 2e-3 for one in ours["seconds"].values())
+            assert ours["extra"] == 250 and ours["roofline"]
+        # Each part of a sample: cold, then idle, then between two events.
+        said.clear()
+        gpu.timing.Clock("cuda").sample([lambda: said.append("part")] * 2)
+        assert said == ["sleep", "record", "part", "record"] * 2 + ["synchronize"]
+        monkeypatch.setattr(gpu.kernels, "_cases", lambda *_: cases)
+        told: list[Any] = []
+        monkeypatch.setattr(gpu.kernels, "_tell", told.append)
+        assert gpu.kernels.main(["correct", "swiglu"]) == 0
+        assert [one["row"]["outcome"] for one in told if "row" in one] == ["right"] * 2
+        assert "empty" in said
+        # A broken device: the process says whose fault it was, and that it is done for.
+        broken = RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+        monkeypatch.setattr(gpu.kernels, "correct_rows", lambda *_: (_ for _ in ()).throw(broken))
+        told.clear()
+        assert gpu.kernels.main(["correct", "swiglu", "--skip", "1"]) == gpu.kernels.BROKEN
+        assert told[-1]["row"]["outcome"] == "failed" and len(told) == 2
+        rows, _ = gpu.roofline.measure("cuda", time.monotonic() + 0.1)
+        assert rows[0]["outcome"] == "done"

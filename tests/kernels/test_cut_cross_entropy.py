@@ -152,6 +152,7 @@ def test_the_operators_keep_torch_s_rules() -> None:
     torch.library.opcheck(
         module._cce_backward, (torch.ones(6), *inputs, lse, *options, True, True, True)
     )
+    torch.library.opcheck(module._cce_sum, (*case, *options, 0.0, True, True, True))
 
 
 @contextlib.contextmanager
@@ -161,6 +162,7 @@ def small(whole: bool = False) -> Any:
     with (
         mock.patch.object(module, "_cce_width", lambda *_: 32),
         mock.patch.object(module, "_cce_form", lambda *_: form),
+        mock.patch.object(module, "_cce_made_ahead", lambda *_: False),
     ):
         yield
 
@@ -227,3 +229,26 @@ def test_tiles_follow_dtype_width_and_chip(
         form = module._cce_form(torch.empty(1, width, dtype=dtype), softcap)
     assert (form["BLOCK_N"], form["BLOCK_V"], form["BLOCK_K"]) == tile
     assert form["WHOLE"] == (width % tile[2] == 0)
+
+
+def test_gradients_made_ahead_are_those_made_in_backward() -> None:
+    case = losses.case(250, 40000, 8)
+    assert module._cce_made_ahead(*case[:2])
+    # Three chunks, of rows that are gathered.
+    found = losses.outcome(cut_cross_entropy, case, "sum", **losses.OPTIONS["all"])
+    with mock.patch.object(module, "_cce_made_ahead", lambda *_: False):
+        expected = losses.outcome(cut_cross_entropy, case, "sum", **losses.OPTIONS["all"])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    # Too many words for a chunk worth its products; half precision would be rounded in between.
+    assert not module._cce_made_ahead(case.hidden, torch.empty(2**16 + 1, 8))
+    assert not module._cce_made_ahead(case.hidden.bfloat16(), case.weight)
+    assert not module._cce_made_ahead(case.hidden.to("meta"), case.weight)
+
+
+def test_gradients_that_were_given_away_are_told() -> None:
+    case = losses.case(12, 31)
+    value = cut_cross_entropy(*case[:2], case.labels)
+    value.backward()
+    with pytest.raises(RuntimeError, match="retain_graph"):
+        value.backward()
