@@ -27,7 +27,7 @@ from memwb.workbench.trace import Trace
 EVERY = 0.5
 """Seconds between two looks at what there is to show: a burst, or a prediction, may go on."""
 KEYS = {
-    "next_view": ("tab", "predicted: the plan, the run's"),
+    "next_view": ("tab", "prediction of plan or run"),
     "target": ("t", "another GPU"),
     "explain": ("?", "help"),
     "dismiss": ("esc", "leave"),
