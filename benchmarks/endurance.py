@@ -61,7 +61,7 @@ MINUTES = 82.0
 """At 20.5 events a second these are more than 100,000 events, and more than an hour's worth."""
 SETTLED = 10
 """Minutes of the burst after which nothing is supposed to grow any more."""
-GROWTH = 4 * MIB
+GROWTH = 6 * MIB
 """What is held of a burst stands still; Textual's caches fill, and the allocator's pieces."""
 LEARNT = 0.15
 """The share of a replay after which nothing is supposed to grow any more."""
