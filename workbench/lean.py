@@ -24,7 +24,10 @@ class LeanUpdate(ChopsUpdate):
                 first, last = max(start, begin), min(stop, end)
                 if strip is None or first >= last:
                     continue
-                if (first, last) != (start, stop):
+                # Half of a character of two cells can't be written: such a line is, whole.
+                if len(strip.text) != strip.cell_length:
+                    first = start
+                elif (first, last) != (start, stop):
                     strip = strip.crop(first - start, last - start)
                 written += (Control.move_to(first, y).segment.text, strip.render(console))
         return "".join(written)
