@@ -266,7 +266,8 @@ def replay(stream: Stream, settings: Settings, capacity: int | None = None) -> R
     allocated: list[int] = []
     reserved: list[int] = []
     ran_out: int | None = None
-    for _, _, _, storage, change in stream.moments:
+    columns = stream.columns
+    for storage, change in zip(columns.storages.tolist(), columns.changes.tolist(), strict=True):
         if change:
             old = living.pop(storage, None)
             size = change if old is None else old[1] + change

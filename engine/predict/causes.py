@@ -6,8 +6,9 @@ import functools
 import re
 from collections import defaultdict
 from collections.abc import Collection
-from itertools import islice
 from typing import NamedTuple
+
+import numpy as np
 
 from memwb.engine.predict.stream import WORKSPACE, Birth, Stream
 from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY, WEIGHTS
@@ -47,8 +48,10 @@ class Model(NamedTuple):
 
 def causes_at(stream: Stream, index: int, vocabulary: int, length: int) -> tuple[Cause, ...]:
     """What forward, loss, backward and optimizer have made and is alive, by reason; most first."""
-    phase = stream.moments[index].phase if stream.moments else ""
-    weights = {birth.shape for birth in stream.births.values() if birth.category == WEIGHTS}
+    columns = stream.columns
+    phase = columns.phase(index) if len(columns.phases) else ""
+    names = np.flatnonzero(stream.categories == WEIGHTS).tolist()
+    weights = {stream.births[name].shape for name in names if name in stream.births}
     model = Model(vocabulary, length, weights)
     groups: defaultdict[str, list[tuple[int, Birth]]] = defaultdict(list)
     for storage, size in alive_at(stream, index).items():
@@ -87,12 +90,17 @@ def _reason(birth: Birth, phase: str, model: Model) -> str:
 
 
 def alive_at(stream: Stream, index: int) -> dict[int, int]:
-    """The bytes of every storage alive after a moment."""
-    alive: dict[int, int] = {}
-    for _, _, _, storage, change in islice(stream.moments, index + 1):
-        if change:
-            alive[storage] = alive.get(storage, 0) + change
-    return {storage: size for storage, size in alive.items() if size}
+    """The bytes of every storage alive after a moment, in the order of their births."""
+    storages, changes = stream.columns.storages[: index + 1], stream.columns.changes[: index + 1]
+    # Where nothing is named (-1) is the last place, and nothing changes there.
+    sizes = np.zeros(storages.max(initial=0) + 2, np.int64)
+    np.add.at(sizes, storages, changes)
+    first = np.zeros_like(sizes)
+    # Backwards: of what is put into one place the last stays.
+    first[storages[::-1]] = np.arange(len(storages))[::-1]
+    alive = np.flatnonzero(sizes)
+    alive = alive[first[alive].argsort()]
+    return dict(zip(alive.tolist(), sizes[alive].tolist(), strict=True))
 
 
 @functools.lru_cache(1 << 16)

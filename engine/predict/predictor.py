@@ -19,7 +19,7 @@ from memwb.engine.predict.course import Course, course_of, thinned
 from memwb.engine.predict.fold import fold
 from memwb.engine.predict.layers import FIXED
 from memwb.engine.predict.run import ALL, LONG, LONGER, SHORT, Traced, traced
-from memwb.engine.predict.stream import Stream, with_workspaces
+from memwb.engine.predict.stream import with_workspaces
 from memwb.engine.predict.targets import Target, target_named
 from memwb.engine.predict.words import largest_at, notes_on, words_on
 from memwb.engine.prediction import Parameters, Point, Prediction
@@ -62,13 +62,9 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
         fits=fits(peak, aim.arch) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
         words=words_on(peak, row.step, causes, found.layers, aim),
-        notes=notes_on(plan, aim, found.missing, _dtypes(stream)),
+        notes=notes_on(plan, aim, found.missing, stream.dtypes),
         seconds=round(time.perf_counter() - began, 3),
     )
-
-
-def _dtypes(stream: Stream) -> frozenset[str]:
-    return frozenset(birth.dtype for birth in stream.births.values())
 
 
 @contextlib.contextmanager
@@ -184,7 +180,7 @@ _COMMON = frozenset(("main", "train", "loss", "forward", "backward", "step", "ca
 def timeline_of(course: Course) -> tuple[Point, ...]:
     """Loading and both steps, thinned out: every phase's corners and the highest between."""
     points: list[Point] = []
-    steps = np.array([moment[1] for moment in course.moments])
+    steps = course.moments.steps
     for step in (0, 1, 2):
         first, last = np.searchsorted(steps, [step, step + 1])
         rows = thinned(course, int(first), int(last), 4 * POINTS)
