@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,12 +78,19 @@ class Names:
     def _keys(self, stream: Stream) -> dict[int, tuple[Any, ...]]:
         keys: dict[int, tuple[Any, ...]] = {}
         births = stream.births
-        for _, step, phase, storage, change in stream.moments:
+        for step, phase, storage, change in _rows(stream):
             if storage >= 0 and storage not in keys:
                 category, module, op, shape, dtype = births[storage]
                 name = self.split(module)[0]
                 keys[storage] = (step, phase, category, name, op, shape, dtype, change)
         return keys
+
+
+def _rows(stream: Stream) -> Iterator[tuple[int, str, int, int]]:
+    """Step, phase, storage and change of each moment."""
+    steps, phases, storages, changes, names = stream.columns
+    told = map(names.__getitem__, phases.tolist())
+    return zip(steps.tolist(), told, storages.tolist(), changes.tolist(), strict=True)
 
 
 def _split(module: str) -> tuple[str, int]:
@@ -101,7 +108,7 @@ def read(stream: Stream, names: Names) -> Events:
     left: dict[int, int] = {}
     living: dict[int, list[int]] = {}
     tokens, kinds, storages, ranks, sizes, layers = [], [], [], [], [], []
-    for _, step, phase, storage, change in stream.moments:
+    for step, phase, storage, change in _rows(stream):
         rank = 0
         if storage < 0:
             kind, token, layer = MARK, names.number((step, phase)), 0

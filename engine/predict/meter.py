@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memwb.engine.predict import shortcuts
 from memwb.engine.predict.libraries import Kernel
-from memwb.engine.predict.operators import IN_PLACE, Operator, operator_of, tensors_in
+from memwb.engine.predict.operators import IN_PLACE, VIEW, Operator, operator_of, tensors_in
 from memwb.engine.predict.places import MOST_VALUES, Kept, Place, Places, storage_of
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
@@ -35,6 +35,10 @@ where the two differ."""
 
 LOSS = "loss"
 """The phase from the decoder's end to backward, and what names its tensors that no module made."""
+
+
+_nodes: Callable[[], int] = torch._C._autograd._get_sequence_nr
+"""How many nodes of the graph there have been."""
 
 
 class MetaMeter:
@@ -202,10 +206,10 @@ class MetaMeter:
     def pass_by(self) -> None:
         """An operator runs: whatever node of the graph it belongs to is its module's."""
         if self.module:
-            self._sequence[torch._C._autograd._get_sequence_nr() - 1] = self.module
+            self._sequence[_nodes() - 1] = self.module
         elif self._in_loss:
             # What makes no node must not take the head's, which is the last one there is.
-            self._sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, LOSS)
+            self._sequence.setdefault(_nodes() - 1, LOSS)
 
     def _gone(self, kept: Kept) -> None:
         if kept.name and not self.paused and kept.size:
@@ -253,6 +257,10 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _run(self, func: Any, operator: Operator, args: Any, kwargs: dict[str, Any]) -> Any:
         meter = self._meter
+        if operator.kind == VIEW and args[0].is_meta and meter.places.find(args[0]) is not None:
+            # Nothing comes or goes. (Two operators of five are of this kind.)
+            meter.pass_by()
+            return func(*args, **kwargs)
         inputs = tensors_in(args)
         if kwargs:
             inputs += tensors_in(kwargs.values())

@@ -73,6 +73,9 @@ class Stream:
         if dtypes is not None:
             self.dtypes = dtypes
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stream, (self.columns, dict(self.births))
+
     @functools.cached_property
     def moments(self) -> list[Moment]:
         """One after another; times count them."""
