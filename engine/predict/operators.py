@@ -13,6 +13,10 @@ _RESHAPING = frozenset(
     """resize_ resize_as_ set_ squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ as_strided_
     """.split()  # noqa: SIM905
 )
+_VIEWS = frozenset(
+    "alias detach expand permute select slice t transpose unsqueeze view".split()  # noqa: SIM905
+)
+"""Those that never copy. (Others, as ``to``, give a view where there is nothing to do.)"""
 _INDEXING = frozenset(("index", "index_put", "index_put_", "_unsafe_index"))
 
 
@@ -72,7 +76,7 @@ def _kind_of(func: Any, name: str) -> int:
     schema = func._schema
     if func.namespace not in _SCHEMAS or func is torch.ops.aten.lift_fresh.default:
         return RUN
-    if func.is_view:
+    if func.namespace == "aten" and name in _VIEWS:
         return VIEW
     aliased = [one for one in schema.arguments if one.alias_info is not None]
     if schema.is_mutable:

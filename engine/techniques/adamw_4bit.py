@@ -64,7 +64,7 @@ def meta_build_optimizer(model: Any, learning_rate: float, **kwargs: Any) -> Any
             raise CannotPredict(
                 "adamw_4bit cannot be predicted for GPUs",
                 "its step is compiled there, and what that keeps between kernels is not known",
-                "Run a burst to measure it, or predict adamw_8bit: -o adamw_8bit=on.",
+                "Run a burst to measure it, or predict with adamw_8bit: -o adamw_8bit=on.",
                 technique="adamw_4bit",
             )
 
