@@ -67,7 +67,8 @@ def test_reasons(birth: Birth, phase: str, expected: str) -> None:
 
 
 def test_that_upcasting_makes_layers_compute_in_fp32_is_told() -> None:
-    plan = plan_from({"techniques": {"bf16": {}, "lora": {}, "quantize_4bit": {}}})
+    techniques: dict[str, dict[str, str]] = {"bf16": {}, "lora": {}, "quantize_4bit": {}}
+    plan = plan_from({"model": "tiny", "techniques": techniques})
     wide = "-o quantize_4bit.upcast=false"
     target = target_named("h200")
     assert any(wide in note for note in notes_on(plan, target))
