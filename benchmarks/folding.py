@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -129,7 +131,13 @@ def cases(
 
 
 def warm() -> None:
-    """Import what the engine's server has at hand when it predicts."""
+    """Import what the engine's server has at hand when it predicts.
+
+    What the libraries say of themselves meanwhile and later (of packages they do not find, of
+    names that will go) is left out: an engine's goes to its log.
+    """
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     import_libraries()
     gc.collect()
     gc.freeze()

@@ -1,8 +1,9 @@
 """What memwb predicts beside what others published: nothing is tuned, and conditions are named.
 
 ``python -m benchmarks.published`` needs no GPU and no weights. Where a source does not name its
-card, the target is ``--target``. Their GB is taken as it is printed: none of the sources says
-whether it is 10^9 or 2^30 bytes, so ours stands in both.
+card, the target is ``--target``. ``--only`` takes parts of names (of presets, ``primer``,
+``logits``) with commas between, and leaves the others out. Their GB is taken as it is printed:
+none of the sources says whether it is 10^9 or 2^30 bytes, so ours stands in both.
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ def rows() -> list[Row]:
     return found
 
 
-def guide(target: str) -> str:
-    """The guide's figures and ours, as Markdown."""
+def guide(target: str, chosen: Sequence[Row]) -> str:
+    """Figures of the guide and ours, as Markdown."""
     lines = [
         "| plan | theirs, GB | allocated GiB (GB) | reserved GiB (GB) |"
         " reserved ÷ theirs, GB as 10^9 | GB as 2^30 | what differs |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows():
+    for row in chosen:
         peak = predict(_plan(row.preset, *row.changes), target).peak
         theirs = "out of memory" if row.gb is None else f"{row.gb:g}"
         units = (10**9, 2**30)
@@ -159,20 +160,33 @@ def logits(target: str) -> str:
     return "\n".join(lines) + f"\n\n{told}checkpoints every layer. Not all of these live at once."
 
 
-def page(target: str) -> str:
-    """All three, with headings."""
+PRIMER, LOGITS = "primer", "logits"
+
+
+def page(target: str, only: Sequence[str] = ()) -> str:
+    """All three with headings, or what has one of these in its name."""
+
+    def wanted(name: str) -> bool:
+        return not only or any(part in name for part in only)
+
     head = ", ".join(f"{key} {value}" for key, value in surroundings().items())
-    return "\n\n".join(
-        (
-            f"Target {target}; {head}.",
-            "**Fine-tuning Qwen2.5** (a guide: bf16, one sequence of 1,024, alpha twice the rank)",
-            guide(target),
-            "**Bytes a parameter** (a QLoRA primer, 15.51 billion parameters)",
-            primer(target),
-            "**Logits of a large vocabulary** (an efficient-training study, Llama-3-8B)",
-            logits(target),
-        )
-    )
+    parts = [f"Target {target}; {head}."]
+    chosen = [row for row in rows() if wanted(" ".join((row.preset, *row.changes)))]
+    if chosen:
+        title = "**Fine-tuning Qwen2.5** (a guide: bf16, one sequence of 1,024, alpha twice the "
+        parts += [f"{title}rank)", guide(target, chosen)]
+    if wanted(PRIMER):
+        title = "**Bytes a parameter** (a QLoRA primer, 15.51 billion parameters)"
+        parts += [title, primer(target)]
+    if wanted(LOGITS):
+        title = "**Logits of a large vocabulary** (an efficient-training study, Llama-3-8B)"
+        parts += [title, logits(target)]
+    return "\n\n".join(parts)
+
+
+def names() -> list[str]:
+    """Everything that can be chosen."""
+    return [*dict.fromkeys(row.preset for row in rows()), PRIMER, LOGITS]
 
 
 def both(size: int) -> str:
@@ -202,11 +216,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--target", default="a100-80gb", help="a GPU's id [%(default)s]")
+    parser.add_argument("--only", default="", help="parts of names, commas between; all without")
     parser.add_argument("--markdown", type=Path, help="a file for the tables")
     args = parser.parse_args(arguments)
+    only = [part.strip() for part in args.only.split(",") if part.strip()]
+    known = [*names(), *(change for row in rows() for change in row.changes)]
+    for part in only:
+        if not any(part in name for name in known):
+            parser.error(f"there is no {part!r}. Known are {', '.join(names())}.")
     warm()
     try:
-        text = page(args.target)
+        text = page(args.target, only)
     except MemwbError as error:
         parser.error(f"{error.title}: {error.what} {error.fix}")
     print(text)

@@ -95,8 +95,19 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True):
     shape where it is not known."""
 
 
-def sized(count: int) -> str:
-    """Bytes in a sentence: in GiB, or in MiB when there are fewer."""
-    if abs(count) >= 2**30:
-        return f"{count / 2**30:.2f} GiB"
-    return f"{count / 2**20:.1f} MiB"
+def sized(size: float) -> str:
+    """Bytes with three significant digits and a binary unit: ``9.97 GiB``, ``512 MiB``, ``7 B``.
+
+    GiB is the largest unit: memory of accelerators is compared in it.
+    """
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        # What rounds up to a whole larger unit is shown in that unit.
+        if abs(size) >= unit * 0.9995:
+            return f"{figure(size / unit)} {name}"
+    return f"{size:.0f} B"
+
+
+def figure(value: float) -> str:
+    """A number to three significant digits, without exponents."""
+    size = abs(value)
+    return f"{value:.2f}" if size < 9.995 else f"{value:.1f}" if size < 99.95 else f"{value:,.0f}"

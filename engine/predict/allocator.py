@@ -108,13 +108,14 @@ class Allocator:
             size = self._sizes[request] = rounded(request, self.settings)
         pool = self.small if size <= SMALL_REQUEST else self.large
         block = pool.take(size) or self._grow(pool, size)
-        self.allocated += block.size
+        self.allocated += block[1]
         return block
 
     def free(self, block: Block) -> None:
         """The block is cached for the next request (``free``)."""
-        self.allocated -= block.size
-        (self.small if block.small else self.large).give(block.start, block.size)
+        start, size, small = block
+        self.allocated -= size
+        (self.small if small else self.large).give(start, size)
 
     def empty_cache(self) -> None:
         """Give everything unused back to the driver (``release_cached_blocks``).
@@ -261,25 +262,27 @@ def replay(stream: Stream, settings: Settings, capacity: int | None = None) -> R
     the driver can give to tensors, in bytes: what is left of the device beside the context.
     """
     allocator = Allocator(settings, capacity)
+    malloc, free = allocator.malloc, allocator.free
     living: dict[int, tuple[Block, int]] = {}
     # Lists while it grows, since appending to them is quicker.
     allocated: list[int] = []
     reserved: list[int] = []
     ran_out: int | None = None
-    for _, _, _, storage, change in stream.moments:
+    columns = stream.columns
+    for storage, change in zip(columns.storages.tolist(), columns.changes.tolist(), strict=True):
         if change:
             old = living.pop(storage, None)
             size = change if old is None else old[1] + change
             if size:
                 try:
-                    block = allocator.malloc(size)
+                    block = malloc(size)
                 except OutOfMemory:
                     ran_out = len(allocated)
                     allocator.lift()
-                    block = allocator.malloc(size)
+                    block = malloc(size)
                 living[storage] = (block, size)
             if old is not None:
-                allocator.free(old[0])
+                free(old[0])
         allocated.append(allocator.allocated)
         reserved.append(allocator.reserved)
     highest = max(allocated, default=0)

@@ -10,11 +10,9 @@ import numpy as np
 from memwb.engine.allocator_settings import Settings, rounded
 from memwb.engine.memory import CATEGORIES
 from memwb.engine.predict.allocator import replay
-from memwb.engine.predict.stream import Stream
+from memwb.engine.predict.stream import Columns, Ints, Stream
 from memwb.engine.predict.targets import Target
-from memwb.engine.trainer.trace import TEMPORARY, Moment, Row
-
-_Ints = np.ndarray[Any, np.dtype[np.int64]]
+from memwb.engine.trainer.trace import TEMPORARY, Row
 
 Totals = Any
 """A numpy array of int64, [moments, categories]: bytes after each moment."""
@@ -23,7 +21,7 @@ Totals = Any
 class Course(NamedTuple):
     """Memory after each moment of a stream. Bytes."""
 
-    moments: list[Moment]
+    moments: Columns
     totals: Totals
     peak: int
     """Index of the first moment of the most allocated bytes."""
@@ -32,9 +30,20 @@ class Course(NamedTuple):
 
     def row(self, index: int) -> Row:
         """Memory after one moment, as a trace has it. Times count moments."""
-        moment = self.moments[index]
-        totals = tuple(int(value) for value in self.totals[index])
-        return Row(float(index), moment.step, moment.phase, totals)
+        return self.rows([index])[0]
+
+    def rows(self, places: list[int]) -> list[Row]:
+        """Memory after several moments."""
+        # All at once: a number of numpy's made one of Python's takes longer than the rest of a row.
+        steps, phases, totals = (
+            column[places].tolist()
+            for column in (self.moments.steps, self.moments.phases, self.totals)
+        )
+        names = self.moments.names
+        return [
+            Row(float(at), step, names[phase], tuple(row))
+            for at, step, phase, row in zip(places, steps, phases, totals, strict=True)
+        ]
 
 
 def course_of(stream: Stream, target: Target) -> Course:
@@ -44,18 +53,15 @@ def course_of(stream: Stream, target: Target) -> Course:
     caching allocator; what it hands out in blocks that were not worth splitting counts as
     temporary, as it does for the meter of bursts.
     """
-    moments, births = stream
-    if not moments:
-        return Course([], np.zeros((0, len(CATEGORIES)), np.int64), 0, 0)
-    changes = np.array([moment[4] for moment in moments], np.int64)
-    storages = np.array([moment[3] for moment in moments], np.int64)
+    moments = stream.columns
+    storages, changes = moments.storages, moments.changes
+    totals = np.zeros((len(storages), len(CATEGORIES)), np.int64)
+    if not len(storages):
+        return Course(moments, totals, 0, 0)
     if target.kind == "cuda":
         changes = _in_blocks(storages, changes, target.allocator)
-    categories = np.zeros(max(births, default=0) + 2, np.int64)
-    categories[list(births)] = [birth[0] for birth in births.values()]
-    totals = np.zeros((len(moments), len(CATEGORIES)), np.int64)
     # The begin of a phase has storage -1 and changes nothing.
-    totals[np.arange(len(moments)), categories[storages]] = changes
+    totals[np.arange(len(storages)), stream.categories[storages]] = changes
     totals = totals.cumsum(axis=0)
     if target.kind != "cuda":
         sums = totals.sum(axis=1)
@@ -67,13 +73,13 @@ def course_of(stream: Stream, target: Target) -> Course:
     return Course(moments, totals, peak, found.highest_reserved)
 
 
-def _highest(moments: list[Moment], sums: Any) -> int:
+def _highest(moments: Columns, sums: Any) -> int:
     """The first moment of the most bytes; where both steps reach them, of the steady one."""
     found = np.flatnonzero(sums == sums.max())
-    return next((int(one) for one in found if moments[one].step > 1), int(found[0]))
+    return int(found[(moments.steps[found] > 1).argmax()])
 
 
-def _in_blocks(storages: _Ints, changes: _Ints, settings: Settings) -> _Ints:
+def _in_blocks(storages: Ints, changes: Ints, settings: Settings) -> Ints:
     """The changes of the moments, with every storage's size rounded up as the allocator does."""
     order = np.argsort(storages, kind="stable")
     sorts, steps = storages[order], changes[order]
@@ -105,17 +111,10 @@ def thinned(course: Course, first: int, last: int, limit: int) -> list[Row]:
     filled[: len(sums)] = sums
     highest = first + slices + filled.reshape(-1, width).argmax(axis=1)
     kept = {first, last - 1, *highest.tolist()}
-    moments = course.moments
-    turns = [index for index in range(first, last) if moments[index][3] < 0]
+    turns = (first + np.flatnonzero(course.moments.storages[first:last] < 0)).tolist()
     for index in turns:
         kept |= {index, max(first, index - 1)}
     for begin, end in pairwise((first, *turns, last)):
         if begin < end:
             kept.add(begin + int(sums[begin - first : end - first].argmax()))
-    places = sorted(kept)
-    # All at once: a number of numpy's made one of Python's takes longer than the rest of a row.
-    rows = course.totals[places].tolist()
-    return [
-        Row(float(index), moments[index].step, moments[index].phase, tuple(row))
-        for index, row in zip(places, rows, strict=True)
-    ]
+    return course.rows(sorted(kept))

@@ -93,13 +93,16 @@ _TESTS: tuple[_Test, ...] = (
 )
 
 
-def depths(config_layers: int, period: int, head: int = 0) -> tuple[int, int] | None:
+def depths(
+    config_layers: int, period: int, head: int = 0, ends: bool = True
+) -> tuple[int, int] | None:
     """Two depths to trace instead of all layers; None where all of them cost no more.
 
-    The short one has a first layer, a whole period after it, and a last one; the long one has a
+    The short one has a first layer, a whole period after it, and, where what is done to the last
+    layer is not what is done to those before it (``ends``), that one beside; the long one has a
     period more. Both end in the pattern where the whole model does.
     """
-    least = max(head, 1) + period + 1
+    least = max(head, 1) + period + ends
     short = least + (config_layers - least) % period
     long = short + period
     if short + long + FIXED >= config_layers:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memwb.engine.predict import shortcuts
 from memwb.engine.predict.libraries import Kernel
-from memwb.engine.predict.operators import IN_PLACE, Operator, operator_of, tensors_in
+from memwb.engine.predict.operators import IN_PLACE, VIEW, Operator, operator_of, tensors_in
 from memwb.engine.predict.places import MOST_VALUES, Kept, Place, Places, storage_of
 from memwb.engine.predict.stream import Birth, Stream
 from memwb.engine.protocol import Peak, Sample
@@ -249,6 +249,10 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _run(self, func: Any, operator: Operator, args: Any, kwargs: dict[str, Any]) -> Any:
         meter = self._meter
+        if operator.kind == VIEW and args[0].is_meta and meter.places.find(args[0]) is not None:
+            # Nothing comes or goes. (Two operators of five are of this kind.)
+            meter.origins.pass_by()
+            return func(*args, **kwargs)
         inputs = tensors_in(args)
         if kwargs:
             inputs += tensors_in(kwargs.values())

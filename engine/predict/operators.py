@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-RUN, FRESH, IN_PLACE = range(3)
+RUN, FRESH, IN_PLACE, VIEW = range(4)
 
 _RESHAPING = frozenset(
     """resize_ resize_as_ set_ squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ as_strided_
     """.split()  # noqa: SIM905
 )
+_VIEWS = frozenset(
+    "alias detach expand permute select slice t transpose unsqueeze view".split()  # noqa: SIM905
+)
+"""Those that never copy. (Others, as ``to``, give a view where there is nothing to do.)"""
 _INDEXING = frozenset(("index", "index_put", "index_put_", "_unsafe_index"))
 
 
@@ -25,7 +29,7 @@ class Operator(NamedTuple):
     """As ``aten.mm.default``."""
     kind: int
     """FRESH makes tensors of its own, IN_PLACE changes the values of its first argument alone,
-    RUN is anything else."""
+    VIEW shows its first argument otherwise, RUN is anything else."""
     reads: bool
     """It gives a value to Python."""
     indexes: bool
@@ -72,6 +76,8 @@ def _kind_of(func: Any, name: str) -> int:
     schema = func._schema
     if func.namespace not in _SCHEMAS or func is torch.ops.aten.lift_fresh.default:
         return RUN
+    if func.namespace == "aten" and name in _VIEWS:
+        return VIEW
     aliased = [one for one in schema.arguments if one.alias_info is not None]
     if schema.is_mutable:
         first = len(aliased) == 1 and schema.arguments[0].alias_info is not None

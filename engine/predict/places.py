@@ -52,7 +52,8 @@ class Places:
     def find(self, tensor: torch.Tensor) -> Kept | None:
         """What is known of the tensor's storage."""
         storage = storage_of(tensor)
-        return self.of(storage) if storage is not None else None
+        kept = self._kept.get(storage._cdata) if storage is not None else None
+        return kept if kept is not None and kept() is not None else None
 
     def of(self, storage: torch.UntypedStorage) -> Kept | None:
         """What is known of a storage."""

@@ -31,6 +31,10 @@ class Block(NamedTuple):
     small: bool
 
 
+# A named tuple's own constructor is Python code, which takes three times as long.
+_new = tuple.__new__
+
+
 class Pool:
     """The small or the large pool of one stream."""
 
@@ -96,14 +100,14 @@ class Pool:
             self._splits_below is not None and size >= self._splits_below
         ):
             del self.ends[start + found]
-            return Block(start, found, self.small)
+            return _new(Block, (start, found, self.small))
         begin = start + size
         self.starts[begin] = rest
         self.ends[start + found] = begin
         insort(self.keys, rest << _BITS | begin)
         if self.ages is not None:
             self.ages[begin] = self.searches
-        return Block(start, size, self.small)
+        return _new(Block, (start, size, self.small))
 
     def give(self, start: int, size: int) -> int:
         """A block is free: join it with free neighbours of its segment (``free_block``).

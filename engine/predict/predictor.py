@@ -14,11 +14,12 @@ from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.gpus import context_bytes, fits
 from memwb.engine.memory import Categories, Peak
 from memwb.engine.plan import Plan, active
+from memwb.engine.predict.beside import beside
 from memwb.engine.predict.course import Course, course_of, thinned
 from memwb.engine.predict.fold import fold
 from memwb.engine.predict.layers import FIXED
 from memwb.engine.predict.run import ALL, LONG, LONGER, SHORT, Traced, traced
-from memwb.engine.predict.stream import Stream, alive_at, with_workspaces
+from memwb.engine.predict.stream import alive_at, with_workspaces
 from memwb.engine.predict.targets import Target, target_named
 from memwb.engine.predict.words import notes_on, words_of
 from memwb.engine.prediction import Parameters, Point, Prediction
@@ -31,15 +32,20 @@ POINTS = 400
 """At most so many points of one step are told."""
 
 
-def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Prediction:
+def predict(
+    plan: Plan, target: str, *, trust_remote_code: bool = False, at_once: bool = False
+) -> Prediction:
     """What the plan will need on a target: the id of a GPU, ``cpu``, or nothing for this machine.
+
+    ``at_once`` traces the two depths in two processes: sooner where a core is idle. It forks, so
+    it is for processes of one thread.
 
     Reads no weights and needs no GPU. Raises CannotPredict if a technique does not run on meta,
     and another MemwbError if the plan, its model or the target is wrong.
     """
     began = time.perf_counter()
     aim = target_named(target)
-    found = whole(plan, aim, trust_remote_code)
+    found = whole(plan, aim, trust_remote_code, at_once=at_once)
     with uncollected():
         stream = with_workspaces(found.stream, aim.workspaces)
         course = course_of(stream, aim)
@@ -64,13 +70,9 @@ def predict(plan: Plan, target: str, *, trust_remote_code: bool = False) -> Pred
         fits=fits(peak, aim.arch) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
         words=words_of(peak, row, members, model, aim),
-        notes=notes_on(plan, aim, found.missing, _dtypes(stream)),
+        notes=notes_on(plan, aim, found.missing, stream.dtypes),
         seconds=round(time.perf_counter() - began, 3),
     )
-
-
-def _dtypes(stream: Stream) -> frozenset[str]:
-    return frozenset(birth.dtype for birth in stream.births.values())
 
 
 @contextlib.contextmanager
@@ -87,20 +89,25 @@ def uncollected() -> Iterator[None]:
 
 
 def whole(
-    plan: Plan, target: Target, trust_remote_code: bool = False, fold_it: bool = True
+    plan: Plan,
+    target: Target,
+    trust_remote_code: bool = False,
+    fold_it: bool = True,
+    at_once: bool = False,
 ) -> Traced:
     """The run of all layers: folded out of two runs of few where that can be done."""
-    found = folded(plan, target, trust_remote_code) if fold_it else None
+    found = folded(plan, target, trust_remote_code, at_once) if fold_it else None
     return found or _run(plan, target, ALL, trust_remote_code)
 
 
-def folded(plan: Plan, target: Target, trust_remote_code: bool = False) -> Traced | None:
+def folded(
+    plan: Plan, target: Target, trust_remote_code: bool = False, at_once: bool = False
+) -> Traced | None:
     """The run of all layers out of runs of few; None where these do not tell the rest."""
-    short = _run(plan, target, SHORT, trust_remote_code)
-    if short.depths is None:
+    short, long = _both(plan, target, trust_remote_code, at_once)
+    if short.depths is None or long is None:
         return short
     few, more = short.depths
-    long = _run(plan, target, LONG, trust_remote_code)
     with uncollected():
         stream = fold(short.stream, long.stream, short.layers, few, more)
     deepest = 2 * more - few
@@ -118,6 +125,16 @@ def folded(plan: Plan, target: Target, trust_remote_code: bool = False) -> Trace
         parameters=short.parameters + times * (long.parameters - short.parameters),
         trainable=short.trainable + times * (long.trainable - short.trainable),
     )
+
+
+def _both(plan: Plan, target: Target, trust: bool, at_once: bool) -> tuple[Traced, Traced | None]:
+    """The runs of both depths; of one where that is all layers."""
+    if not at_once:
+        short = _run(plan, target, SHORT, trust)
+        return short, None if short.depths is None else _run(plan, target, LONG, trust)
+    with beside(lambda: _run(plan, target, SHORT, trust)) as begun:
+        long = _run(plan, target, LONG, trust)
+        return (long, None) if long.depths is None else (begun.result(), long)
 
 
 def _run(plan: Plan, target: Target, take: int, trust: bool) -> Traced:
@@ -186,7 +203,7 @@ _COMMON = frozenset(("main", "train", "loss", "forward", "backward", "step", "ca
 def timeline_of(course: Course) -> tuple[Point, ...]:
     """Loading and both steps, thinned out: every phase's corners and the highest between."""
     points: list[Point] = []
-    steps = np.array([moment[1] for moment in course.moments])
+    steps = course.moments.steps
     for step in (0, 1, 2):
         first, last = np.searchsorted(steps, [step, step + 1])
         rows = thinned(course, int(first), int(last), 4 * POINTS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from types import MethodWrapperType
 from typing import Any
 from unittest import mock
 
@@ -28,6 +29,9 @@ from memwb.engine.predict.targets import Target
 
 Table = Mapping[Any, Callable[..., Any]]
 """What to call in place of a torch function."""
+
+
+_autocasts: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
 
 class Pretend(TorchFunctionMode):
@@ -60,10 +64,13 @@ class Pretend(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if torch._C._is_any_autocast_enabled() and self.autocast.on:
-            args, kwargs = self.autocast.cast(func, args, kwargs)
         answer = self._answers.get(func)
+        if type(func) is MethodWrapperType:
+            # What a tensor is asked: of all that comes here the most.
+            return func(*args) if answer is None else answer(*args)
+        kwargs = kwargs or {}
+        if _autocasts() and self.autocast.on:
+            args, kwargs = self.autocast.cast(func, args, kwargs)
         if answer is not None:
             return answer(*args, **kwargs)
         # Looked up each time: whoever watches phases has put a function of its own there.

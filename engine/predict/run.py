@@ -219,7 +219,7 @@ def _instead(
             text = config.get_text_config()
             found.layers, found.vocabulary = text.num_hidden_layers, text.vocab_size
             whole = pattern(config, every)
-            found.depths = depths(found.layers, whole.period, whole.head)
+            found.depths = depths(found.layers, whole.period, whole.head, _wraps_layers(plan))
             if take != ALL and found.depths is not None:
                 few, more = found.depths
                 shorten(config, few + take * (more - few))
@@ -310,6 +310,12 @@ def _compiles(plan: Plan) -> bool:
     """Whether code is compiled, which then has no modules that could be told apart: a hook on each
     would be compiled with it, and break it up."""
     return any(techniques()[name].group == "compile" for name in active(plan))
+
+
+def _wraps_layers(plan: Plan) -> bool:
+    """Whether something is done around layers (they are computed again, or what they keep goes
+    elsewhere), which at the last of them is another thing than at those before it."""
+    return any(techniques()[name].group == "activations" for name in active(plan))
 
 
 def _forget() -> None:

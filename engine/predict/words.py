@@ -63,6 +63,13 @@ def notes_on(
             f"Of a step's {plan.workload.gradient_accumulation} micro-batches {MICRO_BATCHES} are "
             "in the timeline: those that follow are like the last of them, and make no new peak."
         )
+    wide = [name for name, params in active(plan).items() if getattr(params, "upcast", False)]
+    if wide and "bf16" in plan.techniques:
+        notes.append(
+            f"{wide[0]} with upcast has norms and embeddings in fp32, so that layers hand on fp32 "
+            "and keep it for backward, twice the bytes of bf16, and attention takes a kernel for "
+            f"fp32: -o {wide[0]}.upcast=false leaves them in bf16."
+        )
     for name, params in active(plan).items():
         assumed = getattr(module_of(name), "assumed", None)
         if assumed is not None and (note := assumed(params, target.kind)):

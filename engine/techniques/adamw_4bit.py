@@ -64,7 +64,7 @@ def meta_build_optimizer(model: Any, learning_rate: float, **kwargs: Any) -> Any
             raise CannotPredict(
                 "AdamW 4-bit cannot be predicted for GPUs",
                 "its step is compiled there, and what that keeps between kernels is not known",
-                "Run a burst to measure it, or predict AdamW 8-bit: -o adamw_8bit=on.",
+                "Run a burst to measure it, or predict with AdamW 8-bit: -o adamw_8bit=on.",
                 technique="adamw_4bit",
             )
 

@@ -107,7 +107,7 @@ def meta_configure(options: dict[str, Any], *, implementation: str) -> dict[str,
         raise CannotPredict(
             "flex_attention cannot be predicted",
             "its kernel and its block mask are compiled for the device, buffers and all",
-            "Run a burst to measure it, or predict -o attention.implementation=sdpa.",
+            "Run a burst to measure it, or predict with -o attention.implementation=sdpa.",
             technique="attention",
         )
     return configure(options, implementation=implementation)

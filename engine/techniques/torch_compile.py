@@ -104,7 +104,7 @@ def meta_patch_model(model: Any, *, scope: str, backend: str, dynamic: str) -> A
         raise CannotPredict(
             "torch.compile cannot be predicted with inductor",
             "which tensors exist between kernels depends on how they are fused on the device",
-            "Run a burst to measure it, or predict -o torch_compile.backend=aot_eager.",
+            "Run a burst to measure it, or predict with -o torch_compile.backend=aot_eager.",
             technique="torch_compile",
         )
     model = patch_model(model, scope=scope, backend=backend, dynamic=dynamic)

@@ -7,7 +7,6 @@ it is asked for itself or as the change of a toggle, and it can be cancelled at 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import traceback
@@ -24,7 +23,7 @@ from memwb.engine.protocol import (
     Unpredicted,
 )
 from memwb.engine.trainer.warm import warm
-from memwb.engine.trainer.worker import LOG, Worker, surprise, unpredicted
+from memwb.engine.trainer.worker import LOG, Worker, cores, surprise, unpredicted
 
 if TYPE_CHECKING:
     from memwb.engine.question import Job, Question
@@ -108,7 +107,7 @@ class Predictions:
                 self._say(asked.take(worker.job, answer))
         if asked.hopeless:
             self._dismiss()
-        while asked.waiting and len(self._workers) < _at_once():
+        while asked.waiting and self._room():
             self._start(asked, asked.waiting.popleft())
         if not self._workers:
             self._asked = None
@@ -117,6 +116,11 @@ class Predictions:
                 from memwb.engine.prediction_cache import prune
 
                 prune()
+
+    def _room(self) -> bool:
+        """Whether one more can be at work. The plan's own takes two cores, and is waited for."""
+        most = min(MOST_AT_ONCE, cores())
+        return sum(2 if worker.job.own else 1 for worker in self._workers) < most
 
     def _start(self, asked: Question, job: Job) -> None:
         try:
@@ -139,11 +143,6 @@ class Predictions:
         for event in events:
             self.failed |= isinstance(event, Unpredicted)
             self._send(event)
-
-
-def _at_once() -> int:
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(MOST_AT_ONCE, cores)
 
 
 def _later() -> None:

@@ -45,6 +45,11 @@ NICER = 10
 """How far the plan's own prediction, and those of toggles, stand back behind a burst."""
 
 
+def cores() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 class Worker:
     """A prediction at work as the server sees it. ``close``: see ``forked``."""
 
@@ -170,7 +175,10 @@ def _result(job: Job) -> Answer:
         from memwb.engine.predict.predictor import predict
         from memwb.engine.prediction_cache import Kept, keep
 
-        result = predict(job.plan, job.target, trust_remote_code=job.trust_remote_code)
+        at_once = job.own and cores() > 1
+        result = predict(
+            job.plan, job.target, trust_remote_code=job.trust_remote_code, at_once=at_once
+        )
     except CannotPredict as error:
         cause = error.__cause__
         if isinstance(cause, MemoryError):

@@ -123,6 +123,17 @@ def test_every_published_figure_has_a_plan(monkeypatch: pytest.MonkeyPatch) -> N
     assert {row.gb for row in rows if row.preset == "qwen2.5-7b-lora-r8"} == {24.95}
 
 
+def test_published_figures_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = module(monkeypatch, "benchmarks.published")
+    monkeypatch.setattr(published, "guide", lambda target, rows: f"guide {len(rows)}")
+    monkeypatch.setattr(published, "primer", lambda target: "the primer")
+    monkeypatch.setattr(published, "logits", lambda target: "the logits")
+    assert "guide 18" in published.page("h200") and "the primer" in published.page("h200")
+    some = published.page("h200", ["7b-lora-r", "logits"])
+    assert "guide 4" in some and "the logits" in some and "the primer" not in some
+    assert "guide" not in published.page("h200", ["primer"])
+
+
 def test_plans_of_every_kind_and_size_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     predicting = module(monkeypatch, "benchmarks.predicting")
     for model in (predicting.SMALL, predicting.LARGE):
@@ -137,6 +148,7 @@ def test_plans_of_every_kind_and_size_are_timed(monkeypatch: pytest.MonkeyPatch)
     [
         ("benchmarks.predicting", ["--target", "h100"], "h100-80gb"),
         ("benchmarks.prediction", ["--only", "sgd,lroa"], "did you mean 'lora'?"),
+        ("benchmarks.published", ["--only", "primr"], "there is no 'primr'"),
     ],
 )
 def test_a_wrong_name_is_told_at_once(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from memwb.engine.memory import sized
+from memwb.engine.plan import override, plan_from
+from memwb.engine.predict.targets import target_named
+from memwb.engine.predict.words import notes_on
 from memwb.engine.trainer.alive import Birth
 from memwb.engine.trainer.causes import (
     LAYER,
@@ -19,6 +23,7 @@ from memwb.engine.trainer.causes import (
     causes_of,
 )
 from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY, WEIGHTS
+from memwb.workbench.charts.scale import gib
 
 LENGTH = HIDDEN = 64
 VOCABULARY = MLP = 128
@@ -60,3 +65,21 @@ def made(category: int, module: str, op: str, *shape: int) -> Birth:
 )
 def test_reasons(birth: Birth, phase: str, expected: str) -> None:
     assert reason(birth, phase) == expected
+
+
+def test_that_upcasting_makes_layers_compute_in_fp32_is_told() -> None:
+    techniques: dict[str, dict[str, str]] = {"bf16": {}, "lora": {}, "quantize_4bit": {}}
+    plan = plan_from({"model": "tiny", "techniques": techniques})
+    wide = "-o quantize_4bit.upcast=false"
+    target = target_named("h200")
+    assert any(wide in note for note in notes_on(plan, target))
+    for change in ("quantize_4bit.upcast=false", "bf16=off"):
+        assert not any(wide in note for note in notes_on(override(plan, change), target))
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(9_835_000, "9.38 MiB"), (2**30, "1.00 GiB"), (512 * 2**20, "512 MiB"), (7, "7 B")],
+)
+def test_a_sentence_tells_bytes_as_a_table_does(size: int, told: str) -> None:
+    assert sized(size) == told == gib(size)

@@ -45,7 +45,7 @@ from memwb.engine.plan import active
 from memwb.engine.prediction import Parameters, Prediction
 from memwb.engine.trainer import server, worker
 
-def predict(plan, target, *, trust_remote_code=False):
+def predict(plan, target, *, trust_remote_code=False, at_once=False):
     what = plan.workload.batch_size
     if what == 101: os.kill(os.getpid(), signal.SIGKILL)
     if what == 102 or "galore" in plan.techniques and what == 3: time.sleep(60)

@@ -1,30 +1,29 @@
-"""Round ticks for an axis, and bytes as text: the one place where a figure becomes a label."""
+"""Round ticks for an axis, and bytes as text."""
 
 from __future__ import annotations
 
 import math
 
+from memwb.engine.memory import figure
+from memwb.engine.memory import sized as gib
+
+__all__ = [
+    "GIB",
+    "KIB",
+    "MIB",
+    "TIB",
+    "UNITS",
+    "delta",
+    "figure",
+    "gib",
+    "number",
+    "step_of",
+    "ticks",
+]
+
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 UNITS = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 _ROUND = (1, 2, 5, 10)
-
-
-def gib(size: float) -> str:
-    """Bytes with three significant digits and a binary unit: ``9.97 GiB``, ``512 MiB``, ``7 B``.
-
-    GiB is the largest unit: memory of accelerators is compared in it.
-    """
-    for unit, name in UNITS[1:]:
-        # What rounds up to a whole larger unit is shown in that unit.
-        if abs(size) >= unit * 0.9995:
-            return f"{figure(size / unit)} {name}"
-    return f"{size:.0f} B"
-
-
-def figure(value: float) -> str:
-    """A number to three significant digits, without exponents."""
-    size = abs(value)
-    return f"{value:.2f}" if size < 9.995 else f"{value:.1f}" if size < 99.95 else f"{value:,.0f}"
 
 
 def delta(size: float) -> str:
