@@ -312,7 +312,7 @@ def test_a_cpu_keeps_its_activations(families: dict[str, dict[str, Any]]) -> Non
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["activation_checkpointing.mode=budget"], "needs torch_compile"),
+        (["activation_checkpointing.mode=budget"], "needs torch.compile"),
         (
             [
                 "activation_checkpointing.mode=budget",
