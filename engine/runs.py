@@ -42,9 +42,12 @@ from memwb.engine.protocol import (
     decode_event,
     encode,
 )
+from memwb.engine.rereading import reread
 from memwb.engine.technique import techniques
 
 PLAN, SCRIPT, EVENTS, SUMMARY = "plan.toml", "train.py", "events.jsonl", "summary.json"
+OVER = ("done", "oom", "failed", "stopped")
+"""Outcomes that the summary alone tells."""
 NOT_OF_A_RUN = Hello | Ready | Problem | Beat | Predicted | Toggled | Unpredicted | AllPredicted
 """What the engine says beside a burst: no part of its record."""
 
@@ -186,15 +189,20 @@ def list_runs() -> list[Summary]:
     """Every run, the newest first; folders that cannot be read are listed as damaged."""
     root = paths.runs_folder()
     try:
-        folders = [folder for folder in root.iterdir() if _number(folder.name) and folder.is_dir()]
+        with os.scandir(root) as found:
+            folders = [each.path for each in found if _number(each.name) and each.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise MemwbError(
             "The runs cannot be listed", f"{root}: {error.strerror}", "Make the folder readable."
         ) from None
-    folders.sort(key=lambda folder: _number(folder.name), reverse=True)
-    return [read_summary(folder) for folder in folders]
+    folders.sort(key=lambda folder: _number(os.path.basename(folder)), reverse=True)
+    # A history of thousands is listed whenever one of them is shown.
+    files = (SUMMARY, remarks.REMARKS)
+    return reread(
+        folders, files, lambda each: read_summary(Path(each)), lambda run: run.outcome in OVER
+    )
 
 
 def pinned(runs: Iterable[Summary]) -> Summary | None:

@@ -273,7 +273,13 @@ class Bursts:
         """What the engine is doing, in the header, and what can be done meanwhile."""
         self.show_doing()
         if self.app.main.children:
-            self.app.main.show_footer("silent" if self.silent else self.engine_state)
+            state = "waiting" if self._waits else self.engine_state
+            self.app.main.show_footer("silent" if self.silent else state)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a run begins by itself, sooner or later."""
+        return self.wanted and self.engine_state in ("starting", "restarting", "ready")
 
     def show_doing(self) -> None:
         """What the engine is doing, in the header."""
@@ -281,7 +287,7 @@ class Bursts:
         doing = app.replay.doing
         if engine == "running":
             doing = doing or texts.progress(self.live, self._key("stop"))
-        if self.wanted and engine in ("starting", "restarting", "ready"):
+        if self._waits:
             doing = "runs when the engine is ready"
             if engine == "ready":
                 doing = f"{WAITS} · {self._key('stop')} takes it back"

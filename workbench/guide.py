@@ -68,6 +68,8 @@ def _told(session: Session, engine: str) -> tuple[str, ...]:
             "It trains: memory by category fills the chart, dotted is what was predicted",
             "It trains; dotted is what was predicted of it",
         )
+    if engine == "waiting":
+        return (f"It begins by itself as soon as it can; {_key('stop')} takes it back",)
     if engine == "silent":
         return (f"Wait, and it goes on by itself; {_key('restart')} restarts the engine",)
     if engine == "dead" and session.guide in ("run", "again"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from memwb.engine import runs
+from memwb.engine import remarks, runs
 from memwb.engine.errors import MemwbError
 from memwb.engine.memory import Alive, Large
 from memwb.engine.plan import Plan, Workload, override
@@ -114,6 +115,29 @@ def test_the_newest_run_comes_first_and_is_the_latest() -> None:
     assert second.name == "mine"
     for text in ("1", "#1", "0001", first.folder, " 1 "):
         assert runs.find_run(text) == first
+
+
+def test_of_runs_that_are_over_only_those_that_changed_are_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second, third = a_run(), a_run(), a_run(EVENTS[:-1])
+    assert [run.outcome for run in runs.list_runs()] == ["interrupted", "done", "done"]
+    read: list[str] = []
+    real = runs.read_summary
+
+    def reading(folder: Path) -> runs.Summary:
+        read.append(folder.name)
+        return real(folder)
+
+    monkeypatch.setattr(runs, "read_summary", reading)
+    remarks.rename(second.folder, "mine")
+    assert [run.name for run in runs.list_runs()] == ["plain", "mine", "plain"]
+    assert read == ["0003", "0002"], "whose writer may be back, and who has a name now"
+    shutil.rmtree(second.folder)
+    (Path(third.folder) / runs.SUMMARY).unlink()
+    found = runs.list_runs()
+    assert [run.outcome for run in found] == ["damaged", "done"]
+    assert found[1] == real(Path(first.folder))
 
 
 @pytest.mark.parametrize("text", ["3", "", "0", "x", "/nowhere", "../..", "²", "a\0b", "9" * 300])

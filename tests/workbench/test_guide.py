@@ -27,6 +27,11 @@ async def test_each_step_is_done_by_doing_it_and_never_comes_again(
         assert "No GPU here" in app.main.notice.render().plain
         assert app.session.folded == ("workload",)
         assert " 1/4 " in strip(app) and "Press r" in strip(app) and "h ends" in strip(app)
+        await pilot.press("r")
+        footer = app.main.query_one("#footer")
+        assert " 1/4  It begins by itself" in strip(app) and "s stop" in str(footer.render())
+        await pilot.press("s")
+        assert "Press r" in strip(app) and "r run" in str(footer.render())
         app.scripted.become_ready()
         await pilot.press("e", "escape", "u")
         assert " 1/4 " in strip(app), "only its own deed moves it on"
@@ -93,7 +98,7 @@ async def test_it_is_ended_by_a_key_and_begun_again_by_it(
 
 def test_it_is_told_in_one_line_however_narrow() -> None:
     plan = Plan(model="tiny")
-    engines = ("starting", "ready", "running", "silent", "dead")
+    engines = ("starting", "waiting", "ready", "running", "silent", "dead")
     for deed, tab, engine in product(GUIDE, ("plan", "runs"), engines):
         session = Session(plan, guide=deed, tab=tab, marks=("a",))
         for width in (80, 120):

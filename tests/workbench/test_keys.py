@@ -238,9 +238,7 @@ async def test_slash_filters_and_escape_gives_all_back(bench: Any) -> None:
         await pilot.press("ctrl+u", *"lora", "enter")
         await pilot.pause()
         assert [row.id for row in rows(app).rows if row.selectable] == [
-            "group:adapters",
             "technique:lora",
-            "group:kernels",
             "technique:fused_lora",
         ]
         await pilot.press("escape")

@@ -41,6 +41,18 @@ async def test_the_peak_is_told_of_the_plan_and_of_the_run(
         await waiting(pilot, lambda: "allocator" in text_of(app, "Page"))
 
 
+async def test_shares_stand_beside_what_they_are_of(bench: Any, waiting: Any) -> None:
+    app = bench("full", plan=Plan(model="tiny"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.live is not None and app.live.ended)
+        await pilot.press("P")
+        await waiting(pilot, lambda: "Measured, #1" in text_of(app, "Page"))
+        lines = text_of(app, "Page").splitlines()
+        line = next(line for line in lines if line.startswith("A activations"))
+        assert line.split()[2:6] == ["–", "45.8", "MiB", "60%"], "none was predicted"
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
 async def test_what_was_alive_stands_beside_what_was_predicted(
     bench: Any, waiting: Any, forecast: Any, size: tuple[int, int]

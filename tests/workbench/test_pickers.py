@@ -281,3 +281,12 @@ async def test_settings_act_at_once_and_keep_the_comments(
     text = file.read_text()
     assert text.startswith("# mine\n") and "# either" in text
     assert "trust_remote_code" not in text
+
+
+@pytest.mark.parametrize("key", ["o", "t"])
+async def test_where_a_question_mark_is_text_help_is_said_to_be_f1(bench: Any, key: str) -> None:
+    app = bench(plan=Plan(model="tiny"))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press(key, "question_mark")
+        assert app.screen.query_one(Input).value == "?"
+        assert "· f1 help ·" in str(app.screen.query_one(".dialog").border_subtitle)

@@ -298,7 +298,9 @@ def _filtered(rows: list[Row], wanted: str) -> list[Row]:
             text += "" if kind == "group" else rest.rpartition(".")[2]
             keep = wanted.lower() in text.lower()
         if kind == "group":
-            heads, whole = [row], wanted.lower() in _title(row).lower()
+            # Nothing is folded while a filter shows what it found.
+            heads = [msgspec.structs.replace(row, selectable=False)]
+            whole = wanted.lower() in _title(row).lower()
             continue
         if kind == "technique":
             heads, mine = [each for each in heads if each.id.startswith("group:")], keep

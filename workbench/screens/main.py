@@ -158,7 +158,7 @@ class MainScreen(Screen[None]):
     def show_footer(self, engine: str) -> None:
         """The keys that matter now."""
         self._engine = engine
-        running = engine in ("running", "stopping", "silent")
+        running = engine in ("waiting", "running", "stopping", "silent")
         typing = self.focused is not None and "field" in self.focused.classes
         broken = bool(self.plan_panel.found)
         filtering = typing and self.focused is not None and self.focused.id in FILTERS

@@ -26,7 +26,7 @@ from memwb.workbench.panels.forecast import MUTED
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.screens import model_rows, needs
-from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP, explain, say
+from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP_TYPING, explain, say
 from memwb.workbench.screens.model_rows import SOURCES, is_path
 from memwb.workbench.settings import Settings
 from memwb.workbench.typical import tokens, typical_plans
@@ -51,7 +51,7 @@ class ModelScreen(ModalScreen[Plan | None]):
     VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss", "Leave"),
-        HELP,
+        HELP_TYPING,
         Binding("tab", "next_source(1)", "Source", priority=True, show=False),
         Binding("shift+tab", "next_source(-1)", "Source", priority=True, show=False),
         Binding("down", "move(1)", "Next", priority=True, show=False),
@@ -92,7 +92,7 @@ class ModelScreen(ModalScreen[Plan | None]):
         """A field, the sources, the models, and what the one at the cursor needs."""
         with Vertical(classes="dialog") as box:
             box.border_title = "Choose a model"
-            box.border_subtitle = "↵ takes it · tab source · ? help · esc leaves"
+            box.border_subtitle = "↵ takes it · tab source · f1 help · esc leaves"
             yield Input(placeholder="search, or a folder, or a hub id such as owner/name")
             yield Line(id="sources")
             yield Line(id="columns")

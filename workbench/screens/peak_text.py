@@ -69,9 +69,9 @@ def figures(
     for key in (*CATEGORIES, *TOTALS):
         told = gib(value(first, key)) if first and not untold(first, key) else "–"
         found = gib(value(second, key)) if second else "–"
-        share = ""
-        if key in CATEGORIES and (peak := first or second) is not None:
-            share = f"{value(peak, key) / max(1, peak.allocated):.0%}"
+        # Beside what it is a share of.
+        share = _share(first, key)
+        after = _share(second, key) if first is None else _ratio(first, second, key) if own else ""
         bold = "bold" if key == "allocated" else ""
         letter = LETTERS[CATEGORIES.index(key)] if key in CATEGORIES else ""
         parts: list[tuple[str, str] | Content | str] = [
@@ -80,7 +80,7 @@ def figures(
             (f"{mark if look else ''}{told}".rjust(FIGURE) + "  ", look or bold),
             (f"{share:>5}  ", MUTED),
             (f"{found:>{FIGURE}}  ", bold),
-            (f"{_ratio(first, second, key) if own else '':<9}", MUTED),
+            (f"{after:<9}", MUTED),
         ]
         if key in CATEGORIES and room >= FEWEST:
             look_of = colours.get(key, "")
@@ -99,6 +99,12 @@ def figures(
     if said := state_words(outlook):
         lines += wrapped(said, width, "$text-warning")
     return lines
+
+
+def _share(peak: Peak | None, key: str) -> str:
+    if peak is None or key not in CATEGORIES:
+        return ""
+    return f"{value(peak, key) / max(1, peak.allocated):>5.0%}"
 
 
 def _ratio(predicted: Peak | None, found: Peak | None, key: str) -> str:

@@ -23,7 +23,7 @@ from memwb.workbench.outlook import Outlook
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.rows import Row, Rows, Spans
 from memwb.workbench.screens import gpu_rows
-from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP, explain, say
+from memwb.workbench.screens.dialog import DIALOG, HEIGHTS, HELP_TYPING, explain, say
 from memwb.workbench.screens.gpu_rows import SORTS, VERDICTS
 from memwb.workbench.units import gib
 
@@ -51,7 +51,7 @@ class TargetScreen(ModalScreen[str | None]):
     VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss", "Leave"),
-        HELP,
+        HELP_TYPING,
         Binding("tab", "next_sort", "Sort", priority=True, show=False),
         Binding("shift+tab", "next_verdict", "Narrow", priority=True, show=False),
         Binding("down", "move(1)", "Next", priority=True, show=False),
@@ -87,7 +87,7 @@ class TargetScreen(ModalScreen[str | None]):
         """This machine, the GPUs, and the CPU; with the verdict on the plan as it stands."""
         with Vertical(classes="dialog") as box:
             box.border_title = "GPUs: what fits where"
-            box.border_subtitle = "↵ predicts for it · tab sorts · ? help · esc leaves"
+            box.border_subtitle = "↵ predicts for it · tab sorts · f1 help · esc leaves"
             yield Input(placeholder="search, as 4090 or h100")
             yield Line(id="verdicts")
             yield Line(id="columns")
