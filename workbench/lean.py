@@ -8,6 +8,7 @@ known.
 
 from __future__ import annotations
 
+from rich.cells import get_character_cell_size
 from rich.console import Console
 from rich.control import Control
 from textual._compositor import ChopsUpdate, Compositor
@@ -24,8 +25,9 @@ class LeanUpdate(ChopsUpdate):
                 first, last = max(start, begin), min(stop, end)
                 if strip is None or first >= last:
                     continue
-                # Half of a character of two cells can't be written: such a line is, whole.
-                if len(strip.text) != strip.cell_length:
+                # Half of a character of two cells can't be written, nor an accent without its
+                # letter: such a line is, whole.
+                if any(get_character_cell_size(each) != 1 for each in set(strip.text)):
                     first = start
                 elif (first, last) != (start, stop):
                     strip = strip.crop(first - start, last - start)

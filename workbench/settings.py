@@ -12,6 +12,7 @@ import msgspec
 
 from memwb.engine import paths
 from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.mistakes import explain_mistake
 from memwb.engine.plan import Plan, plan_data, plan_from
 from memwb.workbench.commands import COMMANDS, keys_of
 from memwb.workbench.state import Session
@@ -49,7 +50,10 @@ def read_settings() -> Settings:
         return msgspec.convert(data, Settings)
     except FileNotFoundError:
         return Settings()
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, OSError, ValueError) as error:
+    except msgspec.ValidationError as error:
+        what, fix = explain_mistake(str(error), Settings, "$")
+        raise MemwbError("The settings file cannot be used", f"{path}: {what}", fix) from None
+    except (OSError, ValueError) as error:
         raise MemwbError(
             "The settings file cannot be used", f"{path}: {error}", "Mend or remove it."
         ) from None

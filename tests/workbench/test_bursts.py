@@ -29,6 +29,14 @@ def notice(app: Any) -> str:
     return str(found.render()) if found.display else ""
 
 
+async def test_where_there_is_little_room_the_first_screen_says_how_to_run(bench: Any) -> None:
+    app = bench("full", guide=True)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        shown = "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+        assert "run a burst of this plan" in shown
+
+
 async def test_a_burst_is_drawn_and_recorded(bench: Any, waiting: Any, play: Any) -> None:
     app = bench("full")
     async with app.run_test(size=SIZE) as pilot:

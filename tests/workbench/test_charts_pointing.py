@@ -104,6 +104,23 @@ async def test_the_box_tells_the_moment_to_the_byte() -> None:
         assert "╭" not in text_of(app)
 
 
+@pytest.mark.parametrize("height", range(2, 7))
+async def test_where_there_is_no_room_for_a_legend_the_cursor_has_one(height: int) -> None:
+    app = Charts()
+    async with app.run_test(size=(28, height)) as pilot:
+        app.chart.set_samples(burst())
+        app.chart.focus()
+        before = text_of(app)
+        assert "GiB" not in before.splitlines()[-1]
+        await pilot.press("k")
+        shown = text_of(app)
+        assert "■W 3 ■G 0 ■O 6 ■A 4 ■T 0 GiB" in shown and "backward  13.0 GiB" in shown
+        await pilot.press("left")
+        assert text_of(app) != shown, "another moment"
+        await pilot.press("escape")
+        assert text_of(app) == before
+
+
 @pytest.mark.parametrize("x", [15, 40, 62, 90, 108])
 async def test_the_mouse_tells_it_too_and_the_box_keeps_off(x: int) -> None:
     app = Charts()

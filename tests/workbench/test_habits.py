@@ -194,3 +194,20 @@ async def test_sixteen_colours_get_the_terminals_own_unless_a_theme_is_set(
         async with app.run_test(size=SIZE) as pilot:
             await pilot.pause()
             assert app.theme == theme
+
+
+async def test_keys_have_their_colour_also_while_text_is_selected(bench: Any) -> None:
+    app = bench("full")
+    async with app.run_test(size=(120, 40)):
+        footer = app.screen.query_one("#footer")
+
+        def drawn() -> list[tuple[str, str]]:
+            footer._styles_cache.clear()
+            line = footer.render_lines(footer.size.region)[0]
+            return [(part.text, str(part.style and part.style.color)) for part in line]
+
+        before = drawn()
+        app.screen._selecting = True
+        assert drawn() == before
+        colours = {colour for text, colour in before if text.strip() in ("space", "toggle")}
+        assert len(colours) == 2, "a key differs from its word"

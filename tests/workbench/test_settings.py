@@ -43,13 +43,22 @@ def test_settings_are_read(home: Path) -> None:
     assert (found.theme, found.keymap) == ("nord", {"run": "g"})
 
 
-@pytest.mark.parametrize("text", ["theme = 1", "thme = 'x'", "theme ="])
-def test_bad_settings_are_told_with_their_file(home: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "where", "how"),
+    [
+        ("theme = 1", "$.theme: expected str", "value of that kind"),
+        ("thme = 'x'", "$.thme: there is no such key", "did you mean 'theme'?"),
+        ("[keymap]\nrun = 1", "$.keymap[...]: expected str", "value of that kind"),
+        ("theme =", "", "Mend or remove"),
+    ],
+)
+def test_bad_settings_are_told_with_their_file(home: Path, text: str, where: str, how: str) -> None:
     home.mkdir()
     (home / "settings.toml").write_text(text)
     with pytest.raises(MemwbError) as error:
         settings.read_settings()
-    assert "settings.toml" in error.value.what
+    assert "settings.toml" in error.value.what and where in error.value.what
+    assert how in error.value.fix
 
 
 def test_one_setting_is_changed_and_the_rest_is_left(home: Path) -> None:

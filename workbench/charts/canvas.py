@@ -18,7 +18,7 @@ from memwb.workbench.charts.inset import Moment
 from memwb.workbench.charts.palette import HATCHES, Cell, Code, Palette
 from memwb.workbench.charts.scale import gib
 from memwb.workbench.charts.strips import ranges
-from memwb.workbench.charts.timeline import Column, column_of, merge, seen, slots
+from memwb.workbench.charts.timeline import column_of, merge, seen, slots
 from memwb.workbench.charts.view import View
 from memwb.workbench.charts.window import Window, extent
 
@@ -177,6 +177,7 @@ class Canvas:
         self._said = (sample, kind)
         height = self.size.height
         rows = self.legend_rows + (self.has_steps and self.legend_rows < 2)
+        rows = rows if self.legend_rows else height
         # A burst tells of another moment all the time, and most of the words stay.
         return self._relabelled({y: self._lines.pop(y, []) for y in range(height - rows, height)})
 
@@ -241,6 +242,12 @@ class Canvas:
         return found
 
     def _line(self, y: int) -> list[Cell]:
+        if self._moment is not None and not self.legend_rows:
+            # As long as it is pointed at, its bytes go before the axis, and before the top row.
+            if y == min(self.rows, self.size.height - 1):
+                return self.written(self._categories())
+            if y == 0 and not self.has_steps:
+                return self.written(legend.moment(self._moment.sample, self.size.width, ""))
         if y < self.rows:
             return self._plot_line(y)
         if y == self.size.height - 1 and self.legend_rows:
@@ -385,14 +392,3 @@ class Canvas:
         for column, character in found.items():
             if column in label or not 0 < codes[column][0] < 8:
                 cells[column] = self.looks.over(codes[column], character, self.styles[name])
-
-
-def moments(columns: Sequence[Column]) -> list[int]:
-    """The columns in which another sample begins: memory holds its level until the next one."""
-    found: list[int] = []
-    before: Column = None
-    for index, sample in enumerate(columns):
-        if sample is not None and sample is not before:
-            found.append(index)
-        before = sample
-    return found

@@ -92,12 +92,14 @@ def categories(
     whole = [gib(size) for size in sizes]
     unit, unit_name = _common(sizes)
     short = [_short(size / unit) if unit > 1 else str(size) for size in sizes]
+    brief = [f"{size / unit:.{int(0 < size < 10 * unit)}f}" for size in sizes]
     forms = [
         _form(shown, names, whole, "  ", ""),
         _form(shown, names, short, "  ", unit_name),
         _form(shown, LETTERS, short, "  ", unit_name),
         _form(shown, LETTERS, short, " ", unit_name),
         _form(shown, [""] * 6, short, " ", unit_name),
+        _form(shown, [""] * 6, brief, " ", unit_name),
         _form(shown, LETTERS, [""] * 6, " ", ""),
         _form(shown, [""] * 6, [""] * 6, "", ""),
     ]

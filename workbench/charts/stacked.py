@@ -32,8 +32,9 @@ GROWTH = 1.4
 class StackedChart(Widget, can_focus=True):
     """A stacked area of memory by category over the samples of a burst.
 
-    Works at any size: what has no room (axis, legend, labels) is left out. ``cursor`` is the
-    sample under the mouse or the keyboard's cursor; a ``Cursor`` message tells every change.
+    Works at any size: what has no room (axis, legend, labels) is left out, the legend only until
+    there is a cursor. ``cursor`` is the sample under the mouse or the keyboard's cursor; a
+    ``Cursor`` message tells every change.
     """
 
     DEFAULT_CSS = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memwb.engine.protocol import Sample
-from memwb.workbench.charts.canvas import Canvas, moments
-from memwb.workbench.charts.timeline import Timeline
+from memwb.workbench.charts.canvas import Canvas
+from memwb.workbench.charts.timeline import Column, Timeline
 
 
 def starts(timeline: Timeline, phases: bool) -> list[Sample]:
@@ -65,3 +65,14 @@ def beside(canvas: Canvas, timeline: Timeline, here: Sample, way: int) -> Sample
             if place is not None and (place >= after if way > 0 else place < first):
                 return sample
     return None
+
+
+def moments(columns: Sequence[Column]) -> list[int]:
+    """The columns in which another sample begins: memory holds its level until the next one."""
+    found: list[int] = []
+    before: Column = None
+    for index, sample in enumerate(columns):
+        if sample is not None and sample is not before:
+            found.append(index)
+        before = sample
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.style import Style
 from textual.content import Content
 from textual.widget import Widget
 
@@ -22,8 +23,6 @@ class Line(Widget):
     Line {
         height: 1;
         width: 1fr;
-        link-style: none;
-        link-color: $foreground;
         link-background-hover: $primary 40%;
         link-style-hover: none;
         link-color-hover: $foreground;
@@ -34,6 +33,12 @@ class Line(Widget):
         super().__init__(id=id)
         self._lefts = _parts(left)
         self._rights: tuple[Content, ...] = (_content(right),)
+
+    @property
+    def link_style(self) -> Style:
+        """None: what can be clicked has its own colours, as it has while text is being selected,
+        when Textual gives links none."""
+        return Style.null()
 
     def show(self, left: Left, right: Content | str = "", *shorter: Content | str) -> None:
         """Other contents, with shorter forms of the right part; strings may hold markup."""

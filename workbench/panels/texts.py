@@ -276,10 +276,11 @@ def flagged(verdict: Verdict, label: str) -> tuple[str, str]:
 
 def first_steps(keymap: dict[str, str]) -> Content:
     """What an empty chart says on a first start."""
+    # Where there is little room, the first alone are seen.
     steps = {
+        "run": "run a burst of this plan and watch its memory",
         "toggle": "switch a technique on or off",
         "model": "choose a model",
-        "run": "run a burst of this plan and watch its memory",
         "help": "explain what the cursor is on",
     }
     keys = {command: key_for(command, keymap) for command in steps}
