@@ -34,7 +34,7 @@ def bench() -> Any:
         for loaded in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
             patch.delitem(sys.modules, loaded)
         patch.syspath_prepend(str(ROOT))
-        names = ("resources", "launches", "compiled_cases")
+        names = ("resources", "launches", "compiled_cases", "losses")
         yield {name: importlib.import_module(f"benchmarks.{name}") for name in names}
 
 
@@ -121,6 +121,24 @@ def test_what_a_chip_cannot_give_is_told(bench: dict[str, ModuleType]) -> None:
     ]  # fmt: skip
     fit = row._replace(warnings=(), shared=166_912, warps=8)
     assert not fit.faults and fit._replace(chip=chips[1]).faults
+
+
+def test_what_wrappers_hold_at_once_is_counted(bench: dict[str, ModuleType]) -> None:
+    chip, x = bench["launches"].CHIPS[-1], meta(8, 512)
+
+    def call() -> None:
+        # Two at once, then one beside a third; its view is no memory of its own.
+        y = doubled(doubled(x, 0), 0)
+        torch.cat([y, y[:4]]).t()
+
+    assert bench["launches"].held(chip, call, x) == x.nbytes * 5 // 2
+
+
+def test_losses_take_the_memory_on_a_gpu_that_was_aimed_at(bench: dict[str, ModuleType]) -> None:
+    # 0.65 of what is published for Liger's 16 chunks.
+    assert bench["losses"].on_gpu("fused")[0] <= 1344 * 2**20
+    found, own = bench["losses"].on_gpu("cut")
+    assert own == 2 * 4096 * (8192 + 128256) and found <= 1.03 * own
 
 
 @pytest.mark.parametrize("arch", [90, 80, 89])
