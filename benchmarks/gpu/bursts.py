@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
 import sys
@@ -99,13 +100,18 @@ def _served(waiting: list[tuple[str, Plan]], device: str, end: float) -> list[di
                 name = ""
             if isinstance(event, Ready | Ended):
                 events = []
-                if waiting and time.monotonic() < end:
-                    name, plan = waiting.pop(0)
-                    command = encode(Start(plan_data(plan), device=device, burst=name))
-                else:
-                    command = encode(Quit())
-                engine.stdin.write(command)
-                engine.stdin.flush()
+                begins = bool(waiting) and time.monotonic() < end
+                told = Start(plan_data(waiting[0][1]), device, waiting[0][0]) if begins else Quit()
+                try:
+                    engine.stdin.write(encode(told))
+                    engine.stdin.flush()
+                except BrokenPipeError:
+                    # It went after its last burst: what it was not told waits for another engine.
+                    break
+                if begins:
+                    name, _ = waiting.pop(0)
+        with contextlib.suppress(BrokenPipeError):
+            engine.stdin.close()
         try:
             code = engine.wait(timeout=min(10.0, SILENCE))
             why = f"the engine ended with {code}"

@@ -277,7 +277,7 @@ def test_on_a_gpu_kernels_are_checked_at_once_and_raced_one_by_one(
 
 
 def fake_engine(folder: Path) -> list[str]:
-    """The command of an engine whose bursts are done at once, but two that it names."""
+    """The command of an engine whose bursts are done at once, but those with certain names."""
     script = folder / "fake.py"
     script.write_text(
         "import json, os, sys, time\n"
@@ -290,7 +290,9 @@ def fake_engine(folder: Path) -> list[str]:
         "    if name is None: sys.exit()\n"
         "    if name == 'dies': sys.exit('a bus error')\n"
         "    if name == 'hangs': time.sleep(60)\n"
+        "    if name == 'leaves': os.close(0)\n"
         "    print(json.dumps({'type': 'ended', 'burst': name, 'outcome': 'done'}), flush=True)\n"
+        "    if name == 'leaves': os._exit(0)\n"
     )
     return [sys.executable, str(script)]
 
@@ -301,11 +303,11 @@ def test_an_engine_that_dies_or_hangs_takes_its_burst_alone(
     monkeypatch.setattr(gpu.bursts, "ENGINE", fake_engine(tmp_path))
     monkeypatch.setattr(gpu.bursts, "SILENCE", 1.0)
     plan = gpu.truth.plans()[0][1]
-    names = ["first", "dies", "second", "hangs", "third"]
+    names = ["first", "dies", "second", "hangs", "third", "leaves", "fourth"]
     plans = [(name, plan) for name in names]
     rows, left = gpu.bursts.run(plans, "cpu", math.inf)
     assert [row["plan"] for row in rows] == names and left == []
-    assert [row["outcome"] for row in rows] == ["done", "failed", "done", "failed", "done"]
+    assert [row["outcome"] for row in rows] == ["done", "failed", "done", "failed", *["done"] * 3]
     assert rows[1]["what"] == "the engine ended with 1: a bus error"
     assert rows[3]["what"] == "the engine hung" and "hangs" in gpu.truth.table(rows)
     monkeypatch.setattr(gpu.bursts, "ENGINE", [sys.executable, "-c", "raise SystemExit(5)"])
