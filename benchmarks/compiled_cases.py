@@ -60,7 +60,7 @@ def _losses() -> list[Case]:
 
         told = " ".join(f"{key} {value}" for key, value in more.items())
         label = f"{tokens}×{hidden}×{words} {WORDS[dtype]} {told}".strip()
-        return Case(file, label, call, telling=dtype == FP32)
+        return Case(file, label, call)
 
     files = ("fused_linear_cross_entropy", "cut_cross_entropy")
     return [made(file, *shape) for file in files for shape in shapes]
@@ -82,7 +82,7 @@ def _norms() -> list[Case]:
             _backward(_function(file, name)(*inputs))
 
         label = f"{name} {rows}×{size or 'widest'} {WORDS[dtype]}"
-        return Case(file, label, call, telling=bool(residual))
+        return Case(file, label, call)
 
     found = [
         made(file, residual, *row)

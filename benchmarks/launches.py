@@ -8,13 +8,15 @@ of the CUDA runtime is answered for the chip that is pretended.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from triton.runtime.jit import JITFunction
 
 _CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
@@ -57,7 +59,14 @@ class Launch(NamedTuple):
 
 
 class _Sent(TorchDispatchMode):
-    """Sends operators of memwb to their CUDA kernels, whatever their tensors are on."""
+    """Sends operators of memwb to their CUDA kernels, whatever their tensors are on.
+
+    ``see`` takes what each of the other operators gives.
+    """
+
+    def __init__(self, see: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._see = see
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -65,12 +74,17 @@ class _Sent(TorchDispatchMode):
         if getattr(func, "namespace", "") == "memwb":
             with self:
                 return func.redispatch(_CUDA, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        self._see(found)
+        return found
 
 
 @contextlib.contextmanager
-def recorded(chip: Chip) -> Iterator[list[Launch]]:
-    """The launches of what runs inside, on that chip; the list fills as they come."""
+def recorded(chip: Chip, see: Callable[[Any], None] = id) -> Iterator[list[Launch]]:
+    """The launches of what runs inside, on that chip; the list fills as they come.
+
+    ``see`` takes what each operator gives.
+    """
     found: list[Launch] = []
 
     def run(self: Any, *args: Any, grid: Any, warmup: bool = False, **options: Any) -> None:
@@ -97,6 +111,31 @@ def recorded(chip: Chip) -> Iterator[list[Launch]]:
         mock.patch("torch.cuda.current_device", lambda: 0),
         # Of a device named meta it refuses to say.
         mock.patch("torch.is_autocast_enabled", lambda *_: False),
-        _Sent(),
+        _Sent(see),
     ):
         yield found
+
+
+def held(chip: Chip, call: Callable[[], object], *inputs: torch.Tensor) -> int:
+    """The most bytes that exist at once beside the inputs while the wrappers run on that chip.
+
+    Of tensors alone: what a library takes inside an operator, and a sort, is not seen.
+    """
+    alive = {one.untyped_storage()._cdata: 0 for one in inputs}
+    most = 0
+
+    def see(found: Any) -> None:
+        nonlocal most
+        for one in tree_leaves(found):
+            if isinstance(one, torch.Tensor):
+                storage = one.untyped_storage()
+                if storage._cdata not in alive:
+                    alive[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, alive.pop, storage._cdata)
+        most = max(most, sum(alive.values()))
+
+    # A launch that was noted would keep its tensors alive.
+    unnoted = mock.patch.object(JITFunction, "run", lambda *_, **__: None)
+    with recorded(chip, see), unnoted:
+        call()
+    return most

@@ -3,6 +3,8 @@
 Time and peak memory of output head, cross-entropy and their backward pass on this machine's CPU,
 of the plain loss, of torch's and of memwb's own, in fp32. Memory is what comes to the inputs:
 counted to the byte, as bursts count it. Times are the median of interleaved rounds.
+
+``--gpu`` counts instead, without a GPU, what memwb's own allocate on one with Llama 3 8B's head.
 """
 
 from __future__ import annotations
@@ -111,6 +113,41 @@ def rows(vocabulary: int, tokens: int, hidden: int, rounds: int) -> list[dict[st
     ]
 
 
+def on_gpu(name: str, frozen: bool = False, **options: Any) -> tuple[int, int]:
+    """Bytes at the peak of memwb's loss with Llama 3 8B's head and 8192 tokens, and of gradients.
+
+    In bf16, with the head frozen or trained: what the CUDA wrapper allocates, on meta tensors.
+    """
+    from benchmarks.launches import CHIPS, held
+
+    def made(*shape: int, graph: bool = True) -> Tensor:
+        return torch.empty(shape, dtype=torch.bfloat16, device="meta", requires_grad=graph)
+
+    hidden, weight = made(8192, 4096), made(128256, 4096, graph=not frozen)
+    labels = torch.empty(8192, dtype=torch.int64, device="meta")
+    loss = {"fused": fused_linear_cross_entropy, "cut": cut_cross_entropy}[name]
+    found = held(
+        CHIPS[-1], lambda: loss(hidden, weight, labels, **options).backward(),
+        hidden, weight, labels,
+    )  # fmt: skip
+    return found, sum(one.nbytes for one in (hidden, weight) if one.requires_grad)
+
+
+def print_on_gpu() -> None:
+    """Print a table of what each loss allocates on a GPU."""
+    print("| loss | peak memory | gradients | beyond them | times |\n|---|---:|---:|---:|---:|")
+    for name, options in (
+        ("fused", {"chunk_size": 1024}),
+        ("fused", {"chunk_size": 512}),
+        ("cut", {}),
+    ):
+        for frozen in (False, True):
+            found, own = on_gpu(name, frozen, **options)
+            told = [name, *(str(one) for one in options.values()), "frozen head" if frozen else ""]
+            sizes = " | ".join(f"{size / 2**20:,.1f} MiB" for size in (found, own, found - own))
+            print(f"| {' '.join(told).strip()} | {sizes} | {found / own:.3f} |")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table for each vocabulary."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,7 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--tokens", type=int, default=512, help="[%(default)s]")
     add("--hidden", type=int, default=512, help="width of the hidden states [%(default)s]")
     add("--rounds", type=int, default=3, help="after one to warm up [%(default)s]")
+    add("--gpu", action="store_true", help="count what the CUDA wrappers allocate")
     args = parser.parse_args(argv)
+    if args.gpu:
+        print_on_gpu()
+        return 0
     for vocabulary in map(int, args.vocabularies.split(",")):
         own = 4 * args.hidden * (vocabulary + args.tokens)
         print(

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import ASTSource, make_backend
+from triton.runtime.cache import get_cache_key
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from benchmarks.launches import CHIPS, Chip, Launch, recorded
@@ -36,8 +37,6 @@ class Case(NamedTuple):
     kernel: str
     label: str
     call: Callable[[], object]
-    telling: bool = False
-    """Hard on registers: its launches are compiled by the tests, beside each kernel's first."""
 
 
 class Resources(NamedTuple):
@@ -95,7 +94,7 @@ def compiled(launch: Launch, label: str, chip: Chip) -> Resources:
 
 
 def _source(launch: Launch, target: GPUTarget) -> tuple[ASTSource, dict[str, Any], str]:
-    """A launch as the compiler takes it, and a key by which launches are the same binary."""
+    """A launch as the compiler takes it, and the key of the binary, of compiler and assembler."""
     backend = make_backend(target)
     kernel = launch.kernel
     binder = create_function_from_signature(kernel.signature, kernel.params, backend)
@@ -105,8 +104,8 @@ def _source(launch: Launch, target: GPUTarget) -> tuple[ASTSource, dict[str, Any
     options, signature, constants, attrs = kernel._pack_args(
         backend, given, bound, specialization, None
     )
-    key = f"{kernel.cache_key} {specialization} {sorted(launch.options.items(), key=str)}"
-    return ASTSource(kernel, signature, constants, attrs), options.__dict__, key
+    source = ASTSource(kernel, signature, constants, attrs)
+    return source, options.__dict__, get_cache_key(source, backend, options, {})
 
 
 @contextlib.contextmanager
@@ -135,8 +134,8 @@ def _warnings(log: str) -> list[str]:
     ]
 
 
-def launches(cases: Iterable[Case], chip: Chip) -> list[tuple[Launch, str]]:
-    """The launches of the cases that differ as binaries, each with its first case's label."""
+def launches(cases: Iterable[Case], chip: Chip) -> dict[str, tuple[Launch, str]]:
+    """The launches of the cases by their binaries' keys, each with its first case's label."""
     found: dict[str, tuple[Launch, str]] = {}
     target = GPUTarget("cuda", chip.arch, 32)
     for case in cases:
@@ -144,7 +143,7 @@ def launches(cases: Iterable[Case], chip: Chip) -> list[tuple[Launch, str]]:
             case.call()
         for launch in these:
             found.setdefault(_source(launch, target)[2], (launch, case.label))
-    return list(found.values())
+    return found
 
 
 def kernel_files() -> list[str]:
@@ -166,7 +165,7 @@ def without_case(seen: set[str]) -> list[str]:
     return found
 
 
-def table(rows: Sequence[Resources]) -> str:
+def table(rows: Iterable[Resources]) -> str:
     """Markdown: a line for each compiled launch."""
     lines = [
         "| kernel | shape | chip | warps | stages | registers | spilled B | shared B | fault |",
@@ -203,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [case for case in cases() if not wanted or case.kernel in wanted]
     rows = []
     for chip in chips:
-        for launch, label in launches(chosen, chip):
+        for launch, label in launches(chosen, chip).values():
             rows.append(compiled(launch, label, chip))
             print(f"{rows[-1].kernel} {chip.name}", file=sys.stderr, flush=True)
     print(f"triton {triton.__version__}\n\n{table(rows)}")

@@ -23,13 +23,13 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.gpu.bursts import run
+from benchmarks.gpu.bursts import lacking, run
 from benchmarks.surroundings import surroundings
 from memwb.engine.catalog import resolve
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.plan import Plan, active, override, plan_data, plan_from, problems, toggle
 from memwb.engine.protocol import CATEGORIES, Device
-from memwb.engine.technique import techniques, unavailable
+from memwb.engine.technique import techniques
 from memwb.workbench.units import delta, gib, rate
 
 STACK = (
@@ -171,11 +171,10 @@ def _without(plan: Plan, name: str, config: dict[str, Any]) -> tuple[Plan, list[
 
 def _judged(case: Case, reason: str, device: Device) -> Case:
     """The case with why it cannot run here, if it cannot."""
-    known = techniques()
-    for name, params in active(case.plan).items():
-        if lack := unavailable(known[name], params, device):
-            lack = lack if name == case.technique else f"{name}: {lack}"
-            return msgspec.structs.replace(case, outcome="unavailable", reason=lack)
+    name, lack = lacking(case.plan, device)
+    if lack:
+        lack = lack if name == case.technique else f"{name}: {lack}"
+        return msgspec.structs.replace(case, outcome="unavailable", reason=lack)
     if reason:
         return msgspec.structs.replace(case, outcome="refused", reason=reason)
     return case

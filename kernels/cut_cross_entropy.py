@@ -136,9 +136,8 @@ def _cce(
         for first in range(0, weight.shape[0], width):
             z = _cce_logits(x, weight, bias, first, width, product)
             _cce_bend(z, softcap, logit_scale, False)
-            inside = (y >= first) & (y < first + z.shape[1])
-            found = z.gather(1, (y - first).clamp_(0, z.shape[1] - 1))
-            target = torch.where(inside, found, target)
+            inside, place = _cce_met(y, first, z.shape[1])
+            target = torch.where(inside, z.gather(1, place), target)
             if label_smoothing:
                 mean += z.sum(1, keepdim=True)
             higher = torch.maximum(top, z.amax(1, keepdim=True))
@@ -209,6 +208,22 @@ def _cce_bend(z: Tensor, softcap: float, logit_scale: float, backward: bool) -> 
     return slope
 
 
+def _cce_met(labels: Tensor, first: int, width: int) -> tuple[Tensor, Tensor]:
+    """Whether each label is in a slice of the vocabulary, and its place there, else some other."""
+    inside = (labels >= first) & (labels < first + width)
+    return inside, (labels - first).clamp_(0, width - 1)
+
+
+def _cce_slope(
+    z: Tensor, met: tuple[Tensor, Tensor], own: Tensor, bent: Tensor | None, logit_scale: float
+) -> Tensor:
+    """The gradient of products from that of logits, in place, once labels have added their own."""
+    inside, place = met
+    z.scatter_add_(1, place, own.masked_fill(~inside, 0))
+    z = z if bent is None else z.mul_(bent)
+    return z if logit_scale == 1 else z.mul_(logit_scale)
+
+
 @torch.library.custom_op("memwb::cut_cross_entropy_backward", mutates_args=(), device_types="cpu")
 def _cce_backward(
     upstream: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
@@ -219,35 +234,35 @@ def _cce_backward(
     rows, x, y, factor, lse = _cce_counted(upstream, hidden, labels, lse, ignore_index)
     counted, along = y.unsqueeze(1), (factor * (1 + 2 * z_loss * lse)).unsqueeze(1)
     lse, factor = lse.unsqueeze(1), factor.unsqueeze(1)
-    d_weight, d_bias = _cce_results(weight, bias, lse.dtype, weight_grad, bias_grad)
+    d_hidden, d_weight, d_bias = _cce_results(
+        hidden, weight, bias, lse.dtype, False, weight_grad, bias_grad
+    )
     total = torch.zeros(x.shape if hidden_grad else 0, dtype=lse.dtype, device=x.device)
     # 4 Mi values at most: 16 MiB, and half as much again in half precision.
     width = max(1, min(weight.shape[0], 2**22 // max(1, len(x))))
     product = x.new_empty(len(x) * width)
-    part = torch.empty_like(x) if hidden_grad and x.dtype != total.dtype else total
+    part = torch.empty_like(x) if hidden_grad and x.dtype != total.dtype else None
     for first in range(0, weight.shape[0], width):
         z = _cce_logits(x, weight, bias, first, width, product)
-        slope = _cce_bend(z, softcap, logit_scale, True)
+        bent = _cce_bend(z, softcap, logit_scale, True)
         z.sub_(lse).exp_().mul_(along)
         if label_smoothing:
             z.sub_(factor * (label_smoothing / weight.shape[0]))
-        inside = (counted >= first) & (counted < first + z.shape[1])
-        place = (counted - first).clamp_(0, z.shape[1] - 1)
-        z.scatter_add_(1, place, torch.where(inside, factor * (label_smoothing - 1), 0))
-        z = z if slope is None else z.mul_(slope)
-        z = z if logit_scale == 1 else z.mul_(logit_scale)
+        met = _cce_met(counted, first, z.shape[1])
+        z = _cce_slope(z, met, factor * (label_smoothing - 1), bent, logit_scale)
         if d_bias.numel():
             torch.sum(z, 0, out=d_bias[first : first + width])
         if z.dtype != x.dtype:
             z = product[: z.numel()].view(z.shape).copy_(z)
         if weight_grad:
             torch.mm(z.t(), x, out=d_weight[first : first + width])
-        if hidden_grad and part is total:
-            total.addmm_(z, weight[first : first + width])
-        elif hidden_grad:
+        if part is not None:
             total.add_(torch.mm(z, weight[first : first + width], out=part))
-    d_hidden = _cce_spread(hidden, total, rows) if hidden_grad else hidden.new_empty(0)
-    return d_hidden, d_weight, d_bias if bias is None else d_bias.to(bias.dtype)
+        elif hidden_grad:
+            total.addmm_(z, weight[first : first + width])
+    if hidden_grad:
+        d_hidden = _cce_spread(hidden, total, rows)
+    return d_hidden, d_weight, d_bias.to((hidden if bias is None else bias).dtype)
 
 
 @torch.library.custom_op("memwb::cut_cross_entropy_sum", mutates_args=(), device_types="cpu")
@@ -262,13 +277,13 @@ def _cce_sum(
     """
     rows, kept = _cce_rows(labels, ignore_index)
     divisor = divisor or float(kept)
-    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    loss = torch.zeros((), dtype=wide)
-    d_hidden = torch.zeros_like(hidden) if hidden_grad else hidden.new_empty(0)
-    d_weight = torch.empty_like(weight) if weight_grad else weight.new_empty(0)
-    d_bias = torch.zeros_like(bias) if bias is not None and bias_grad else hidden.new_empty(0)
-    if not kept:
-        d_weight.zero_()
+    loss = hidden.new_zeros(())
+    d_hidden, d_weight, d_bias = _cce_results(
+        hidden, weight, bias, hidden.dtype, hidden_grad, weight_grad, bias_grad
+    )
+    # The first chunk writes the weight's, if there is one.
+    for one in (d_hidden, d_bias) if kept else (d_hidden, d_weight, d_bias):
+        one.zero_()
     backward = hidden_grad or weight_grad or bias_grad
     vocabulary = weight.shape[0]
     # 4 Mi values at most: 16 MiB in fp32.
@@ -278,10 +293,9 @@ def _cce_sum(
         x, y = _cce_part(hidden, labels, rows, start, min(start + height, kept))
         y = y.unsqueeze(1)
         z = _cce_logits(x, weight, bias, 0, vocabulary, product)
-        slope = _cce_bend(z, softcap, logit_scale, backward)
-        inside = (y >= 0) & (y < vocabulary)
-        y = y.clamp(0, vocabulary - 1)
-        target = torch.where(inside, z.gather(1, y), math.nan)
+        bent = _cce_bend(z, softcap, logit_scale, backward)
+        met = _cce_met(y, 0, vocabulary)
+        target = torch.where(met[0], z.gather(1, met[1]), math.nan)
         mean = z.mean(1, keepdim=True) if label_smoothing else target
         top = z.amax(1, keepdim=True)
         total = z.sub_(top).exp_().sum(1, keepdim=True)
@@ -293,10 +307,8 @@ def _cce_sum(
         z.mul_((1 + 2 * z_loss * lse) / (total * divisor))
         if label_smoothing:
             z.sub_(label_smoothing / vocabulary / divisor)
-        own = torch.full_like(lse, (label_smoothing - 1) / divisor).masked_fill_(~inside, 0)
-        z.scatter_add_(1, y, own)
-        z = z if slope is None else z.mul_(slope)
-        z = z if logit_scale == 1 else z.mul_(logit_scale)
+        own = torch.full_like(lse, (label_smoothing - 1) / divisor)
+        z = _cce_slope(z, met, own, bent, logit_scale)
         if d_bias.numel():
             d_bias += z.sum(0)
         if weight_grad and start == 0:
@@ -308,6 +320,7 @@ def _cce_sum(
             torch.mm(z, weight, out=d_hidden[start : start + len(x)])
         elif hidden_grad:
             _cce_put(d_hidden, rows, start, torch.mm(z, weight, out=torch.empty_like(x)))
+    d_bias = d_bias.to((hidden if bias is None else bias).dtype)
     return loss / divisor, d_hidden, d_weight, d_bias
 
 
@@ -318,13 +331,9 @@ def _cce_sum_fake(
     hidden_grad: bool, weight_grad: bool, bias_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """What comes out, by shape alone."""
-    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    return (
-        hidden.new_empty((), dtype=wide),
-        torch.empty_like(hidden) if hidden_grad else hidden.new_empty(0),
-        torch.empty_like(weight) if weight_grad else weight.new_empty(0),
-        torch.empty_like(bias) if bias is not None and bias_grad else hidden.new_empty(0),
-    )
+    kind = (hidden if bias is None else bias).dtype
+    wanted = hidden_grad, weight_grad, bias_grad
+    return hidden.new_empty(()), *_cce_results(hidden, weight, bias, kind, *wanted)
 
 
 def _cce_sum_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -382,13 +391,15 @@ def _cce_counted(
 
 
 def _cce_results(
-    weight: Tensor, bias: Tensor | None, wide: torch.dtype, weight_grad: bool, bias_grad: bool
-) -> tuple[Tensor, Tensor]:
-    """Memory for the gradients of weight and bias: each slice of them is written once."""
-    d_weight = torch.empty_like(weight) if weight_grad else weight.new_empty(0)
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype,
+    hidden_grad: bool, weight_grad: bool, bias_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Memory for the gradients, of no elements where not wanted; ``wide`` is of the bias's."""
     wanted = bias is not None and bias_grad
-    return d_weight, torch.empty(
-        weight.shape[:1] if wanted else 0, dtype=wide, device=weight.device
+    return (
+        hidden.new_empty(hidden.shape if hidden_grad else 0),
+        torch.empty_like(weight) if weight_grad else weight.new_empty(0),
+        weight.new_empty(weight.shape[:1] if wanted else 0, dtype=wide),
     )
 
 
@@ -396,7 +407,7 @@ def _cce_spread(hidden: Tensor, total: Tensor, rows: Tensor | None) -> Tensor:
     """The gradient of the hidden states from that of the rows that were counted."""
     if rows is None:
         return total if total.dtype == hidden.dtype else total.to(hidden.dtype)
-    return torch.zeros_like(hidden).index_copy_(0, rows, total.to(hidden.dtype))
+    return hidden.new_zeros(hidden.shape).index_copy_(0, rows, total.to(hidden.dtype))
 
 
 @_cce.register_kernel("cuda")
@@ -575,12 +586,15 @@ def _cce_backward_cuda(
     that belong there are gone through twice.
     """
     rows, x, y, factor, lse = _cce_counted(upstream, hidden, labels, lse, ignore_index)
-    d_weight, d_bias = _cce_results(weight, bias, torch.float32, weight_grad, bias_grad)
+    d_hidden, d_weight, d_bias = _cce_results(
+        hidden, weight, bias, torch.float32, False, weight_grad, bias_grad
+    )
     vocabulary, half = weight.shape[0], x.dtype != torch.float32
     total, borrowed = _cce_borrowed(d_weight, x) if half and hidden_grad else (None, 0)
-    if hidden_grad and total is None:
-        total = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-    d_hidden = hidden.new_empty(0)
+    if total is not None:
+        total.zero_()
+    elif hidden_grad:
+        total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     width = _cce_width(x, vocabulary)
     d_logits = x.new_empty(len(x), width)
     form = _cce_form(x, softcap)
@@ -596,15 +610,13 @@ def _cce_backward_cuda(
             stop = min(first + width, end)
             z = d_logits[:, : stop - first]
             columns = weight[first:stop]
-            grid = (
-                triton.cdiv(len(x), form["BLOCK_N"]),
-                triton.cdiv(stop - first, form["BLOCK_V"]),
-            )
+            blocks = triton.cdiv(len(x), form["BLOCK_N"])
+            tiles = triton.cdiv(stop - first, form["BLOCK_V"])
             with _cce_device(weight):
-                _cce_slope_kernel[(grid[0] * grid[1],)](
+                _cce_slope_kernel[(blocks * tiles,)](
                     x, weight, bias, y, lse, factor, z, len(x), vocabulary, first, stop, x.shape[1],
                     x.stride(0), x.stride(1), weight.stride(0), weight.stride(1), width, softcap,
-                    logit_scale, label_smoothing, z_loss, grid[0], grid[1],
+                    logit_scale, label_smoothing, z_loss, blocks, tiles,
                     HAS_BIAS=bias is not None, HAS_CAP=softcap != 0, **form,
                 )  # fmt: skip
             if d_bias.numel() and (of_weight or not borrowed):
@@ -612,10 +624,10 @@ def _cce_backward_cuda(
             if of_weight:
                 torch.mm(z.t(), x, out=d_weight[first:stop])
             if of_hidden and total is not None:
-                _cce_add(total, z, columns, first == 0)
+                _cce_add(total, z, columns)
     if total is not None:
         d_hidden = _cce_spread(hidden, total, rows)
-    return d_hidden, d_weight, d_bias if bias is None else d_bias.to(bias.dtype)
+    return d_hidden, d_weight, d_bias.to((hidden if bias is None else bias).dtype)
 
 
 def _cce_borrowed(d_weight: Tensor, x: Tensor) -> tuple[Tensor | None, int]:
@@ -643,14 +655,10 @@ def _cce_width(x: Tensor, vocabulary: int) -> int:
     return min(max(256, words), math.ceil(vocabulary / 16) * 16)
 
 
-def _cce_add(total: Tensor, z: Tensor, columns: Tensor, fresh: bool) -> None:
-    """Add the product of two matrices to an fp32 one, or write it there."""
-    if z.dtype == torch.float32 and fresh:
-        torch.mm(z, columns, out=total)
-    elif z.dtype == torch.float32:
+def _cce_add(total: Tensor, z: Tensor, columns: Tensor) -> None:
+    """Add the product of two matrices to an fp32 one."""
+    if z.dtype == torch.float32:
         total.addmm_(z, columns)
-    elif fresh:
-        torch.mm(z, columns, out_dtype=torch.float32, out=total)
     elif total.is_meta:
         # What torch 2.11 has for meta takes no out_dtype, which changes nothing there.
         torch.addmm(total, z, columns, out=total)
@@ -707,11 +715,8 @@ def _cce_backward_fake(
     z_loss: float, hidden_grad: bool, weight_grad: bool, bias_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """What comes out, by shape alone."""
-    return (
-        hidden.new_empty(hidden.shape if hidden_grad else 0),
-        torch.empty_like(weight) if weight_grad else weight.new_empty(0),
-        torch.empty_like(bias) if bias is not None and bias_grad else hidden.new_empty(0),
-    )
+    kind = (hidden if bias is None else bias).dtype
+    return _cce_results(hidden, weight, bias, kind, hidden_grad, weight_grad, bias_grad)
 
 
 def _cce_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -348,7 +348,7 @@ def _flce_cuda(
             _flce_labels_kernel[(kept, triton.cdiv(hidden.shape[1], 1024))](
                 hidden, rows, counted, order, own, d_weight, kept, vocabulary, hidden.shape[1],
                 hidden.stride(0), hidden.stride(1), d_weight.stride(0), d_weight.stride(1),
-                HAS_ROWS=rows is not None, BLOCK=1024,
+                HAS_ROWS=rows is not None, ROWS=8, BLOCK=1024,
             )  # fmt: skip
     if reduce:
         losses = losses.sum() / divisor
@@ -464,33 +464,35 @@ def _flce_clear_kernel(powers, labels, vocabulary, pitch, size, BLOCK: tl.conste
 @triton.jit  # type: ignore[untyped-decorator]
 def _flce_labels_kernel(  # type: ignore[no-untyped-def]
     hidden, rows, labels, order, own, d_weight, kept, vocabulary, width, hidden_n, hidden_k,
-    weight_v, weight_k, HAS_ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    weight_v, weight_k, HAS_ROWS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Add to a word's gradient what the logits of the rows that have it as their label do.
 
     ``order`` has rows of one label side by side, in their own order: the first one's program adds
-    them all up in fp32, the others' have nothing to do.
+    them all up in fp32, some at a time, the others' have nothing to do.
     """
     place = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
-    row = tl.load(order + place)
-    label = tl.load(labels + row)
+    label = tl.load(labels + tl.load(order + place))
     before = tl.load(order + place - 1, mask=place > 0, other=0)
     first = (place == 0) | (tl.load(labels + before) != label)
     if first & (label >= 0) & (label < vocabulary):
         at = d_weight + label * weight_v + columns * weight_k
         total = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-        met = label
-        while met == label:
-            source = row
+        met = ROWS
+        while met == ROWS:
+            places = place + tl.arange(0, ROWS)
+            row = tl.load(order + places, mask=places < kept, other=0)
+            same = (places < kept) & (tl.load(labels + row) == label)
+            factor = tl.load(own + row, mask=same, other=0.0)
             if HAS_ROWS:
-                source = tl.load(rows + row)
-            x = tl.load(hidden + source * hidden_n + columns * hidden_k, mask=inside, other=0.0)
-            total += tl.load(own + row) * x.to(tl.float32)
-            place += 1
-            row = tl.load(order + place, mask=place < kept, other=0)
-            met = tl.load(labels + row, mask=place < kept, other=-1)
+                row = tl.load(rows + row)
+            x_at = hidden + row[:, None] * hidden_n + columns[None, :] * hidden_k
+            x = tl.load(x_at, mask=same[:, None] & inside[None, :], other=0.0)
+            total += tl.sum(factor[:, None] * x.to(tl.float32), 0)
+            met = tl.sum(same.to(tl.int32), 0)
+            place += ROWS
         tl.store(at, total.to(d_weight.dtype.element_ty), mask=inside)
 
 

@@ -454,7 +454,10 @@ def _layer_norm_backward_cuda(
         programs = min(programs, max(1, 16 // warps) * processors)
         read = (x, grad) if grad_total is None else (x, grad, grad_total)
         size = block * tile * sum(one.element_size() for one in read)
-        stages = 3 if 2 * size <= 2**16 else 2 if size <= 2**16 else 1
+        # fp32 rows that are not of whole 64 bytes are copied value by value: the addresses of a
+        # third round would spill.
+        single = x.dtype == torch.float32 and columns % 16 != 0
+        stages = 3 if 2 * size <= 2**16 and not single else 2 if size <= 2**16 else 1
     partial = rstd.new_empty((2, programs, columns) if weight_gradient else (0, 0, 0))
     if rows > 0:
         with _layer_norm_device(x):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 import msgspec
 
 from benchmarks.gpu import journal
-from memwb.engine.plan import Plan, plan_data
+from memwb.engine.devices import assumed
+from memwb.engine.plan import Plan, active, plan_data
 from memwb.engine.protocol import (
+    Device,
     Ended,
     Event,
     Quit,
@@ -27,6 +30,7 @@ from memwb.engine.protocol import (
     decode_event,
     encode,
 )
+from memwb.engine.technique import techniques, unavailable
 
 SILENCE = 180.0
 """Seconds without an event after which an engine is taken to hang."""
@@ -41,10 +45,20 @@ def run(
     """A row of figures for each named plan, and the names of those there was no time for.
 
     ``end`` is a time of ``time.monotonic``; a burst that has begun is finished. One whose engine
-    dies or hangs has failed, and another engine goes on with the next.
+    dies or hangs has failed, and another engine goes on with the next. A plan with a technique that
+    is not available here has a row that says why, of the outcome ``unavailable``.
     """
     rows: list[dict[str, Any]] = []
-    waiting = list(plans)
+    waiting = []
+    here = assumed(device)
+    for name, plan in plans:
+        of, lack = lacking(plan, here)
+        if lack and time.monotonic() < end:
+            told = [Ended(name, "refused", title=f"{of} is not available", what=f"{of} {lack}")]
+            rows.append({"plan": name, **figures(told), "outcome": "unavailable"})
+            journal.note(rows[-1])
+        else:
+            waiting.append((name, plan))
     while waiting and time.monotonic() < end:
         before = len(waiting)
         rows += _served(waiting, device, end)
@@ -52,6 +66,15 @@ def run(
             # An engine that does not even start.
             break
     return rows, [name for name, _ in waiting]
+
+
+def lacking(plan: Plan, device: Device) -> tuple[str, str]:
+    """The first technique of a plan that cannot run here, and why; two empty strings if all can."""
+    known = techniques()
+    for name, params in active(plan).items():
+        if lack := unavailable(known[name], params, device):
+            return name, lack
+    return "", ""
 
 
 def _served(waiting: list[tuple[str, Plan]], device: str, end: float) -> list[dict[str, Any]]:
@@ -77,13 +100,18 @@ def _served(waiting: list[tuple[str, Plan]], device: str, end: float) -> list[di
                 name = ""
             if isinstance(event, Ready | Ended):
                 events = []
-                if waiting and time.monotonic() < end:
-                    name, plan = waiting.pop(0)
-                    command = encode(Start(plan_data(plan), device=device, burst=name))
-                else:
-                    command = encode(Quit())
-                engine.stdin.write(command)
-                engine.stdin.flush()
+                begins = bool(waiting) and time.monotonic() < end
+                told = Start(plan_data(waiting[0][1]), device, waiting[0][0]) if begins else Quit()
+                try:
+                    engine.stdin.write(encode(told))
+                    engine.stdin.flush()
+                except BrokenPipeError:
+                    # It went after its last burst: what it was not told waits for another engine.
+                    break
+                if begins:
+                    name, _ = waiting.pop(0)
+        with contextlib.suppress(BrokenPipeError):
+            engine.stdin.close()
         try:
             code = engine.wait(timeout=min(10.0, SILENCE))
             why = f"the engine ended with {code}"

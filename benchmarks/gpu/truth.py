@@ -67,7 +67,8 @@ def measure(device: str, end: float) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows, each with the outcomes that are right for it, and what there was no time for."""
     rows, left = run(plans(), device, end)
     for row in rows:
-        row["expected"] = ["oom"] if row["plan"] == "out of memory" else ["done"]
+        done = "oom" if row["plan"] == "out of memory" else "done"
+        row["expected"] = [done, "unavailable"]
     return rows, left
 
 
@@ -83,7 +84,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         traced, timed = row["traced_step_seconds"], row["timed_step_seconds"]
         cells = [
             row["plan"],
-            row["outcome"],
+            f"unavailable: {row['what']}" if row["outcome"] == "unavailable" else row["outcome"],
             gib(row["traced_maximum"]),
             gib(peak.get("allocated")),
             str(peak["allocated"] - row["traced_maximum"]) if peak else "–",

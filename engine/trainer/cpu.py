@@ -154,6 +154,8 @@ class CpuMeter:
         if at is not None:
             self._peak = rows[at]
             self._snapshot = self._snapshot_of(rows, at)
+        # One that was survived in the span before is not what ends the burst.
+        self._failure = None
         if rows and self._asked is not None and self.trace.failed is not None:
             self._failure = self._snapshot_of(rows, self.trace.failed)._replace(asked=self._asked)
         # Of what is gone nothing is asked any more.

@@ -102,6 +102,8 @@ class CudaMeter:
         if at is not None:
             self._peak = rows[at]
             self._snapshot = self._snapshot_of(rows[at], at)
+        # One that was survived in the span before is not what ends the burst.
+        self._failure = None
         if rows and self._asked is not None and self.trace.failed is not None:
             at = self.trace.failed
             self._failure = self._snapshot_of(rows[at], at)._replace(asked=self._asked)

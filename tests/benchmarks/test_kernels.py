@@ -276,10 +276,9 @@ def test_on_a_gpu_kernels_are_checked_at_once_and_raced_one_by_one(
         assert left == [f"more of {kernel}" for kernel in kernels]
 
 
-def test_an_engine_that_dies_or_hangs_takes_its_burst_alone(
-    gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    script = tmp_path / "fake.py"
+def fake_engine(folder: Path) -> list[str]:
+    """The command of an engine whose bursts are done at once, but those with certain names."""
+    script = folder / "fake.py"
     script.write_text(
         "import json, os, sys, time\n"
         "device = {'kind': 'cpu', 'name': '', 'capacity': 0}\n"
@@ -291,25 +290,51 @@ def test_an_engine_that_dies_or_hangs_takes_its_burst_alone(
         "    if name is None: sys.exit()\n"
         "    if name == 'dies': sys.exit('a bus error')\n"
         "    if name == 'hangs': time.sleep(60)\n"
+        "    if name == 'leaves': os.close(0)\n"
         "    print(json.dumps({'type': 'ended', 'burst': name, 'outcome': 'done'}), flush=True)\n"
+        "    if name == 'leaves': os._exit(0)\n"
     )
-    monkeypatch.setattr(gpu.bursts, "ENGINE", [sys.executable, str(script)])
+    return [sys.executable, str(script)]
+
+
+def test_an_engine_that_dies_or_hangs_takes_its_burst_alone(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu.bursts, "ENGINE", fake_engine(tmp_path))
     monkeypatch.setattr(gpu.bursts, "SILENCE", 1.0)
     plan = gpu.truth.plans()[0][1]
-    names = ["first", "dies", "second", "hangs", "third"]
+    names = ["first", "dies", "second", "hangs", "third", "leaves", "fourth"]
     plans = [(name, plan) for name in names]
     rows, left = gpu.bursts.run(plans, "cpu", math.inf)
     assert [row["plan"] for row in rows] == names and left == []
-    assert [row["outcome"] for row in rows] == ["done", "failed", "done", "failed", "done"]
+    assert [row["outcome"] for row in rows] == ["done", "failed", "done", "failed", *["done"] * 3]
     assert rows[1]["what"] == "the engine ended with 1: a bus error"
     assert rows[3]["what"] == "the engine hung" and "hangs" in gpu.truth.table(rows)
     monkeypatch.setattr(gpu.bursts, "ENGINE", [sys.executable, "-c", "raise SystemExit(5)"])
     assert gpu.bursts.run(plans, "cpu", math.inf) == ([], names)
 
 
+@pytest.mark.parametrize(("release", "outcome"), [("2.11.0", "unavailable"), ("2.13.0", "done")])
+def test_a_technique_that_is_not_for_this_torch_is_a_skip_that_is_told(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, outcome: str
+) -> None:
+    monkeypatch.setattr(gpu.bursts, "ENGINE", fake_engine(tmp_path))
+    monkeypatch.setattr("memwb.engine.technique.torch_version", lambda: release)
+    names = ["fp32", "linear cross-entropy"]
+    monkeypatch.setattr(gpu.truth, "PLANS", {name: gpu.truth.PLANS[name] for name in names})
+    suite = gpu.__dict__["__main__"]
+    monkeypatch.setitem(suite.SECTIONS, "truth", "truth_of_a_test")
+    monkeypatch.setitem(sys.modules, "truth_of_a_test", gpu.truth)
+    assert suite.main(["--device", "cpu", "--out", str(tmp_path), "--sections", "truth"]) == 0
+    rows = json.loads((tmp_path / "truth.json").read_text())["rows"]
+    outcomes = {row["plan"]: row["outcome"] for row in rows}
+    assert outcomes == {"fp32": "done", "linear cross-entropy": outcome}
+    told = "unavailable: linear_cross_entropy needs torch 2.13, not 2.11.0"
+    assert (told in (tmp_path / "truth.md").read_text()) == (outcome == "unavailable")
+
+
 def test_without_a_kernel_file_its_rows_say_so(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     case = gpu.kernel_cases.correct("rope", True)[0]._replace(kernel="no_such")
-    monkeypatch.setattr(gpu.arms, "arms_of", lambda kernel: [gpu.arms.Arm("memwb", gpu.arms._ours)])
     monkeypatch.setattr(
         gpu.arms, "arms_of", lambda kernel: [gpu.arms.Arm("memwb", gpu.arms._ours, cannot=gone)]
     )

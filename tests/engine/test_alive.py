@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from memwb.engine.protocol import Device, Ended, Event
 from memwb.engine.trainer.alive import MOST, Birth, Snapshot, largest_of
 from memwb.engine.trainer.burst import About, run_file
 from memwb.engine.trainer.causes import Model, told
+from memwb.engine.trainer.cpu import CpuMeter
 from memwb.engine.trainer.trace import GRADIENTS, TEMPORARY, WEIGHTS, Row, Trace, higher
 
 CPU = About(device=Device("cpu", "test", 1))
@@ -166,6 +168,22 @@ def test_when_memory_runs_out_it_is_told_for_what_and_what_was_there(tmp_path: P
     assert found.allocated == sum(one.bytes for one in found.largest) + found.others
     assert f"by {found.asked.op.removeprefix('aten.')} in 0" in end.what
     assert "When memory ran out, in the optimizer of the first step" in found.words[0]
+
+
+def test_a_failure_in_a_span_that_goes_on_is_forgotten_in_the_next() -> None:
+    meter = CpuMeter(time.perf_counter, lambda samples: None)
+    meter.start()
+    try:
+        held = [torch.ones(10)]
+        with pytest.raises(RuntimeError):
+            torch.empty(1 << 52)
+        meter.settle()
+        failure = meter.failure()
+        held.append(torch.ones(10))
+        meter.settle()
+        assert failure is not None and failure.asked is not None and meter.failure() is None
+    finally:
+        meter.close()
 
 
 def test_a_failure_that_the_script_mends_is_not_what_ended_it(tmp_path: Path) -> None:

@@ -153,6 +153,12 @@ def test_the_operators_keep_torch_s_rules() -> None:
         module._cce_backward, (torch.ones(6), *inputs, lse, *options, True, True, True)
     )
     torch.library.opcheck(module._cce_sum, (*case, *options, 0.0, True, True, True))
+    # The same kind and strides as its fake, whatever those of the hidden states, without a bias.
+    turned, weight = (one.bfloat16() for one in (inputs[0].t().contiguous().t(), inputs[1]))
+    few = torch.full_like(case.labels, -100)
+    few[0] = 3
+    given = (torch.ones(6), turned, weight, None, few, lse, *options, True, True, True)
+    torch.library.opcheck(module._cce_backward, given, test_utils="test_faketensor")
 
 
 @contextlib.contextmanager

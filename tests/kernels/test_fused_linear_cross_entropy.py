@@ -204,8 +204,8 @@ def test_the_kernels_where_logits_are_peaky_or_masked(interpreted: Any) -> None:
 
 def test_what_labels_add_to_the_weight_s_gradient_is_rounded_once(interpreted: Any) -> None:
     case = losses.case(40, 250, 16, torch.float16, ignored=8)
-    # Several rows of a label, far from each other.
-    case.labels[3] = case.labels[30] = case.labels[17]
+    # Many rows of a label, far from each other: more than are added up at a time.
+    case.labels[::2] = torch.where(case.labels[::2] < 0, -100, case.labels[17])
     with interpreted(module) as launched, losses.mixed_products(), narrow(256):
         twos = functools.partial(fused_linear_cross_entropy, chunk_size=2)
         found = losses.outcome(twos, case)[2]
@@ -215,3 +215,11 @@ def test_what_labels_add_to_the_weight_s_gradient_is_rounded_once(interpreted: A
     # In all its chunks 1.1 of these, if each rounded it.
     assert losses.distances([found], [truth])[0] < 0.85 * 2**-11
     assert launched.count("_flce_labels_kernel") == 1
+
+
+def test_all_rows_may_have_one_label(interpreted: Any) -> None:
+    case = losses.case(16, 37, ignored=0)
+    case.labels[:] = 36
+    with interpreted(module) as launched, losses.mixed_products():
+        check(SEVENS, case=case, reduction="mean")
+    assert "_flce_labels_kernel" in launched
