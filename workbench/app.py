@@ -103,6 +103,7 @@ class Workbench(App[None]):
         self.bursts.start_engine()
         workers.start(self, "fields", self.main.plan_panel.prepare)
         workers.start(self, "history", history.load, self)
+        self.set_interval(history.OFTEN, lambda: history.follow(self))
         workers.start(self, "device", self._assume_device)
         self.resolve_model()
         if self._warning is not None:

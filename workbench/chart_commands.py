@@ -60,4 +60,28 @@ CHART_COMMANDS = (
         )
         for category in CATEGORIES
     ),
+    Command(
+        "cursor_peak",
+        "k",
+        "travel('peak')",
+        "Cursor to the peak",
+        "Of the memory chart, the moment of the most allocated bytes.",
+        where=("memory",),
+    ),
+    *(
+        Command(
+            f"{place}_{side}",
+            keys,
+            f"travel('{place}', {way})",
+            f"Cursor to the {place} {side}",
+            f"Of the memory chart, where the {place} {side} the cursor's begins.",
+            where=("memory",),
+        )
+        for place, side, way, keys in (
+            ("phase", "before", -1, "comma,shift+left"),
+            ("phase", "after", 1, "full_stop,shift+right"),
+            ("step", "before", -1, "left_square_bracket"),
+            ("step", "after", 1, "right_square_bracket"),
+        )
+    ),
 )

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from memwb.engine.errors import MemwbError
-from memwb.workbench import library, state
+from memwb.workbench import library, state, workers
 from memwb.workbench.commands import keyed
 from memwb.workbench.panels import texts
 from memwb.workbench.trace import Trace
@@ -14,6 +14,9 @@ from memwb.workbench.trace import Trace
 if TYPE_CHECKING:
     from memwb.engine.runs import Summary
     from memwb.workbench.app import Workbench
+
+OFTEN = 3.0
+"""Seconds between two looks at runs of others that are not over."""
 
 
 async def load(app: Workbench) -> None:
@@ -28,6 +31,13 @@ async def look_again(app: Workbench) -> None:
     """Another workbench or the command line may have made runs meanwhile."""
     if await asyncio.to_thread(library.runs) != app.recorded:
         await load(app)
+
+
+def follow(app: Workbench) -> None:
+    """A run of another workbench that is not over is looked at until it is."""
+    others = (run for run in app.recorded if run.folder != app.bursts.folder)
+    if any(run.outcome == "running" for run in others):
+        workers.start(app, "history", look_again, app)
 
 
 async def show(app: Workbench) -> None:

@@ -443,6 +443,13 @@ async def test_the_keys_of_the_charts_in_the_workbench(
                 command.callback()
         await waiting(pilot, lambda: chart.window.zoom == 2 and chart.hidden == {0})
         assert main.memory.region.area
+        found = [one.title for one in app.get_system_commands(app.screen)]
+        assert "Cursor to the phase after  (.)" in found
+        peak = next(
+            one for one in app.get_system_commands(app.screen) if "to the peak" in one.title
+        )
+        peak.callback()
+        await waiting(pilot, lambda: chart.cursor is chart.shown.peak and chart.has_focus)
 
 
 async def test_another_run_of_the_plan_is_seen_where_the_last_one_was(

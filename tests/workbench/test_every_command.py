@@ -102,6 +102,14 @@ EXPECTED: dict[str, Case] = {
         f"band_{name}": Case(lambda app: set(app.main.memory.chart.hidden), {index})
         for index, name in enumerate(CATEGORIES)
     },
+    "cursor_peak": Case(
+        lambda app: (shown := app.main.memory.chart).cursor is shown.shown.peak, True, "home"
+    ),
+    **{
+        f"{place}_{side}": Case(lambda app: app.main.memory.chart.cursor, ANOTHER, first)
+        for place in ("phase", "step")
+        for side, first in (("before", "end"), ("after", "home"))
+    },
     **{f"jump_{name}": jumped(name) for name in EVERYWHERE},
     **{
         name: Case(lambda app: dict(app.session.sizes), ANOTHER)

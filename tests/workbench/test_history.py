@@ -210,6 +210,22 @@ async def test_b_pins_the_baseline_and_all_are_held_against_it(
         await waiting(pilot, lambda: "from elsewhere" in line(app, 2))
 
 
+async def test_a_run_of_another_workbench_is_followed_to_its_end(
+    opened: Any, waiting: Any, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memwb.workbench.history.OFTEN", 0.05)
+    app = opened
+    told = play("full")
+    started = next(event for event in told if isinstance(event, Started))
+    async with app.run_test(size=SIZE) as pilot:
+        await app.ready(app, pilot)
+        recorder = runs.record(Plan(model="tiny"), started)
+        await pilot.press("1", "5")
+        await waiting(pilot, lambda: len(app.recorded) == 5 and "running" in line(app, 5))
+        recorder.event(told[-1])
+        await waiting(pilot, lambda: "running" not in line(app, 5))
+
+
 async def test_shift_l_takes_over_the_plan_of_a_run(opened: Any, waiting: Any) -> None:
     app = opened
     async with app.run_test(size=SIZE) as pilot:

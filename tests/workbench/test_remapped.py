@@ -107,3 +107,20 @@ async def test_other_keys_are_read_of_at_once(bench: Any) -> None:
         await pilot.pause()
         assert "ц Memory" in said(app) and "щ runs the plan" in said(app)
         assert "r runs the plan" not in said(app) and key_for("run", app.settings.keymap) == "щ"
+
+
+async def test_the_cursor_of_the_chart_goes_by_the_keys_that_are_given(
+    bench: Any, waiting: Callable[..., Any], home: Path
+) -> None:
+    home.mkdir()
+    (home / "settings.toml").write_text('[keymap]\ncursor_peak = "B"\n', encoding="utf-8")
+    app = bench("full")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r", "2")
+        await waiting(pilot, lambda: app.recorded and app.recorded[0].outcome == "done")
+        chart = app.main.memory.chart
+        await pilot.press("k")
+        assert chart.cursor is None, "the key was given away"
+        await pilot.press("B")
+        assert chart.cursor is chart.shown.peak is not None

@@ -59,16 +59,17 @@ class StackedChart(Widget, can_focus=True):
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"stacked-chart--{name}" for name in STYLES}
     ALLOW_SELECT = False
+    # Those with an id are commands, too, and have the keys that a keymap gives them.
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "move(-1)", "Earlier", show=False),
         Binding("right", "move(1)", "Later", show=False),
-        Binding("shift+left,comma", "jump(-1, True)", "Phase before", show=False),
-        Binding("shift+right,full_stop", "jump(1, True)", "Phase after", show=False),
-        Binding("left_square_bracket", "jump(-1, False)", "Step before", show=False),
-        Binding("right_square_bracket", "jump(1, False)", "Step after", show=False),
+        Binding("comma,shift+left", "jump(-1, True)", id="phase_before", show=False),
+        Binding("full_stop,shift+right", "jump(1, True)", id="phase_after", show=False),
+        Binding("left_square_bracket", "jump(-1, False)", id="step_before", show=False),
+        Binding("right_square_bracket", "jump(1, False)", id="step_after", show=False),
         Binding("home", "edge(-1)", "First sample", show=False),
         Binding("end", "edge(1)", "Last sample", show=False),
-        Binding("k", "peak", "To the peak", show=False),
+        Binding("k", "peak", id="cursor_peak", show=False),
         Binding("escape", "release", "Cursor off", show=False),
         Binding("p", "freeze", "Freeze", show=False),
     ]

@@ -128,10 +128,7 @@ OWN_KEYS = {
     ),
     "memory": (
         ("← →", "a cursor: its moment, to the byte, beside it or below the chart"),
-        (", .", "cursor to the phase before or after (also shift+← →)"),
-        ("[ ]", "cursor to the step before or after"),
         ("home end", "cursor to the first or the last moment"),
-        ("k", "cursor to the peak"),
         ("esc", "cursor away"),
         ("$freeze", "freeze"),
         ("$maximise", "maximise"),

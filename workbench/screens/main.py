@@ -13,11 +13,9 @@ from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import Input
 
-from memwb.engine.protocol import CATEGORIES, Device, Event, Samples, Started, Step, Timeline
+from memwb.engine.protocol import Device, Event, Samples, Started, Step, Timeline
 from memwb.engine.runs import pinned
-from memwb.workbench import guide, layout, state
-from memwb.workbench.charts.lines import LineChart
-from memwb.workbench.charts.stacked import StackedChart
+from memwb.workbench import chart_actions, guide, layout, state
 from memwb.workbench.commands import bindings, keyed_in
 from memwb.workbench.layout import PANELS
 from memwb.workbench.lean import LeanCompositor
@@ -304,32 +302,11 @@ class MainScreen(Screen[None]):
         """Hold the charts, or let them go on."""
         self.memory.freeze(not self.memory.frozen)
 
-    @property
-    def _chart(self) -> StackedChart | LineChart:
-        """The chart that is meant: the loss's if it has the focus, or memory's, in sight."""
-        if self.panel == "loss":
-            return self.loss.chart
-        if not self.memory.region.area:
-            self.action_jump("memory")
-        return self.memory.chart
-
-    def action_zoom(self, factor: float) -> None:
-        """Nearer to a chart, or further away."""
-        self._chart.zoom(factor)
-
-    def action_pan(self, way: int) -> None:
-        """Earlier or later in a chart."""
-        self._chart.pan(way)
-
-    def action_show_all(self) -> None:
-        """All of a chart."""
-        self._chart.show_all()
-
-    def action_band(self, category: str) -> None:
-        """Draw a band of the memory chart no more, or again."""
-        if not self.memory.region.area:
-            self.action_jump("memory")
-        self.memory.chart.toggle_band(CATEGORIES.index(category))
+    action_zoom = chart_actions.zoom
+    action_pan = chart_actions.pan
+    action_show_all = chart_actions.show_all
+    action_band = chart_actions.band
+    action_travel = chart_actions.travel
 
     def action_jump(self, name: str) -> None:
         """Go to a panel."""
