@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 async def load(app: Workbench) -> None:
     """Read the recorded runs; show the chosen ones unless a live burst is being watched."""
-    app.recorded = await asyncio.to_thread(library.runs)
+    app.recorded = await _read(app)
     app.main.show_runs(app.recorded, app.session)
     if not app.replay.folder and (app.live is None or not app.bursts.followed):
         await show(app)
@@ -26,8 +26,17 @@ async def load(app: Workbench) -> None:
 
 async def look_again(app: Workbench) -> None:
     """Another workbench or the command line may have made runs meanwhile."""
-    if await asyncio.to_thread(library.runs) != app.recorded:
+    if await _read(app) != app.recorded:
         await load(app)
+
+
+async def _read(app: Workbench) -> list[Summary]:
+    """The recorded runs; those known before where they cannot be listed, which is told."""
+    try:
+        return await asyncio.to_thread(library.runs)
+    except MemwbError as error:
+        app.tell_error(error)
+        return app.recorded
 
 
 async def show(app: Workbench) -> None:
