@@ -21,8 +21,10 @@ def presets() -> dict[str, Path]:
     found = {
         file.stem: file
         for folder in (_packaged_folder(), paths.presets_folder())
+        # Unlike Path's own, os.path's do not raise where one may not look.
+        if os.path.isdir(folder)
         for file in folder.glob("*.toml")
-        if file.is_file()
+        if os.path.isfile(file)
     }
     return dict(sorted(found.items()))
 
@@ -92,7 +94,7 @@ def save_preset(name: str, plan: Plan) -> Path:
 
 def is_own(name: str) -> bool:
     """Whether a preset of that name is the user's, perhaps in the place of a packaged one."""
-    return (paths.presets_folder() / f"{name}.toml").is_file()
+    return os.path.isfile(paths.presets_folder() / f"{name}.toml")
 
 
 def delete_preset(name: str) -> None:

@@ -103,7 +103,7 @@ COMMANDS = (
         "turn_runs",
         "I",
         "app.turn_runs",
-        "Invert the order of the runs",
+        "Invert the order of runs",
         "Sort the history the other way round.",
     ),
     Command(

@@ -21,7 +21,7 @@ OFTEN = 3.0
 
 async def load(app: Workbench) -> None:
     """Read the recorded runs; show the chosen ones unless a live burst is being watched."""
-    app.recorded = await asyncio.to_thread(library.runs)
+    app.recorded = await _read(app)
     app.main.show_runs(app.recorded, app.session)
     if not app.replay.folder and (app.live is None or not app.bursts.followed):
         await show(app)
@@ -29,7 +29,7 @@ async def load(app: Workbench) -> None:
 
 async def look_again(app: Workbench) -> None:
     """Another workbench or the command line may have made runs meanwhile."""
-    if await asyncio.to_thread(library.runs) != app.recorded:
+    if await _read(app) != app.recorded:
         await load(app)
 
 
@@ -38,6 +38,15 @@ def follow(app: Workbench) -> None:
     others = (run for run in app.recorded if run.folder != app.bursts.folder)
     if any(run.outcome == "running" for run in others):
         workers.start(app, "history", look_again, app)
+
+
+async def _read(app: Workbench) -> list[Summary]:
+    """The recorded runs; those known before where they cannot be listed, which is told."""
+    try:
+        return await asyncio.to_thread(library.runs)
+    except MemwbError as error:
+        app.tell_error(error)
+        return app.recorded
 
 
 async def show(app: Workbench) -> None:

@@ -61,7 +61,14 @@ def loss(value: float) -> str:
 
 def name(model: str, room: int = 32) -> str:
     """A model's name in so many columns: of a long folder the end tells it from others."""
-    return model if len(model) <= room else "…" + model[1 - room :]
+    from rich.cells import cell_len
+
+    if cell_len(model) <= room:
+        return model
+    end = model[1 - room :]
+    while cell_len(end) >= room:
+        end = end[1:]
+    return "…" + end
 
 
 def seconds(value: float | None) -> str:

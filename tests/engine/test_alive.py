@@ -92,7 +92,7 @@ def test_by_hand(tmp_path: Path) -> None:
     ]
     assert {one.dtype for one in found.largest} == {"float32"}
     assert sum(one.bytes for one in found.largest) == found.allocated
-    assert found.words[0].startswith("The peak of 0.0 MiB is in the backward of a steady step")
+    assert found.words[0].startswith("The peak of 15.2 KiB is in the backward of a steady step")
     assert found.asked is None
     assert not modules._global_forward_hooks and not modules._global_forward_pre_hooks
 

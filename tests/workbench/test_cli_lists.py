@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,15 @@ def test_the_lists_and_their_json(capsys: Out) -> None:
         assert capsys.readouterr().out.strip()
         assert main([*words, "--json"]) == 0
         assert isinstance(document(capsys), list | dict)
+
+
+def test_a_home_that_cannot_be_looked_into_is_no_fault(
+    capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # As where one may not look: asking for it raises, and it does so for whoever runs the tests.
+    monkeypatch.setenv("MEMWB_HOME", str(tmp_path / ("x" * 300)))
+    assert [main([word]) for word in ("locate", "presets", "doctor", "runs")] == [0, 0, 0, 2]
+    assert "The runs cannot be listed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", techniques())

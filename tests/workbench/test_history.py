@@ -14,6 +14,7 @@ from textual import events
 from textual.widgets import Input, TextArea
 
 from memwb.engine import keeping, remarks, runs
+from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, override
 from memwb.engine.protocol import Ended, Event, Started
 from memwb.workbench import replaying
@@ -360,6 +361,21 @@ async def test_a_replay_comes_to_its_end(
         await pilot.press("R")
         await waiting(pilot, lambda: app.main.notice.display)
         assert "cannot be replayed" in str(app.main.notice.render()) and not app.replay.folder
+
+
+async def test_runs_that_cannot_be_listed_any_more_are_told_of(
+    opened: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked() -> list[runs.Summary]:
+        raise MemwbError("The runs cannot be listed", "no permission", "Make the folder readable.")
+
+    app = opened
+    async with app.run_test(size=SIZE) as pilot:
+        await waiting(pilot, lambda: len(app.recorded) == 4)
+        monkeypatch.setattr(runs, "list_runs", locked)
+        await pilot.press("1", "5")
+        await waiting(pilot, lambda: "cannot be listed" in app.main.notice.render().plain)
+        assert len(app.recorded) == 4
 
 
 async def test_from_another_panel_the_history_comes_first(opened: Any) -> None:

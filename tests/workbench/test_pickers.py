@@ -217,6 +217,12 @@ async def test_own_presets_are_saved_and_deleted(bench: Any, waiting: Any) -> No
         assert "comes with memwb" in said(app)
 
 
+def test_the_name_of_every_command_is_shown_whole() -> None:
+    for row in settings_keys.rows({}):
+        title = settings_keys.command_of(row.id).title
+        assert f"{title} " in row.left[2][0], row.id
+
+
 def test_a_key_that_is_taken_is_swapped_or_refused() -> None:
     swap = settings_keys.proposed({}, "compare", "s")
     assert swap.swap and swap.keymap == {"compare": "s", "stop": "c"}

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
 from memwb.engine import presets as stored
 from memwb.engine.plan import Plan, override
 from memwb.workbench.panels.rows import Row, Rows
 from memwb.workbench.preset_texts import goal
-from memwb.workbench.units import parameters
+from memwb.workbench.units import name, parameters
 
 
 class Listed(App[None]):
@@ -54,6 +55,12 @@ async def test_without_blended_colours_the_cursor_is_one_reversed_bar(
         assert len({piece.style for piece in here}) == 1
         assert here[0].style.reverse
         assert len({piece.style for piece in other}) > 1
+
+
+@pytest.mark.parametrize("model", ["tiny", "/a/folder" * 5, "/模型/" * 9, "模" * 24])
+def test_a_model_s_name_fills_no_more_columns_than_it_has(model: str) -> None:
+    told = name(model, 24)
+    assert cell_len(told) <= 24 and (told == model or (cell_len(told) > 22 and told[0] == "…"))
 
 
 def test_a_preset_is_told_in_one_line(tmp_path: Path) -> None:

@@ -186,13 +186,16 @@ async def test_export_never_overwrites_without_asking(
         assert file.read_text() == library.script(app.session.plan, Settings())
 
 
-async def test_export_into_a_file_says_so(bench: Any, waiting: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file", "x" * 300], ids=["in a file", "too long"])
+async def test_export_to_where_nothing_can_be_written_says_so(
+    bench: Any, waiting: Any, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "file").write_text("")
     app = bench()
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("e")
         await waiting(pilot, lambda: app.screen is not app.main and app.screen._script)
-        app.screen.query_one(Input).value = str(tmp_path / "file")
+        app.screen.query_one(Input).value = str(tmp_path / name)
         await pilot.pause()
         await pilot.press("w")
         await pilot.pause()

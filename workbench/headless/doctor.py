@@ -105,7 +105,7 @@ def _version(package: str) -> str | None:
 
 def _writable(folder: Path) -> bool:
     """Whether files can be made in the folder, or it in the nearest one that exists."""
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -67,7 +67,8 @@ def write(
         "train.py": script(plan, model, evidence(plan, model, predicted), merge),
         "plan.toml": plan_toml(plan),
     }
-    there = [name for name in texts if (folder / name).exists()]
+    # Unlike Path.exists, which raises where one may not look or a name is too long.
+    there = [name for name in texts if os.path.exists(folder / name)]
     if there and not force:
         raise MemwbError(
             "Nothing was written",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def locate(arguments: argparse.Namespace) -> int:
         print_json({name: str(path) for name, path in places.items()})
     else:
         rows = [
-            (name, path, "" if path.exists() else "(not there yet)")
+            (name, path, "" if os.path.exists(path) else "(not there yet)")
             for name, path in places.items()
         ]
         print(table(rows))

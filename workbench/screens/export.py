@@ -212,8 +212,8 @@ class ExportScreen(ModalScreen[str | None]):
                 self._predicted,
             )
         except MemwbError as error:
-            there = Path(os.path.expanduser(self._target)) / "train.py"
-            if there.exists() and not sure:
+            there = os.path.join(os.path.expanduser(self._target), "train.py")
+            if os.path.exists(there) and not sure:
                 self._asked = self._target
                 self._say(f"{error.what}. w again replaces it.", "-bad")
             else:

@@ -10,7 +10,7 @@ from memwb.workbench.panels.rows import Row
 from memwb.workbench.settings import FIXED_KEYS, clashes
 
 KEYS = 14
-TITLE = 26
+TITLE = max(len(command.title) for command in COMMANDS)
 UNCHANGED = ("palette",)
 """Commands whose key is Textual's own."""
 
@@ -42,7 +42,7 @@ def rows(keymap: dict[str, str]) -> list[Row]:
                 (
                     (f" {mark[0] if own else ' '} ", mark[1]),
                     (f"{shown(command, keymap):<{KEYS}}", "accent"),
-                    (f"{command.title:<{TITLE}.{TITLE}} ", "plain"),
+                    (f"{command.title:<{TITLE}} ", "plain"),
                     (command.help, "muted"),
                 ),
             )
