@@ -119,10 +119,12 @@ class Bursts:
 
     def look(self) -> None:
         """See whether the engine still speaks."""
+        if not self.app.main.children:  # the workbench is being left
+            return
         if self._watch.look(self.engine_state):
             told = watch.not_responding(self._watch.seconds, self._key("restart"))
             self.app.main.tell("warning", *told)
-        if self.app.main.children and (self.silent or self._doing in watch.MOVING):
+        if self.silent or self._doing in watch.MOVING:
             self.show_doing()
 
     def _key(self, command: str) -> str:
