@@ -457,3 +457,22 @@ async def test_a_narrow_window_keeps_whole_keys_help_and_the_way_out_among_them(
             assert "…" not in told and "help" in told and "esc leave" in told
             await pilot.press("escape")
             await pilot.pause()
+
+
+async def test_the_palettes_keys_do_nothing_where_its_list_has_no_room(
+    bench: Any, waiting: Any
+) -> None:
+    app = bench("full")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("ctrl+p")
+        commands = app.screen.query_one("CommandList")
+        await waiting(pilot, lambda: commands.option_count > 0 and commands.region)
+        await pilot.press("down")
+        commands.styles.display = "none"
+        await pilot.pause()
+        commands.refresh(layout=True)
+        commands._clear_caches()
+        await pilot.press("pagedown", "pageup", "down", "up")
+        await pilot.pause()
+        assert app._exception is None

@@ -7,7 +7,7 @@ from textual.command import CommandList, CommandPalette, SearchIcon
 
 
 class Palette(CommandPalette):
-    """Textual's, which passes keys on to a list that may not be laid out yet."""
+    """Textual's, which passes keys on to a list that may have no room, or not yet."""
 
     DEFAULT_CSS = """
     Palette SearchIcon { color: $text-accent; }
@@ -21,5 +21,6 @@ class Palette(CommandPalette):
         self.query_one(SearchIcon).icon = "›"
 
     def _action_command_list(self, action: str) -> None:
-        if self.query_one(CommandList).virtual_size.height:
+        # Textual counts no lines where there is no room for one.
+        if self.query_one(CommandList).scrollable_content_region:
             super()._action_command_list(action)
