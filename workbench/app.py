@@ -368,10 +368,9 @@ class Workbench(App[None]):
 
     async def on_event(self, event: events.Event) -> None:
         """What is typed while a screen opens is for that screen, as soon as it is there."""
-        if isinstance(event, events.InputEvent) and self.screen_stack:
-            await dialogs.opened(self.screen)
-            if dialogs.gone(self.screen, event):
-                return
+        typed = isinstance(event, events.InputEvent) and self.screen_stack
+        if typed and (not await dialogs.opened(self.screen) or dialogs.gone(self.screen, event)):
+            return
         await super().on_event(event)
 
     def push_screen(self, screen: Any, *rest: Any, **more: Any) -> Any:

@@ -23,17 +23,18 @@ if TYPE_CHECKING:
     from memwb.workbench.app import Workbench
 
 RUN_QUESTION, QUIT_QUESTION = "run-anyway", "quit"
-OPENING = 1.0
-"""Seconds that a screen may take to open before what is typed goes on without it."""
+OPENING = 5.0
+"""Seconds that what is typed waits for a screen to open; then it is meant for nobody."""
 PATIENCE = 4.0
 """Seconds that a burst has to stop in before the workbench is left without waiting for it."""
 
 
-async def opened(screen: Screen[object]) -> None:
-    """Wait for a screen that has just been opened to have its widgets."""
+async def opened(screen: Screen[object]) -> bool:
+    """Wait for a screen that has just been opened to have all its widgets, and say if it has."""
     end = time.monotonic() + OPENING
-    while not (screen.is_mounted or screen.children) and time.monotonic() < end:
+    while not screen.is_mounted and time.monotonic() < end:
         await asyncio.sleep(0.002)
+    return screen.is_mounted
 
 
 def gone(screen: Screen[object], event: events.Event) -> bool:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.events import MouseDown
+from textual.containers import Vertical
+from textual.events import Key, MouseDown
 from textual.widgets import Input
 
 from memwb.engine.plan import Plan, override, read_plan
 from memwb.engine.presets import load_plan, presets
 from memwb.engine.technique import techniques
-from memwb.workbench import library
+from memwb.workbench import dialogs, library
 from memwb.workbench.screens.ask import AskScreen
 from memwb.workbench.screens.help import HelpScreen
 from memwb.workbench.screens.presets import SaveScreen
+from memwb.workbench.screens.settings import SettingsScreen
 from memwb.workbench.settings import Settings
 
 pytestmark = pytest.mark.long
@@ -476,3 +479,28 @@ async def test_the_palettes_keys_do_nothing_where_its_list_has_no_room(
         await pilot.press("pagedown", "pageup", "down", "up")
         await pilot.pause()
         assert app._exception is None
+
+
+async def test_what_is_typed_waits_until_a_slow_screen_has_every_widget(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Vertical._on_compose
+
+    async def slow(box: Vertical, event: Any) -> None:
+        await asyncio.sleep(0.1)
+        await plain(box, event)
+
+    app = bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        monkeypatch.setattr(Vertical, "_on_compose", slow)
+        app.action_settings()
+        app.post_message(Key("escape", None))
+        await pilot.pause(0.3)
+        assert app._exception is None and app.screen is app.main
+        # Of one that does not open in time nothing is asked that it cannot do yet.
+        monkeypatch.setattr(dialogs, "OPENING", 0.0)
+        app.action_settings()
+        app.post_message(Key("escape", None))
+        await pilot.pause(0.3)
+        assert app._exception is None and isinstance(app.screen, SettingsScreen)
