@@ -17,7 +17,6 @@ import gc
 import io
 import json
 import math
-import random
 import statistics
 import sys
 import time
@@ -30,7 +29,7 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 
 from benchmarks import charts_rivals, streaming
-from memwb.engine.protocol import Categories, Sample
+from benchmarks.samples import burst
 from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.start import COLLECT
@@ -67,35 +66,6 @@ class Charts(App[None]):
     def compose(self) -> ComposeResult:
         """The chart."""
         yield self.chart
-
-
-def burst(points: int, steps: int, seed: int = 0) -> list[Sample]:
-    """Samples of a full fine-tune: a saw-tooth with five bands and noise."""
-    noise = random.Random(seed)
-    per = points // steps
-    state = 0
-    found = []
-    for index in range(per * steps):
-        step, part = index // per + 1, index % per / per
-        if part < 0.4:
-            phase, activations, gradients = "forward", part / 0.4, 0.0
-        elif part < 0.88:
-            phase = "backward"
-            gradients = (part - 0.4) / 0.48
-            activations = 1 - gradients
-        else:
-            phase, activations, gradients = "optimizer", 0.0, 1.0
-            state = max(state, int(5760 * MIB * (part - 0.88) / 0.12))
-        categories = Categories(
-            2880 * MIB,
-            int(2880 * MIB * gradients),
-            state,
-            int(4200 * MIB * activations),
-            noise.randrange(20 * MIB, 500 * MIB),
-        )
-        total = categories.total
-        found.append(Sample(index * 1e-3, step, phase, total, total, total + 500 * MIB, categories))
-    return found
 
 
 async def frames(

@@ -41,7 +41,7 @@ def alone(name: str) -> None:
     from textual.app import App, ComposeResult
     from textual.widgets import Static
 
-    from benchmarks.charts import burst
+    from benchmarks.samples import burst
     from memwb.workbench.charts.stacked import StackedChart
 
     samples = burst(2000, 2)

@@ -7,14 +7,28 @@ what compiles otherwise: odd sizes, other precisions, options, the widest rows. 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.resources import Case, kernel_files
-
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 WORDS = {BF16: "bf16", FP16: "fp16", FP32: "fp32"}
+
+
+class Case(NamedTuple):
+    """A kernel file, a label, and what calls its operators (backward too) on meta tensors."""
+
+    kernel: str
+    label: str
+    call: Callable[[], object]
+
+
+def kernel_files() -> list[str]:
+    """The names of the files in kernels/."""
+    package = importlib.import_module("memwb.kernels")
+    return [info.name for info in pkgutil.iter_modules(package.__path__)]
 
 
 def cases() -> list[Case]:

@@ -28,13 +28,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
-from msgspec.structs import replace
 from rich.console import Console
 from textual.app import App
 
 from benchmarks import charts_rivals
-from benchmarks.charts import Charts, burst
-from benchmarks.streaming import EACH, EVENTS, MIB, SPAN, Terminal, sample
+from benchmarks.charts import Charts
+from benchmarks.samples import MIB, burst, sample
+from benchmarks.streaming import EACH, EVENTS, SPAN, Terminal
 from memwb.engine.client import Engine
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import (
@@ -174,9 +174,8 @@ def recorded(count: int) -> None:
     told, now = (count - untraced) // 2, 0.0
     for step in (1, 2):
         for at in range(told):
-            found = [sample(0.0, step, at / told, noise) for _ in range(4)]
             now += 1 / EVENTS
-            found = [replace(one, time=now + part / 1e4) for part, one in enumerate(found)]
+            found = [sample(now + part / 1e4, step, at / told, noise) for part in range(4)]
             recorder.event(Samples("1", found))
         recorder.event(Step("1", step, 7.0, told / EVENTS, 1024, True))
     for step in range(3, untraced + 3):

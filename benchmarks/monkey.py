@@ -92,7 +92,7 @@ class MonkeyEngine:
                 self._say(None)
 
     def _burst(self, name: str) -> Iterator[Event | None]:
-        from benchmarks.streaming import sample
+        from benchmarks.samples import sample
 
         noise, began = self._noise, time.monotonic()
         fate = noise.choice(
@@ -106,7 +106,7 @@ class MonkeyEngine:
         yield Loaded(name, 1000, 1000, 50, 0.25)
         for step in range(1, noise.randrange(2, 9)):
             if step <= 2:
-                held = [sample(began, step, at / 60, noise) for at in range(60)]
+                held = [sample(time.monotonic() - began, step, at / 60, noise) for at in range(60)]
                 for at in range(0, 60, 10):
                     yield Samples(name, held[at : at + 10])
                 yield Timeline(name, step, held[::3])

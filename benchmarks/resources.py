@@ -12,11 +12,10 @@ import argparse
 import contextlib
 import importlib
 import io
-import pkgutil
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import triton
@@ -25,18 +24,11 @@ from triton.compiler.compiler import ASTSource, make_backend
 from triton.runtime.cache import get_cache_key
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from benchmarks.compiled_cases import Case, cases, kernel_files
 from benchmarks.launches import CHIPS, Chip, Launch, recorded
 
 MOST_REGISTERS = 65536
 """Of one block: a multiprocessor's, on every chip of the table."""
-
-
-class Case(NamedTuple):
-    """A kernel file, a label, and what calls its operators (backward too) on meta tensors."""
-
-    kernel: str
-    label: str
-    call: Callable[[], object]
 
 
 class Resources(NamedTuple):
@@ -146,12 +138,6 @@ def launches(cases: Iterable[Case], chip: Chip) -> dict[str, tuple[Launch, str]]
     return found
 
 
-def kernel_files() -> list[str]:
-    """The names of the files in kernels/."""
-    package = importlib.import_module("memwb.kernels")
-    return [info.name for info in pkgutil.iter_modules(package.__path__)]
-
-
 def without_case(seen: set[str]) -> list[str]:
     """Triton functions of kernels/ whose names end in _kernel and that no case launched."""
     found = []
@@ -182,8 +168,6 @@ def table(rows: Iterable[Resources]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compile all, print the table; 0 when nothing is wrong with any."""
-    from benchmarks.compiled_cases import cases
-
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.resources",
         description=__doc__,

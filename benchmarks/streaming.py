@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from textual.drivers.headless_driver import HeadlessDriver
 
+from benchmarks.samples import sample
 from memwb.engine.client import Engine
 from memwb.engine.plan import Plan
 from memwb.engine.protocol import (
-    Categories,
     Device,
     Ended,
     Event,
@@ -55,7 +55,7 @@ EACH = 100
 """Samples of an event."""
 SPAN = 4.0
 """Seconds of a traced step."""
-MIB, KIB = 2**20, 2**10
+KIB = 2**10
 FRAMES_A_SECOND, KIB_A_SECOND = 10.0, 80.0
 
 # The engine
@@ -65,24 +65,6 @@ def say(event: Event) -> None:
     """Send one event."""
     sys.stdout.buffer.write(encode(event))
     sys.stdout.flush()
-
-
-def sample(began: float, step: int, part: float, noise: random.Random) -> Sample:
-    """A moment of a full fine-tune; ``part`` of the step is over."""
-    state = 5760 * MIB if step > 1 or part > 0.9 else 0
-    phase, kept, gradients = "optimizer", 0.0, 1.0
-    if part < 0.4:
-        phase, kept, gradients = "forward", part / 0.4, 0.0
-    elif part < 0.88:
-        phase, gradients = "backward", (part - 0.4) / 0.48
-        kept = 1 - gradients
-    passing = noise.randrange(20 * MIB, 500 * MIB)
-    parts = Categories(
-        2880 * MIB, int(2880 * MIB * gradients), state, int(4200 * MIB * kept), passing
-    )
-    total = parts.total
-    now = time.monotonic() - began
-    return Sample(now, step, phase, total, total + 300 * MIB, total + 900 * MIB, parts)
 
 
 def burst(start: Start, seconds: float) -> None:
@@ -100,7 +82,8 @@ def burst(start: Start, seconds: float) -> None:
         for index in range(events):
             due = began + (step - 1) * span + index / EVENTS
             time.sleep(max(0.0, due - time.monotonic()))
-            part = [sample(began, step, (index + at / EACH) / events, noise) for at in range(EACH)]
+            now = time.monotonic() - began
+            part = [sample(now, step, (index + at / EACH) / events, noise) for at in range(EACH)]
             held += part
             say(Samples(name, part))
         say(Timeline(name, step, held[::4]))

@@ -30,11 +30,14 @@ PATIENCE = 4.0
 
 
 async def opened(screen: Screen[object]) -> bool:
-    """Wait for a screen that has just been opened to have all its widgets, and say if it has."""
+    """Wait for a screen that has just been opened to have all its widgets, and say if it has.
+
+    One that opens while the workbench is left gets none.
+    """
     end = time.monotonic() + OPENING
     while not screen.is_mounted and time.monotonic() < end:
         await asyncio.sleep(0.002)
-    return screen.is_mounted
+    return screen.is_mounted and bool(screen.children)
 
 
 def gone(screen: Screen[object], event: events.Event) -> bool:

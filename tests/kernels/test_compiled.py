@@ -66,7 +66,10 @@ def meta(*shape: int) -> torch.Tensor:
 
 def rows_of(bench: dict[str, ModuleType], chip: Any, *calls: Any) -> list[Any]:
     resources = bench["resources"]
-    made = [resources.Case("example", str(place), call) for place, call in enumerate(calls)]
+    made = [
+        bench["compiled_cases"].Case("example", str(place), call)
+        for place, call in enumerate(calls)
+    ]
     return [
         resources.compiled(launch, label, chip)
         for launch, label in resources.launches(made, chip).values()
@@ -90,7 +93,7 @@ def test_a_launch_is_compiled_as_it_would_be_specialised(bench: dict[str, Module
     assert first.kernel == "doubled_kernel" and first.warps == 1
     assert 0 < first.registers <= 255 and not first.faults
     again = bench["resources"].launches(
-        [bench["resources"].Case("example", "", lambda: doubled(meta(7, 512), 0))] * 2, chip
+        [bench["compiled_cases"].Case("example", "", lambda: doubled(meta(7, 512), 0))] * 2, chip
     )
     assert len(again) == 1
 

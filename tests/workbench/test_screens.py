@@ -410,6 +410,7 @@ async def test_a_workbench_can_be_left_while_a_screen_opens(
         # As when the app goes down before the screen has its widgets: it gets none any more.
         if app.screen is not before:
             app.screen._pruning = True
+        app.post_message(Key("escape", None))
         await pilot.pause()
         assert app._exception is None
         app.exit()
