@@ -17,6 +17,7 @@ from memwb.engine.plan import Plan, override, read_plan
 from memwb.engine.presets import load_plan, presets
 from memwb.engine.technique import techniques
 from memwb.workbench import dialogs, library
+from memwb.workbench.panels.rows import Rows
 from memwb.workbench.screens.ask import AskScreen
 from memwb.workbench.screens.help import HelpScreen
 from memwb.workbench.screens.presets import SaveScreen
@@ -505,3 +506,18 @@ async def test_what_is_typed_waits_until_a_slow_screen_has_every_widget(
         app.post_message(Key("escape", None))
         await pilot.pause(0.3)
         assert app._exception is None and isinstance(app.screen, SettingsScreen)
+
+
+async def test_lists_of_the_settings_are_changed_faster_than_they_are_drawn(
+    bench: Any, waiting: Any
+) -> None:
+    app = bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("C")
+        before, screen = app.theme, app.screen
+        screen.action_tab("defaults")
+        screen.query_one(Rows).action_edge(1)
+        screen.action_tab("theme")
+        await pilot.pause()
+        assert app._exception is None and app.theme == before

@@ -181,7 +181,8 @@ class SettingsScreen(ModalScreen[None]):
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """A theme is shown at once; of the rest it is said what it means."""
         self._offer, self._asked = None, ""
-        if self._tab == "theme":
+        # It may be a row of the list before, when lists are changed faster than they are drawn.
+        if self._tab == "theme" and event.row.id in self.app.available_themes:
             self.app.theme = event.row.id
         self._describe()
 
