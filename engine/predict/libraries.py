@@ -78,6 +78,27 @@ def nothing_launched() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def grouped_products() -> Iterator[None]:
+    """Have mixtures of experts multiply on meta in every precision, as CPUs and GPUs do.
+
+    meta's kernel of ``aten::_grouped_mm`` takes bf16 alone. Those of devices take fp32 and fp16
+    too, one product a group into the same result (native/GroupedMMUtils.h of torch 2.11 to 2.13,
+    ``_grouped_mm_fallback``).
+    """
+    registered: Any = torch._meta_registrations
+    usual, empty = registered._meta_grouped_mm_common, registered._create_grouped_mm_output_tensor
+
+    def product(mat_a: Tensor, mat_b: Tensor, *rest: Any, **options: Any) -> Any:
+        scaled = (rest[0] if rest else options.get("scale_a")) is not None
+        if scaled or mat_a.dtype == torch.bfloat16 or mat_a.dtype != mat_b.dtype:
+            return usual(mat_a, mat_b, *rest, **options)
+        return empty(mat_a, mat_b, options.get("offs"), options.get("out_dtype"))
+
+    with mock.patch.object(registered, "_meta_grouped_mm_common", product):
+        yield
+
+
 def as_registered(func: Any, *args: Any, **kwargs: Any) -> Any:
     """The kernel that is registered for a CPU, or for all devices."""
     return func.redispatch(_CPU, *args, **kwargs)

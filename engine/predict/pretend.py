@@ -22,7 +22,7 @@ from memwb.engine.errors import CannotPredict
 from memwb.engine.gpus import capability
 from memwb.engine.predict import flash
 from memwb.engine.predict.autocast import Autocast
-from memwb.engine.predict.libraries import nothing_launched
+from memwb.engine.predict.libraries import grouped_products, nothing_launched
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import MOST_VALUES, Place
 from memwb.engine.predict.targets import Target
@@ -259,6 +259,7 @@ def pretending(target: Target, meter: MetaMeter) -> Iterator[torch.device]:
             stack.enter_context(mock.patch.object(torch.Tensor, "record_stream", _no_stream))
             stack.enter_context(flash.installed(target.arch))
             stack.enter_context(nothing_launched())
+        stack.enter_context(grouped_products())
         clear = torch.clear_autocast_cache
         forget = mode.autocast.clear
         stack.enter_context(

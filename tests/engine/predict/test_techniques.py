@@ -180,6 +180,20 @@ def test_a_mask_is_kept_by_what_is_computed_again(bench: Bench, tmp_path: Path) 
     assert found["predicted"] == found["measured"]
 
 
+@pytest.mark.parametrize("changes", [(), ("amp_bf16=on", "lora=on"), ("bf16=on",)])
+def test_experts_are_predicted_in_every_precision(
+    bench: Bench, tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    """torch's kernel for meta multiplies groups in bf16 alone, those of devices in fp32 too."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    mixture = {**CONFIG, **experts, "model_type": "qwen3_moe"}
+    (tmp_path / "config.json").write_text(json.dumps(mixture))
+    plan = override(bench.plan(*changes), f"model={tmp_path}")
+    found = bench.ask(plan, "cpu")
+    assert found["predicted"] == found["measured"]
+    assert isinstance(bench.ask(plan, GPU)["predicted"], dict)
+
+
 def test_what_is_computed_again_for_a_gpu_is_under_autocast_again(bench: Bench) -> None:
     """Attention is given no tensor by its place, so that checkpointing has no device to ask."""
     mode = "activation_checkpointing.mode=submodule"
