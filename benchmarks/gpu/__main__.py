@@ -4,7 +4,8 @@ Runs the sections one after another, what tells most first, and writes for each 
 every figure, the versions, the device, the date and the commit, and a table to read. A section that
 has used up its share of the time stops before its next burst or case, and says what it left out.
 One that fails, or whose packages are missing, says so in its files and on standard error, and takes
-none of the others with it. Each row is added to journal.jsonl when it is there: what a machine that
+none of the others with it. At the end stands what all that the folder has says of the goals, in
+goals.md. Each row is added to journal.jsonl when it is there: what a machine that
 is taken away had measured.
 """
 
@@ -19,7 +20,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu import journal
+from benchmarks.gpu import goals, journal
 from benchmarks.surroundings import surroundings
 
 SECTIONS: dict[str, str] = {
@@ -106,6 +107,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         (args.out / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{table}\n")
         print(f"{name}\n{table}\n", flush=True)
         whole &= not error and not left and all(row["outcome"] in row["expected"] for row in rows)
+    try:
+        told = goals.page(args.out)
+    except Exception:
+        # What was measured is written by now.
+        traceback.print_exc()
+        return 1
+    (args.out / "goals.md").write_text(f"# goals\n\n{told}\n")
+    print(f"goals\n{told}", flush=True)
     return 0 if whole else 1
 
 
