@@ -60,6 +60,23 @@ def absent(device: str) -> str:
     return f"there is no CUDA device here ({build}); --device cpu tries the suite out"
 
 
+def unknown(sections: list[str], only: str, arms: str) -> str:
+    """What chooses nothing, and would use up the time for nothing; empty if all is known."""
+    from benchmarks.gpu.arms import arms_of
+    from benchmarks.gpu.kernel_cases import KERNELS, correct, race
+
+    if not sections:
+        return "no section is chosen"
+    known = dict.fromkeys(arm.name for kernel in KERNELS for arm in arms_of(kernel))
+    if wrong := [name for name in arms.split(",") if name and name not in known]:
+        return f"there is no arm {wrong[0]!r}; there are {', '.join(known)}"
+    makers = {"kernels-correct": correct, "kernels-race": race}
+    for section in [name for name in sections if only and name in makers]:
+        if not any(only in case.label for kernel in KERNELS for case in makers[section](kernel)):
+            return f"no case of {section} has {only!r} in its label"
+    return ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections; 0 when all that ran went as it should and every section was whole."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
@@ -73,11 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in args.sections.split(",") if name]
     if wrong := [name for name in names if name not in SECTIONS]:
         parser.error(f"there is no section {wrong[0]!r}; there are {', '.join(SECTIONS)}")
-    if args.minutes < 0:
+    if not 0 <= args.minutes < float("inf"):
         parser.error(f"{args.minutes:g} minutes are no time")
-    if reason := absent(args.device):
+    if reason := absent(args.device) or unknown(names, args.only, args.arms):
         parser.error(reason)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {args.out}: {error.strerror or error}")
     end = time.monotonic() + args.minutes * 60
     whole = True
     for place, name in enumerate(names):
