@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from memwb.engine.errors import CannotPredict
+from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.plan import plan_from
 from memwb.engine.predict.predictor import _cannot, predict
 from memwb.engine.predict.pretend import _cuda_runtime
@@ -80,3 +82,40 @@ def test_a_script_on_an_old_gpu_can_ask_for_bf16_proper() -> None:
     runtimes = [_cuda_runtime(target)["cuda.is_bf16_supported"] for target in targets]
     assert [ask() for ask in runtimes] == [True, True]
     assert [ask(including_emulation=False) for ask in runtimes] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "HuggingFaceTB/SmolLM2-135M"])
+def test_weights_that_are_not_here_are_not_asked_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalogue has the config: nothing is fetched to predict, and no network is needed."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    work = {"sequence_length": 16, "batch_size": 1}
+    found = [
+        predict(plan_from({"model": name, "weights": weights, "workload": work}), "rtx-4090")
+        for weights in ("random", "pretrained")
+    ]
+    assert found[0].peak == found[1].peak and found[1].parameters.total == 134_515_008
+
+
+def test_a_config_that_transformers_refuses_is_told_as_that(tmp_path: Path) -> None:
+    """A burst says the same: to run one to measure it is no way out."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
+    with pytest.raises(MemwbError, match="hidden_size") as caught:
+        predict(plan_from({"model": str(tmp_path)}), "cpu")
+    told = caught.value
+    assert told.title == "The model cannot be loaded" and "$.model" in told.fix
+
+
+def test_what_the_hub_refuses_is_told_as_a_model_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig
+
+    def gated(*_: object, **__: object) -> None:
+        raise OSError("You are trying to access a gated repo.")
+
+    monkeypatch.setattr(AutoConfig, "for_model", gated)
+    with pytest.raises(MemwbError, match="gated repo") as caught:
+        predict(plan_from({"model": "tiny"}), "cpu")
+    assert "hf auth login" in caught.value.fix
