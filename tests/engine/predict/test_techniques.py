@@ -266,3 +266,14 @@ def test_states_in_managed_memory_are_not_torchs(bench: Bench) -> None:
     assert facts is not None
     held = found["2/optimizer"][CATEGORIES.index("optimizer")]
     assert held == 8 * (facts.trainable - 2 * 2048 * 64)
+
+
+def test_an_8_bit_base_keeps_its_inputs_beside_checkpoints(bench: Bench) -> None:
+    """bitsandbytes keeps them as attributes of the operation, not as tensors saved for backward."""
+    kept = {}
+    for base in ("quantize_4bit=on", "quantize_8bit=on"):
+        plan = bench.plan(base, "lora=on", "activation_checkpointing=on")
+        found = bench.ask(plan, GPU, measure=False)["predicted"]
+        kept[base] = found["2/loss"][CATEGORIES.index("activations")]
+    assert kept["quantize_8bit=on"] > 1.5 * kept["quantize_4bit=on"]
+    assert "checkpointing" in TECHNIQUES["quantize_8bit"].costs
