@@ -119,3 +119,17 @@ def test_what_the_hub_refuses_is_told_as_a_model_that_cannot_be_loaded(
     with pytest.raises(MemwbError, match="gated repo") as caught:
         predict(plan_from({"model": "tiny"}), "cpu")
     assert "hf auth login" in caught.value.fix
+
+
+def test_a_product_of_two_types_is_no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices refuse it, meta does not: what would fail in a burst has no peak to tell."""
+
+    def mixed(model: torch.nn.Module, *, targets: str) -> torch.nn.Module:
+        for name, module in model.named_modules():
+            if name.endswith("o_proj"):
+                module.float()
+        return model
+
+    monkeypatch.setattr("memwb.engine.techniques.ia3.meta_adapt_model", mixed, raising=False)
+    told = refused("cpu", bf16={}, ia3={})
+    assert "aten.mm would multiply bfloat16 by float32" in told.what
