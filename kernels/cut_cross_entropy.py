@@ -161,8 +161,8 @@ def _cce(
             base = higher.clamp(min=torch.finfo(wide).min)
             total.mul_((top - base).exp_()).add_(z.sub_(base).exp_().sum(1, keepdim=True))
             top = higher
-        mean = mean / weight.shape[0] if label_smoothing else None
-        loss = _cce_losses(top, total, target, mean, label_smoothing, z_loss)
+        even = mean / weight.shape[0] if label_smoothing else None
+        loss = _cce_losses(top, total, target, even, label_smoothing, z_loss)
         for whole, part in ((losses, loss), (norms[0], top), (norms[1], total)):
             _cce_put(whole, rows, start, part.squeeze(1))
     return losses, norms
