@@ -87,7 +87,12 @@ def grouped_products() -> Iterator[None]:
     ``_grouped_mm_fallback``).
     """
     registered: Any = torch._meta_registrations
-    usual, empty = registered._meta_grouped_mm_common, registered._create_grouped_mm_output_tensor
+    usual = getattr(registered, "_meta_grouped_mm_common", None)
+    empty = getattr(registered, "_create_grouped_mm_output_tensor", None)
+    if usual is None or empty is None:
+        # Names of torch's own, which another version may have changed: then bf16 alone it is.
+        yield
+        return
 
     def product(mat_a: Tensor, mat_b: Tensor, *rest: Any, **options: Any) -> Any:
         scaled = (rest[0] if rest else options.get("scale_a")) is not None
