@@ -311,6 +311,11 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
         (checkpoint, "_allowed_determinism_checks_to_fns", checks),
         (checkpoint.DefaultDeviceType, "_default_device_type", mode.kind),
     ]
+    # Torch built for CUDA asks a driver whether a graph is captured: it need not be there, and a
+    # GPU that is there is not to be started.
+    asks = "_accelerator_graph_capture_health_check"
+    if hasattr(torch.optim.Optimizer, asks):
+        seen.append((torch.optim.Optimizer, asks, lambda *_: None))
     options: Any = getattr(torch.nn, "LinearCrossEntropyOptions", None)
     if options is not None:
         choose = options._adjust
@@ -335,6 +340,7 @@ def _cuda_runtime(target: Target) -> dict[str, Any]:
             including_emulation or version >= (8, 0)
         ),
         "cuda.current_device": lambda: 0,
+        "cuda.is_current_stream_capturing": lambda: False,
         "cuda.device_count": lambda: 1,
         "cuda.synchronize": lambda *_: None,
         "cuda.get_rng_state": lambda *_: torch.get_rng_state(),

@@ -32,7 +32,7 @@ from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.predict.words import MICRO_BATCHES
 from memwb.engine.protocol import Device
-from memwb.engine.technique import hooks_of, module_of, techniques
+from memwb.engine.technique import hooks_of, lacking, module_of, techniques
 from memwb.engine.trainer import hub, inventory
 from memwb.engine.trainer.burst import TRACED, About, Instead, Watched
 
@@ -69,6 +69,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     is raised.
     """
     _refuse_kernels(plan, target)
+    _refuse_missing(plan)
     _refuse(plan)
     import_libraries()
     # No weights are read, so it does not matter how they are stored.
@@ -174,6 +175,18 @@ def _refuse_kernels(plan: Plan, target: Target) -> None:
             f"Predict for a later GPU, or without it: -o {names[0]}=off.",
             technique=names[0],
         )
+
+
+def _refuse_missing(plan: Plan) -> None:
+    """The script runs here, and imports what its techniques need."""
+    for name in active(plan):
+        if lack := lacking(techniques()[name]):
+            raise CannotPredict(
+                f"{name} cannot be predicted here",
+                f"the script that is run to predict it {lack}",
+                f"Install that, or predict without it: -o {name}=off.",
+                technique=name,
+            )
 
 
 def _refuse(plan: Plan) -> None:

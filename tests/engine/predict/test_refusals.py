@@ -133,3 +133,28 @@ def test_a_product_of_two_types_is_no_prediction(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("memwb.engine.techniques.ia3.meta_adapt_model", mixed, raising=False)
     told = refused("cpu", bf16={}, ia3={})
     assert "aten.mm would multiply bfloat16 by float32" in told.what
+
+
+def test_what_a_technique_lacks_here_is_told_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memwb.engine.technique.torch_version", lambda: "2.11.0")
+    told = refused("h200", linear_cross_entropy={})
+    assert told.technique == "linear_cross_entropy" and "needs torch 2.13" in told.what
+    monkeypatch.setattr("memwb.engine.technique._missing", lambda names: [*names])
+    told = refused("h200", galore={})
+    assert told.technique == "galore" and "pip install" in told.what
+
+
+@pytest.mark.parametrize("target", ["h200", "cpu"])
+def test_torch_built_for_cuda_predicts_where_there_is_no_driver(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its optimizers ask the driver whether a graph is captured, if there is said to be a GPU."""
+
+    def no_driver() -> bool:
+        raise RuntimeError("CUDA driver version is insufficient for CUDA runtime version")
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", no_driver)
+    # Torch 2.13 asks what is really there, whatever is pretended.
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_stream", no_driver)
+    assert predict(plan_from({"model": "tiny", "workload": {"sequence_length": 8}}), target).peak
