@@ -361,10 +361,10 @@ def _flce_cuda(
         _flce_to_weight(d_logits, x, d_weight, start)
     if d_weight.numel() and kept:
         with _flce_device(weight):
-            _flce_labels_kernel[(kept, triton.cdiv(hidden.shape[1], 1024))](
+            _flce_labels_kernel[(kept, triton.cdiv(hidden.shape[1], 512))](
                 hidden, rows, counted, order, own, d_weight, kept, vocabulary, hidden.shape[1],
                 hidden.stride(0), hidden.stride(1), d_weight.stride(0), d_weight.stride(1),
-                HAS_ROWS=rows is not None, ROWS=8, BLOCK=1024,
+                HAS_ROWS=rows is not None, ROWS=4, BLOCK=512,
             )  # fmt: skip
     if reduce:
         losses = losses.sum() / divisor
