@@ -150,7 +150,7 @@ def print_on_gpu() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table for each vocabulary."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.losses", description=__doc__)
     add = parser.add_argument
     add("--vocabularies", default="32000,128256", help="words of the head [%(default)s]")
     add("--tokens", type=int, default=512, help="[%(default)s]")
@@ -158,10 +158,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=3, help="after one to warm up [%(default)s]")
     add("--gpu", action="store_true", help="count what the CUDA wrappers allocate")
     args = parser.parse_args(argv)
+    vocabularies = [int(one) if one.isdecimal() else 0 for one in args.vocabularies.split(",")]
+    for name in ("tokens", "hidden", "rounds"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} is at least 1")
+    if not all(vocabularies):
+        parser.error(f"--vocabularies {args.vocabularies}: whole numbers, with commas between")
     if args.gpu:
         print_on_gpu()
         return 0
-    for vocabulary in map(int, args.vocabularies.split(",")):
+    for vocabulary in vocabularies:
         own = 4 * args.hidden * (vocabulary + args.tokens)
         print(
             f"\n{vocabulary:,} words, {args.tokens:,} tokens, width {args.hidden:,}, fp32, "

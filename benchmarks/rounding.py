@@ -79,13 +79,15 @@ def errors(tokens: int, hidden: int, words: int, chunk: int, peaky: bool) -> dic
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table for flat and one for peaky logits."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rounding", description=__doc__)
     for name, usual, what in (
         ("tokens", 8192, "rows"), ("hidden", 64, "width of the hidden states"),
         ("words", 32000, "vocabulary"), ("chunk", 1024, "rows at once"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=usual, help=f"{what} [%(default)s]")
     args = parser.parse_args(argv)
+    if wrong := [name for name, value in vars(args).items() if value < 1]:
+        parser.error(f"--{wrong[0]} is at least 1")
     chunks = math.ceil(args.tokens / args.chunk)
     print(f"{args.tokens:,} tokens in {chunks} chunks, {args.words:,} words, width {args.hidden:,}")
     for peaky in (True, False):

@@ -190,14 +190,21 @@ def unavailable(technique: Technique, params: Any = None, device: Device | None 
 
     With its parameters (else the defaults) and the device, where these decide.
     """
+    if lack := lacking(technique):
+        return lack
+    reason = getattr(module_of(technique.name), "unavailable", None)
+    return str(reason(params or technique.params(), device)) if reason else ""
+
+
+def lacking(technique: Technique) -> str:
+    """What the technique needs that is not installed here, or an empty string."""
     missing = _missing(technique.packages)
     if missing:
         return f"needs {' and '.join(missing)}: pip install {' '.join(missing)}"
     if release_of(torch_version()) < release_of(technique.torch):
         least = technique.torch
         return f"needs torch {least}, not {torch_version()}: pip install 'torch>={least}'"
-    reason = getattr(module_of(technique.name), "unavailable", None)
-    return str(reason(params or technique.params(), device)) if reason else ""
+    return ""
 
 
 def closed(

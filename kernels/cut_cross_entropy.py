@@ -1,10 +1,11 @@
 """Output head and cross-entropy without logits: what backward needs of them is computed again.
 
-Forward keeps one number of each row, the log-sum-exp of its logits, which a kernel finds block by
-block without writing one logit. Backward goes through the vocabulary in slices: it makes the
-gradient of a slice's logits, from that the slice of the weight's gradient, written once, and the
-slice's part of the hidden states' gradient. All sums have a fixed order. On a CPU gradients are
-made in forward where that saves a product and costs no memory.
+Forward keeps two numbers of each row, the maximum of its logits and the sum of their exponentials
+relative to it, which a kernel finds block by block without writing one logit. Backward goes through
+the vocabulary in slices: it makes the gradient of a slice's logits, from that the slice of the
+weight's gradient, written once, and the slice's part of the hidden states' gradient. All sums have
+a fixed order. On a CPU gradients are made in forward where that saves a product and costs no
+memory.
 
 The idea is that of Cut Cross-Entropy (arXiv:2411.09009), which adds up its gradients in an order
 that chance decides. docs/kernels/losses.md says what is done otherwise and why.
@@ -51,6 +52,10 @@ def cut_cross_entropy(
         raise ValueError(f"reduction must be mean, sum or none, not {reduction!r}")
     if tokens is not None and reduction == "none":
         raise ValueError("tokens divides a sum, and reduction 'none' has none")
+    if tokens is not None and tokens < 0:
+        raise ValueError(f"tokens is a number of tokens, not {tokens}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing is a share between 0 and 1, not {label_smoothing}")
     if hidden.dtype != weight.dtype:
         raise ValueError(f"hidden is {hidden.dtype} and weight is {weight.dtype}: cast one of them")
     _cce_shapes(hidden, weight, labels, bias)
@@ -65,7 +70,7 @@ def cut_cross_entropy(
     if reduction != "none" and _cce_made_ahead(hidden, weight):
         graph = torch.is_grad_enabled()
         wanted = (one is not None and graph and one.requires_grad for one in (hidden, weight, bias))
-        divisor = 0.0 if reduction == "mean" else 1.0
+        divisor = -1.0 if reduction == "mean" else 1.0
         loss: Tensor = _cce_sum(*inputs, divisor if tokens is None else float(tokens), *wanted)[0]
         return loss
     losses: Tensor = _cce(*inputs)[0]
@@ -88,6 +93,13 @@ def _cce_made_ahead(hidden: Tensor, weight: Tensor) -> bool:
 
 def _cce_shapes(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
     """Raise ValueError for what does not fit: a GPU would read past the end, and say nothing."""
+    if not hidden.dim() or not hidden.is_floating_point():
+        raise ValueError(f"hidden is {tuple(hidden.shape)} of {hidden.dtype}: states are needed")
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"labels are {labels.dtype}, and have to be int64 or int32")
+    if not hidden.device == weight.device == labels.device:
+        devices = f"hidden on {hidden.device}, weight on {weight.device}, labels on {labels.device}"
+        raise ValueError(f"all have to be on one device: {devices}")
     rows, width, words = hidden.shape[:-1], hidden.shape[-1], weight.shape[0]
     if labels.shape != rows:
         raise ValueError(f"labels are {tuple(labels.shape)}, rows of hidden {tuple(rows)}")
@@ -119,11 +131,15 @@ def _cce(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, ignore_index: int,
     label_smoothing: float, softcap: float, logit_scale: float, z_loss: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The loss of each row and the log-sum-exp of its logits; both 0 where it is ignored."""
+    """The loss of each row; and [2, rows]: the maximum of its logits, and the sum of exponentials
+    relative to it. All are 0 where it is ignored.
+
+    Together these are the log-sum-exp. As one number, a large one would round small losses away.
+    """
     rows, kept = _cce_rows(labels, ignore_index)
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses = torch.zeros(hidden.shape[0], dtype=wide, device=hidden.device)
-    lses = torch.zeros_like(losses)
+    norms = losses.new_zeros(2, hidden.shape[0])
     # 1024 x 1024 logits at most: 4 MiB, and half as much again in half precision.
     width, height = min(1024, weight.shape[0]), max(1, min(1024, kept))
     product = hidden.new_empty(height * width)
@@ -145,13 +161,21 @@ def _cce(
             base = higher.clamp(min=torch.finfo(wide).min)
             total.mul_((top - base).exp_()).add_(z.sub_(base).exp_().sum(1, keepdim=True))
             top = higher
-        lse = top + total.log()
-        loss = lse - (1 - label_smoothing) * target + z_loss * lse.square()
-        if label_smoothing:
-            loss -= label_smoothing / weight.shape[0] * mean
-        _cce_put(losses, rows, start, loss.squeeze(1))
-        _cce_put(lses, rows, start, lse.squeeze(1))
-    return losses, lses
+        even = mean / weight.shape[0] if label_smoothing else None
+        loss = _cce_losses(top, total, target, even, label_smoothing, z_loss)
+        for whole, part in ((losses, loss), (norms[0], top), (norms[1], total)):
+            _cce_put(whole, rows, start, part.squeeze(1))
+    return losses, norms
+
+
+def _cce_losses(
+    top: Tensor, total: Tensor, target: Tensor, mean: Tensor | None, label_smoothing: float,
+    z_loss: float,
+) -> Tensor:  # fmt: skip
+    """Losses of rows, of which ``top`` and ``total`` make the log-sum-exp."""
+    rest = total.log()
+    losses = rest + (1 - label_smoothing) * (top - target) + z_loss * (top + rest).square()
+    return losses if mean is None else losses.add_(label_smoothing * (top - mean))
 
 
 def _cce_rows(labels: Tensor, ignore_index: int) -> tuple[Tensor | None, int]:
@@ -227,17 +251,18 @@ def _cce_slope(
 @torch.library.custom_op("memwb::cut_cross_entropy_backward", mutates_args=(), device_types="cpu")
 def _cce_backward(
     upstream: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
-    lse: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
+    norms: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
     z_loss: float, hidden_grad: bool, weight_grad: bool, bias_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of hidden states, weight and bias; of no elements if not wanted."""
-    rows, x, y, factor, lse = _cce_counted(upstream, hidden, labels, lse, ignore_index)
-    counted, along = y.unsqueeze(1), (factor * (1 + 2 * z_loss * lse)).unsqueeze(1)
-    lse, factor = lse.unsqueeze(1), factor.unsqueeze(1)
+    rows, x, y, factor, norms = _cce_counted(upstream, hidden, labels, norms, ignore_index)
+    counted, factor = y.unsqueeze(1), factor.unsqueeze(1)
+    top, whole = norms.unsqueeze(2)
+    along = factor * (1 + 2 * z_loss * (top + whole.log())) / whole
     d_hidden, d_weight, d_bias = _cce_results(
-        hidden, weight, bias, lse.dtype, False, weight_grad, bias_grad
+        hidden, weight, bias, norms.dtype, False, weight_grad, bias_grad
     )
-    total = torch.zeros(x.shape if hidden_grad else 0, dtype=lse.dtype, device=x.device)
+    total = torch.zeros(x.shape if hidden_grad else 0, dtype=norms.dtype, device=x.device)
     # 4 Mi values at most: 16 MiB, and half as much again in half precision.
     width = max(1, min(weight.shape[0], 2**22 // max(1, len(x))))
     product = x.new_empty(len(x) * width)
@@ -245,7 +270,7 @@ def _cce_backward(
     for first in range(0, weight.shape[0], width):
         z = _cce_logits(x, weight, bias, first, width, product)
         bent = _cce_bend(z, softcap, logit_scale, True)
-        z.sub_(lse).exp_().mul_(along)
+        z.sub_(top).exp_().mul_(along)
         if label_smoothing:
             z.sub_(factor * (label_smoothing / weight.shape[0]))
         met = _cce_met(counted, first, z.shape[1])
@@ -273,10 +298,11 @@ def _cce_sum(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The losses' sum and its gradients, of no elements if not wanted; on a CPU alone.
 
-    ``divisor`` divides it; 0 stands for the number of rows that count.
+    ``divisor`` divides it; -1 stands for the number of rows that count.
     """
     rows, kept = _cce_rows(labels, ignore_index)
-    divisor = divisor or float(kept)
+    divisor = float(kept) if divisor < 0 else divisor
+    share = 1 / divisor if divisor else math.inf
     loss = hidden.new_zeros(())
     d_hidden, d_weight, d_bias = _cce_results(
         hidden, weight, bias, hidden.dtype, hidden_grad, weight_grad, bias_grad
@@ -296,18 +322,16 @@ def _cce_sum(
         bent = _cce_bend(z, softcap, logit_scale, backward)
         met = _cce_met(y, 0, vocabulary)
         target = torch.where(met[0], z.gather(1, met[1]), math.nan)
-        mean = z.mean(1, keepdim=True) if label_smoothing else target
+        mean = z.mean(1, keepdim=True) if label_smoothing else None
         top = z.amax(1, keepdim=True)
         total = z.sub_(top).exp_().sum(1, keepdim=True)
-        lse = top + total.log()
-        losses = lse - (1 - label_smoothing) * target + z_loss * lse.square()
-        loss += (losses - label_smoothing * mean if label_smoothing else losses).sum()
+        loss += _cce_losses(top, total, target, mean, label_smoothing, z_loss).sum()
         if not backward:
             continue
-        z.mul_((1 + 2 * z_loss * lse) / (total * divisor))
+        z.mul_(share * (1 + 2 * z_loss * (top + total.log())) / total)
         if label_smoothing:
-            z.sub_(label_smoothing / vocabulary / divisor)
-        own = torch.full_like(lse, (label_smoothing - 1) / divisor)
+            z.sub_(share * label_smoothing / vocabulary)
+        own = torch.full_like(top, share * (label_smoothing - 1))
         z = _cce_slope(z, met, own, bent, logit_scale)
         if d_bias.numel():
             d_bias += z.sum(0)
@@ -372,22 +396,22 @@ _cce_sum.register_autograd(_cce_sum_derivative, setup_context=_cce_sum_setup)
 
 
 def _cce_counted(
-    upstream: Tensor, hidden: Tensor, labels: Tensor, lse: Tensor, ignore_index: int
+    upstream: Tensor, hidden: Tensor, labels: Tensor, norms: Tensor, ignore_index: int
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
-    """The rows that go into the products: which, hidden states, labels, upstream gradient, lse.
+    """The rows that go into the products: which, hidden states, labels, upstream gradient, norms.
 
     Rows that count are copied out only if they are few: the copy is of the size of the gradient,
     and with one ignored label in each sequence, as usual, it would not be worth a quarter more.
     """
     rows, kept = _cce_rows(labels, ignore_index)
     if rows is None:
-        return None, hidden, labels, upstream.contiguous(), lse
+        return None, hidden, labels, upstream.contiguous(), norms
     if 4 * kept <= 3 * len(labels):
-        found = [one.index_select(0, rows) for one in (hidden, labels, upstream, lse)]
-        return rows, found[0], found[1], found[2], found[3]
+        found = [one.index_select(0, rows) for one in (hidden, labels, upstream)]
+        return rows, found[0], found[1], found[2], norms.index_select(1, rows)
     ignored = labels == ignore_index
     # exp(z - 1e30) is nothing, whatever the logits.
-    return None, hidden, labels, upstream.masked_fill(ignored, 0), lse.masked_fill(ignored, 1e30)
+    return None, hidden, labels, upstream.masked_fill(ignored, 0), norms.masked_fill(ignored, 1e30)
 
 
 def _cce_results(
@@ -423,17 +447,17 @@ def _cce_cuda(
         raise TypeError("cut_cross_entropy computes in fp32 on a GPU, and this is fp64")
     rows, kept = _cce_rows(labels, ignore_index)
     losses = torch.zeros(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-    lses = torch.zeros_like(losses)
+    norms = losses.new_zeros(2, hidden.shape[0])
     if not kept:
-        return losses, lses
+        return losses, norms
     vocabulary = weight.shape[0]
     form = _cce_form(hidden, softcap)
-    # As many shares as give each row block's tiles to about 64 programs: partial results of 64
+    # As many shares as give each row block's tiles to about 64 programs: partial results of 128
     # numbers a row, and thousands of programs with a thousand rows already.
     tiles = math.ceil(vocabulary / form["BLOCK_V"])
     each = math.ceil(tiles / 64)
     shares, blocks = math.ceil(tiles / each), math.ceil(kept / form["BLOCK_N"])
-    seen = torch.empty(shares, kept, dtype=torch.float32, device=hidden.device)
+    seen = torch.empty(2, shares, kept, dtype=torch.float32, device=hidden.device)
     sums = torch.empty(
         shares if label_smoothing else 0, kept, dtype=torch.float32, device=hidden.device
     )
@@ -446,13 +470,13 @@ def _cce_cuda(
             HAS_BIAS=bias is not None, HAS_ROWS=rows is not None, HAS_CAP=softcap != 0,
             HAS_SMOOTHING=label_smoothing != 0, **form,
         )  # fmt: skip
-    lse = seen.logsumexp(0)
-    loss = lse - (1 - label_smoothing) * target + z_loss * lse.square()
-    if label_smoothing:
-        loss -= label_smoothing / vocabulary * sums.sum(0)
-    _cce_put(losses, rows, 0, loss)
-    _cce_put(lses, rows, 0, lse)
-    return losses, lses
+    top = seen[0].amax(0)
+    total = seen[0].sub_(top).exp_().mul_(seen[1]).sum(0)
+    mean = sums.sum(0) / vocabulary if label_smoothing else None
+    loss = _cce_losses(top, total, target, mean, label_smoothing, z_loss)
+    for whole, part in ((losses, loss), (norms[0], top), (norms[1], total)):
+        _cce_put(whole, rows, 0, part)
+    return losses, norms
 
 
 def _cce_form(hidden: Tensor, softcap: float) -> dict[str, Any]:
@@ -537,7 +561,8 @@ def _cce_lse_kernel(  # type: ignore[no-untyped-def]
     HAS_SMOOTHING: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Log-sum-exp of ``each`` tiles for a block of rows, and their target logits if met there."""
+    """Of ``each`` tiles and a block of rows the maxima, the sums of exponentials relative to them,
+    and the target logits that are met there."""
     block, share = _cce_place(tl.program_id(0), blocks, shares)
     line = block * BLOCK_N + tl.arange(0, BLOCK_N)
     within = line < kept
@@ -568,7 +593,8 @@ def _cce_lse_kernel(  # type: ignore[no-untyped-def]
         base = tl.where(higher == float("-inf"), 0.0, higher)
         total = total * tl.exp(top - base) + tl.sum(tl.exp(z - base[:, None]), 1)
         top = higher
-    tl.store(seen + share * kept + at, top + tl.log(total), mask=within)
+    tl.store(seen + share * kept + at, top, mask=within)
+    tl.store(seen + (shares + share) * kept + at, total, mask=within)
     if HAS_SMOOTHING:
         tl.store(sums + share * kept + at, added, mask=within)
 
@@ -576,7 +602,7 @@ def _cce_lse_kernel(  # type: ignore[no-untyped-def]
 @_cce_backward.register_kernel("cuda")
 def _cce_backward_cuda(
     upstream: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
-    lse: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
+    norms: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
     z_loss: float, hidden_grad: bool, weight_grad: bool, bias_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The same on a GPU: a kernel makes the gradient of a slice's logits, torch multiplies it.
@@ -585,7 +611,7 @@ def _cce_backward_cuda(
     weight's gradient as long as that is not written: memory that is there in any case. The words
     that belong there are gone through twice.
     """
-    rows, x, y, factor, lse = _cce_counted(upstream, hidden, labels, lse, ignore_index)
+    rows, x, y, factor, norms = _cce_counted(upstream, hidden, labels, norms, ignore_index)
     d_hidden, d_weight, d_bias = _cce_results(
         hidden, weight, bias, torch.float32, False, weight_grad, bias_grad
     )
@@ -614,9 +640,9 @@ def _cce_backward_cuda(
             tiles = triton.cdiv(stop - first, form["BLOCK_V"])
             with _cce_device(weight):
                 _cce_slope_kernel[(blocks * tiles,)](
-                    x, weight, bias, y, lse, factor, z, len(x), vocabulary, first, stop, x.shape[1],
-                    x.stride(0), x.stride(1), weight.stride(0), weight.stride(1), width, softcap,
-                    logit_scale, label_smoothing, z_loss, blocks, tiles,
+                    x, weight, bias, y, norms, factor, z, len(x), vocabulary, first, stop,
+                    x.shape[1], x.stride(0), x.stride(1), weight.stride(0), weight.stride(1), width,
+                    softcap, logit_scale, label_smoothing, z_loss, blocks, tiles,
                     HAS_BIAS=bias is not None, HAS_CAP=softcap != 0, **form,
                 )  # fmt: skip
             if d_bias.numel() and (of_weight or not borrowed):
@@ -668,9 +694,9 @@ def _cce_add(total: Tensor, z: Tensor, columns: Tensor) -> None:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _cce_slope_kernel(  # type: ignore[no-untyped-def]
-    hidden, weight, bias, labels, lse, factor, out, kept, vocabulary, first, stop, width, hidden_n,
-    hidden_k, weight_v, weight_k, pitch, softcap, logit_scale, label_smoothing, z_loss, blocks,
-    tiles, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, BLOCK_N: tl.constexpr,
+    hidden, weight, bias, labels, norms, factor, out, kept, vocabulary, first, stop, width,
+    hidden_n, hidden_k, weight_v, weight_k, pitch, softcap, logit_scale, label_smoothing, z_loss,
+    blocks, tiles, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_V: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the logits of one tile, from logits that are computed here."""
@@ -684,9 +710,10 @@ def _cce_slope_kernel(  # type: ignore[no-untyped-def]
         PRECISION,
     )  # fmt: skip
     label = tl.load(labels + lines)
-    norm = tl.load(lse + lines)
+    top = tl.load(norms + lines)
+    total = tl.load(norms + kept + lines)
     scale = tl.load(factor + lines) * logit_scale
-    slope = tl.exp(z - norm[:, None]) * (1 + 2 * z_loss * norm)[:, None]
+    slope = tl.exp(z - top[:, None]) * ((1 + 2 * z_loss * (top + tl.log(total))) / total)[:, None]
     slope -= label_smoothing / vocabulary
     slope = tl.where(columns[None, :] == label[:, None], slope - (1 - label_smoothing), slope)
     if HAS_CAP:
@@ -705,13 +732,14 @@ def _cce_fake(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What comes out, by shape alone."""
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    return hidden.new_empty(labels.shape, dtype=wide), hidden.new_empty(labels.shape, dtype=wide)
+    rows = labels.shape[0]
+    return hidden.new_empty(rows, dtype=wide), hidden.new_empty(2, rows, dtype=wide)
 
 
 @_cce_backward.register_fake
 def _cce_backward_fake(
     upstream: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
-    lse: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
+    norms: Tensor, ignore_index: int, label_smoothing: float, softcap: float, logit_scale: float,
     z_loss: float, hidden_grad: bool, weight_grad: bool, bias_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """What comes out, by shape alone."""
@@ -720,7 +748,7 @@ def _cce_backward_fake(
 
 
 def _cce_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    """Keep the inputs and the log-sum-exp."""
+    """Keep the inputs and what makes the log-sum-exp."""
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*inputs[:4], output[1])

@@ -50,6 +50,10 @@ def fused_linear_cross_entropy(
         raise ValueError(f"reduction must be mean, sum or none, not {reduction!r}")
     if tokens is not None and reduction == "none":
         raise ValueError("tokens divides a sum, and reduction 'none' has none")
+    if tokens is not None and tokens < 0:
+        raise ValueError(f"tokens is a number of tokens, not {tokens}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing is a share between 0 and 1, not {label_smoothing}")
     if hidden.dtype != weight.dtype:
         raise ValueError(f"hidden is {hidden.dtype} and weight is {weight.dtype}: cast one of them")
     _flce_shapes(hidden, weight, labels, bias)
@@ -60,7 +64,7 @@ def fused_linear_cross_entropy(
     shape, labels = labels.shape, labels.reshape(-1).contiguous()
     bias = None if bias is None else bias.contiguous()
     graph = torch.is_grad_enabled()
-    divisor = 1.0 if reduction != "mean" else 0.0
+    divisor = 1.0 if reduction != "mean" else -1.0
     divisor = divisor if tokens is None else float(tokens)
     # In fp16 a gradient that is divided by thousands of tokens underflows before a gradient
     # scaler's factor reaches it: there the sum is made, and its upstream gradient brings both.
@@ -78,6 +82,13 @@ def fused_linear_cross_entropy(
 
 def _flce_shapes(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
     """Raise ValueError for what does not fit: a GPU would read past the end, and say nothing."""
+    if not hidden.dim() or not hidden.is_floating_point():
+        raise ValueError(f"hidden is {tuple(hidden.shape)} of {hidden.dtype}: states are needed")
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"labels are {labels.dtype}, and have to be int64 or int32")
+    if not hidden.device == weight.device == labels.device:
+        devices = f"hidden on {hidden.device}, weight on {weight.device}, labels on {labels.device}"
+        raise ValueError(f"all have to be on one device: {devices}")
     rows, width, words = hidden.shape[:-1], hidden.shape[-1], weight.shape[0]
     if labels.shape != rows:
         raise ValueError(f"labels are {tuple(labels.shape)}, rows of hidden {tuple(rows)}")
@@ -113,11 +124,12 @@ def _flce(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The loss and the gradients of hidden states, weight and bias, of no elements if not wanted.
 
-    ``divisor`` 0 stands for the number of rows that count. ``row_weights`` [N] are upstream
+    ``divisor`` -1 stands for the number of rows that count. ``row_weights`` [N] are upstream
     gradients of single rows. Without ``reduce`` the losses of the rows, and no gradients.
     """
     rows, kept = _flce_rows(labels, ignore_index)
-    divisor = divisor or float(kept)
+    divisor = float(kept) if divisor < 0 else divisor
+    factor = 1 / divisor if divisor else math.inf
     losses, d_hidden, d_weight, d_bias = _flce_results(
         hidden, weight, bias, rows, kept, hidden_grad and reduce, weight_grad and reduce,
         bias_grad and reduce,
@@ -134,7 +146,7 @@ def _flce(
         found = torch.cat([
             _flce_block(
                 z[i : i + block], y[i : i + block], bias, None if g is None else g[i : i + block],
-                d_bias, divisor, label_smoothing, softcap, logit_scale, z_loss, backward,
+                d_bias, factor, label_smoothing, softcap, logit_scale, z_loss, backward,
             )
             for i in range(0, stop - start, block)
         ])  # fmt: skip
@@ -230,7 +242,7 @@ def _flce_to_hidden(
 
 def _flce_block(
     z: Tensor, y: Tensor, bias: Tensor | None, row_weights: Tensor | None, d_bias: Tensor,
-    divisor: float, label_smoothing: float, softcap: float, logit_scale: float, z_loss: float,
+    share: float, label_smoothing: float, softcap: float, logit_scale: float, z_loss: float,
     backward: bool,
 ) -> Tensor:  # fmt: skip
     """The losses of a few rows; their products ``z`` become the gradient of these in place."""
@@ -246,11 +258,14 @@ def _flce_block(
     top, target = part.amax(1, keepdim=True), part.gather(1, y)
     mean = part.mean(1, keepdim=True) if label_smoothing else target
     total = part.sub_(top).exp_().sum(1, keepdim=True)
-    lse = top + total.log()
-    losses = lse - (1 - label_smoothing) * target - label_smoothing * mean
-    losses += z_loss * lse.square()
+    rest = total.log()
+    lse = top + rest
+    # Not the log-sum-exp less the target: of a large one the small loss would be rounded away.
+    losses = rest + (1 - label_smoothing) * (top - target) + z_loss * lse.square()
+    if label_smoothing:
+        losses += label_smoothing * (top - mean)
     if backward:
-        factor = torch.full_like(lse, 1 / divisor)
+        factor = torch.full_like(lse, share)
         factor = factor if row_weights is None else factor * row_weights.unsqueeze(1)
         along = factor * (1 + 2 * z_loss * lse)
         part.mul_(along / total)
@@ -286,7 +301,8 @@ def _flce_cuda(
     if hidden.dtype == torch.float64:
         raise TypeError("fused_linear_cross_entropy computes in fp32 on a GPU, and this is fp64")
     rows, kept = _flce_rows(labels, ignore_index)
-    divisor = divisor or float(kept)
+    divisor = float(kept) if divisor < 0 else divisor
+    factor = 1 / divisor if divisor else math.inf
     losses, d_hidden, d_weight, d_bias = _flce_results(
         hidden, weight, bias, rows, kept, hidden_grad and reduce, weight_grad and reduce,
         bias_grad and reduce,
@@ -328,7 +344,7 @@ def _flce_cuda(
         with _flce_device(weight):
             _flce_finish_kernel[(size, slices if backward else 1)](
                 powers, seen, target, y, g, found, own[start:], vocabulary, width, pitch, slices,
-                chunk, 1 / divisor, label_smoothing, softcap, logit_scale, z_loss,
+                chunk, factor, label_smoothing, softcap, logit_scale, z_loss,
                 HAS_WEIGHTS=g is not None, HAS_CAP=softcap != 0, BACKWARD=backward, COUNT=count,
                 BLOCK=block, num_warps=8,
             )  # fmt: skip
@@ -345,10 +361,10 @@ def _flce_cuda(
         _flce_to_weight(d_logits, x, d_weight, start)
     if d_weight.numel() and kept:
         with _flce_device(weight):
-            _flce_labels_kernel[(kept, triton.cdiv(hidden.shape[1], 1024))](
+            _flce_labels_kernel[(kept, triton.cdiv(hidden.shape[1], 512))](
                 hidden, rows, counted, order, own, d_weight, kept, vocabulary, hidden.shape[1],
                 hidden.stride(0), hidden.stride(1), d_weight.stride(0), d_weight.stride(1),
-                HAS_ROWS=rows is not None, ROWS=8, BLOCK=1024,
+                HAS_ROWS=rows is not None, ROWS=4, BLOCK=512,
             )  # fmt: skip
     if reduce:
         losses = losses.sum() / divisor
@@ -419,7 +435,10 @@ def _flce_finish_kernel(  # type: ignore[no-untyped-def]
     tops = tl.load(at, mask=each < slices, other=float("-inf"))
     sums = tl.load(at + slices * chunk, mask=each < slices, other=0.0)
     top = tl.max(tops, 0)
-    lse = top + tl.log(tl.sum(sums * tl.exp(tops - top), 0))
+    total = tl.sum(sums * tl.exp(tops - top), 0)
+    # The log-sum-exp is kept in two parts: of a large one a small loss would be rounded away.
+    rest = tl.log(total)
+    lse = top + rest
     label = tl.load(labels + row)
     known = (label >= 0) & (label < vocabulary)
     z = tl.load(target + row, mask=known, other=float("nan"))
@@ -427,8 +446,9 @@ def _flce_finish_kernel(  # type: ignore[no-untyped-def]
         totals = tl.load(at + 2 * slices * chunk, mask=each < slices, other=0.0)
         mean = tl.sum(totals, 0) / vocabulary
         # Without smoothing not even a mean that is infinite has a part in it.
-        mean = tl.where(label_smoothing == 0, 0.0, label_smoothing * mean)
-        tl.store(losses + row, lse - (1 - label_smoothing) * z - mean + z_loss * lse * lse)
+        even = tl.where(label_smoothing == 0, 0.0, label_smoothing * (top - mean))
+        loss = rest + (1 - label_smoothing) * (top - z) + even
+        tl.store(losses + row, loss + z_loss * lse * lse)
     if BACKWARD:
         if HAS_WEIGHTS:
             factor *= tl.load(row_weights + row)
@@ -438,7 +458,7 @@ def _flce_finish_kernel(  # type: ignore[no-untyped-def]
         slice_top = tl.load(seen + part * chunk + row)
         chosen = columns == label
         # What was rounded serves all words but the target, whose share may be all but 1.
-        share = tl.where(chosen, tl.exp(z - lse), power * tl.exp(slice_top - lse))
+        share = tl.where(chosen, tl.exp(z - top), power * tl.exp(slice_top - top)) / total
         slope = share * (1 + 2 * z_loss * lse) - label_smoothing / vocabulary
         slope = tl.where(chosen, slope - (1 - label_smoothing), slope)
         if HAS_CAP:

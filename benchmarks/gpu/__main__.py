@@ -4,7 +4,8 @@ Runs the sections one after another, what tells most first, and writes for each 
 every figure, the versions, the device, the date and the commit, and a table to read. A section that
 has used up its share of the time stops before its next burst or case, and says what it left out.
 One that fails, or whose packages are missing, says so in its files and on standard error, and takes
-none of the others with it. Each row is added to journal.jsonl when it is there: what a machine that
+none of the others with it. At the end stands what all that the folder has says of the goals, in
+goals.md. Each row is added to journal.jsonl when it is there: what a machine that
 is taken away had measured.
 """
 
@@ -19,7 +20,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu import journal
+from benchmarks.gpu import goals, journal
 from benchmarks.surroundings import surroundings
 
 SECTIONS: dict[str, str] = {
@@ -59,6 +60,23 @@ def absent(device: str) -> str:
     return f"there is no CUDA device here ({build}); --device cpu tries the suite out"
 
 
+def unknown(sections: list[str], only: str, arms: str) -> str:
+    """What chooses nothing, and would use up the time for nothing; empty if all is known."""
+    from benchmarks.gpu.arms import arms_of
+    from benchmarks.gpu.kernel_cases import KERNELS, correct, race
+
+    if not sections:
+        return "no section is chosen"
+    known = dict.fromkeys(arm.name for kernel in KERNELS for arm in arms_of(kernel))
+    if wrong := [name for name in arms.split(",") if name and name not in known]:
+        return f"there is no arm {wrong[0]!r}; there are {', '.join(known)}"
+    makers = {"kernels-correct": correct, "kernels-race": race}
+    for section in [name for name in sections if only and name in makers]:
+        if not any(only in case.label for kernel in KERNELS for case in makers[section](kernel)):
+            return f"no case of {section} has {only!r} in its label"
+    return ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections; 0 when all that ran went as it should and every section was whole."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
@@ -72,11 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in args.sections.split(",") if name]
     if wrong := [name for name in names if name not in SECTIONS]:
         parser.error(f"there is no section {wrong[0]!r}; there are {', '.join(SECTIONS)}")
-    if args.minutes < 0:
+    if not 0 <= args.minutes < float("inf"):
         parser.error(f"{args.minutes:g} minutes are no time")
-    if reason := absent(args.device):
+    if reason := absent(args.device) or unknown(names, args.only, args.arms):
         parser.error(reason)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {args.out}: {error.strerror or error}")
     end = time.monotonic() + args.minutes * 60
     whole = True
     for place, name in enumerate(names):
@@ -106,6 +127,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         (args.out / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{table}\n")
         print(f"{name}\n{table}\n", flush=True)
         whole &= not error and not left and all(row["outcome"] in row["expected"] for row in rows)
+    try:
+        told = goals.page(args.out)
+    except Exception:
+        # What was measured is written by now.
+        traceback.print_exc()
+        return 1
+    (args.out / "goals.md").write_text(f"# goals\n\n{told}\n")
+    print(f"goals\n{told}", flush=True)
     return 0 if whole else 1
 
 

@@ -117,7 +117,10 @@ def _served(waiting: list[tuple[str, Plan]], device: str, end: float) -> list[di
             why = f"the engine ended with {code}"
         except subprocess.TimeoutExpired:
             engine.kill()
-            code, why = engine.wait(), "the engine hung"
+            code, why = -9, "the engine hung"
+            # A driver that is stuck holds its process: the next one is not to wait for that.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                engine.wait(timeout=10.0)
         if name or code:
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines()[-1:]

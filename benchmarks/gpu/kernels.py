@@ -10,6 +10,7 @@ run in turn.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import gc
 import json
@@ -109,7 +110,9 @@ def _process(
         child.wait(timeout=min(5.0, silence))
     except subprocess.TimeoutExpired:
         child.kill()
-        child.wait()
+        # A driver that is stuck holds its process: the next one is not to wait for that.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=10.0)
         return rows, begun, "it hung"
     if child.returncode in (0, BROKEN):
         return rows, begun, ""

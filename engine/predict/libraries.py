@@ -49,7 +49,16 @@ def kernels(kind: str) -> Mapping[str, Kernel]:
         "bitsandbytes.int8_mm_dequant.default": int8_mm_dequant,
         "bitsandbytes.int8_mixed_scaled_mm.default": as_registered,
         "bitsandbytes.int8_scaled_mm.default": as_registered,
+        "aten.addmm.dtype_out": added,
     }
+
+
+def added(func: Any, *args: Any, out: Tensor, **kwargs: Any) -> Tensor:
+    """A product that is added in another precision, to memory that is there: nothing is taken.
+
+    Meta's own, a decomposition in torch 2.11, takes the type for a factor.
+    """
+    return out
 
 
 def own_kernel(kind: str) -> Kernel:
@@ -75,6 +84,32 @@ def nothing_launched() -> Iterator[None]:
         yield
         return
     with mock.patch.object(JITFunction, "run", lambda *_, **__: None):
+        yield
+
+
+@contextlib.contextmanager
+def grouped_products() -> Iterator[None]:
+    """Have mixtures of experts multiply on meta in every precision, as CPUs and GPUs do.
+
+    meta's kernel of ``aten::_grouped_mm`` takes bf16 alone. Those of devices take fp32 and fp16
+    too, one product a group into the same result (native/GroupedMMUtils.h of torch 2.11 to 2.13,
+    ``_grouped_mm_fallback``).
+    """
+    registered: Any = torch._meta_registrations
+    usual = getattr(registered, "_meta_grouped_mm_common", None)
+    empty = getattr(registered, "_create_grouped_mm_output_tensor", None)
+    if usual is None or empty is None:
+        # Names of torch's own, which another version may have changed: then bf16 alone it is.
+        yield
+        return
+
+    def product(mat_a: Tensor, mat_b: Tensor, *rest: Any, **options: Any) -> Any:
+        scaled = (rest[0] if rest else options.get("scale_a")) is not None
+        if scaled or mat_a.dtype == torch.bfloat16 or mat_a.dtype != mat_b.dtype:
+            return usual(mat_a, mat_b, *rest, **options)
+        return empty(mat_a, mat_b, options.get("offs"), options.get("out_dtype"))
+
+    with mock.patch.object(registered, "_meta_grouped_mm_common", product):
         yield
 
 

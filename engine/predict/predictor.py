@@ -26,6 +26,7 @@ from memwb.engine.prediction import Parameters, Point, Prediction
 from memwb.engine.technique import module_of, techniques
 from memwb.engine.trainer.alive import MOST, largest_of
 from memwb.engine.trainer.causes import Model
+from memwb.engine.trainer.outcome import NO_MODEL
 from memwb.engine.trainer.trace import downsample
 
 POINTS = 400
@@ -140,7 +141,12 @@ def _both(plan: Plan, target: Target, trust: bool, at_once: bool) -> tuple[Trace
 def _run(plan: Plan, target: Target, take: int, trust: bool) -> Traced:
     try:
         return traced(plan, target, take, trust)
-    except (MemwbError, MemoryError, OSError):
+    except (MemwbError, MemoryError):
+        raise
+    except OSError as error:
+        # A hub that refuses a model says so by one of these.
+        if "load_config" in _frames(error):
+            raise _cannot(plan, error) from error
         raise
     except SystemExit as error:
         raise MemwbError("The script refused its input", str(error), "Check the plan.") from None
@@ -148,9 +154,14 @@ def _run(plan: Plan, target: Target, take: int, trust: bool) -> Traced:
         raise _cannot(plan, error) from error
 
 
+def _frames(error: Exception) -> list[str]:
+    """The names of the functions that an exception came through."""
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
 def _cannot(plan: Plan, error: Exception) -> MemwbError:
     """What to tell of an exception in a script: of which technique it came, if of one."""
-    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    names = _frames(error)
     blamed = ""
     for technique in active(plan):
         own = {name for name, value in vars(module_of(technique)).items() if callable(value)}
@@ -164,6 +175,9 @@ def _cannot(plan: Plan, error: Exception) -> MemwbError:
     what = _said(error)
     if type(error).__name__ == "DataError":
         return MemwbError("The data cannot be used", str(error), "Choose other data.")
+    if "load_config" in names:
+        title, fix = NO_MODEL
+        return MemwbError(title, str(error), fix)
     if not blamed:
         return CannotPredict("The plan cannot be predicted", what, "Run a burst to measure it.")
     return CannotPredict(

@@ -22,7 +22,7 @@ from memwb.engine.errors import CannotPredict
 from memwb.engine.gpus import capability
 from memwb.engine.predict import flash
 from memwb.engine.predict.autocast import Autocast
-from memwb.engine.predict.libraries import nothing_launched
+from memwb.engine.predict.libraries import grouped_products, nothing_launched
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import MOST_VALUES, Place
 from memwb.engine.predict.targets import Target
@@ -259,6 +259,7 @@ def pretending(target: Target, meter: MetaMeter) -> Iterator[torch.device]:
             stack.enter_context(mock.patch.object(torch.Tensor, "record_stream", _no_stream))
             stack.enter_context(flash.installed(target.arch))
             stack.enter_context(nothing_launched())
+        stack.enter_context(grouped_products())
         clear = torch.clear_autocast_cache
         forget = mode.autocast.clear
         stack.enter_context(
@@ -310,6 +311,11 @@ def _seen_from_within(mode: Pretend) -> list[tuple[Any, str, Any]]:
         (checkpoint, "_allowed_determinism_checks_to_fns", checks),
         (checkpoint.DefaultDeviceType, "_default_device_type", mode.kind),
     ]
+    # Torch built for CUDA asks a driver whether a graph is captured: it need not be there, and a
+    # GPU that is there is not to be started.
+    asks = "_accelerator_graph_capture_health_check"
+    if hasattr(torch.optim.Optimizer, asks):
+        seen.append((torch.optim.Optimizer, asks, lambda *_: None))
     options: Any = getattr(torch.nn, "LinearCrossEntropyOptions", None)
     if options is not None:
         choose = options._adjust
@@ -334,6 +340,7 @@ def _cuda_runtime(target: Target) -> dict[str, Any]:
             including_emulation or version >= (8, 0)
         ),
         "cuda.current_device": lambda: 0,
+        "cuda.is_current_stream_capturing": lambda: False,
         "cuda.device_count": lambda: 1,
         "cuda.synchronize": lambda *_: None,
         "cuda.get_rng_state": lambda *_: torch.get_rng_state(),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 
 from memwb.engine import catalog, script
@@ -31,7 +32,7 @@ from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.predict.words import MICRO_BATCHES
 from memwb.engine.protocol import Device
-from memwb.engine.technique import hooks_of, module_of, techniques
+from memwb.engine.technique import hooks_of, lacking, module_of, techniques
 from memwb.engine.trainer import hub, inventory
 from memwb.engine.trainer.burst import TRACED, About, Instead, Watched
 
@@ -68,6 +69,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     is raised.
     """
     _refuse_kernels(plan, target)
+    _refuse_missing(plan)
     _refuse(plan)
     import_libraries()
     # No weights are read, so it does not matter how they are stored.
@@ -76,6 +78,9 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
     )
     if model.config is None:
         hub.reach(plan.model)
+    elif catalog.to_be_fetched(model):
+        # The catalogue's config tells as much: nothing is downloaded.
+        model = msgspec.structs.replace(model, weights="random")
     text = script.script(plan, model)
     rows = rows_of(plan, model, target.kind, trust_remote_code)
     host = Place.TARGET if target.kind == "cpu" else Place.HOST
@@ -170,6 +175,18 @@ def _refuse_kernels(plan: Plan, target: Target) -> None:
             f"Predict for a later GPU, or without it: -o {names[0]}=off.",
             technique=names[0],
         )
+
+
+def _refuse_missing(plan: Plan) -> None:
+    """The script runs here, and imports what its techniques need."""
+    for name in active(plan):
+        if lack := lacking(techniques()[name]):
+            raise CannotPredict(
+                f"{name} cannot be predicted here",
+                f"the script that is run to predict it {lack}",
+                f"Install that, or predict without it: -o {name}=off.",
+                technique=name,
+            )
 
 
 def _refuse(plan: Plan) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from memwb.engine.errors import CannotPredict
 from memwb.engine.predict.operators import FRESH, IN_PLACE, SEQUENCES, Operator, tensors_in
 
 _MOST = 50_000
@@ -44,11 +45,29 @@ def run(func: Any, operator: Operator, args: Any, kwargs: dict[str, Any]) -> Any
         return func(*args, **kwargs)
     if known is not None:
         return _made(*known)
+    _same_types(operator, args)
     out = func(*args, **kwargs)
     looks = _looks(out, args)
     if looks is not None and len(_results) < _MOST:
         _results[key] = looks
     return out
+
+
+_PRODUCTS = {"aten.mm": 0, "aten.bmm": 0, "aten.addmm": 1, "aten.baddbmm": 1}
+"""Operators, and the place of the first of their two factors."""
+
+
+def _same_types(operator: Operator, args: Any) -> None:
+    """Raise CannotPredict for a product of two types, which devices refuse and meta does not."""
+    first = _PRODUCTS.get(operator.name)
+    if first is None or args[first].dtype == args[first + 1].dtype:
+        return
+    one, other = (str(args[first + at].dtype).removeprefix("torch.") for at in (0, 1))
+    raise CannotPredict(
+        "The plan would fail: precisions that do not go together",
+        f"{operator.name} would multiply {one} by {other}, which torch refuses",
+        "Leave out the technique that computes in another precision than the model.",
+    )
 
 
 def known() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from memwb.engine.arithmetic import Effect, Facts
+    from memwb.engine.plan import Plan
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +49,16 @@ KEYS_VALUES = (
     ("Wqkv",),
 )
 INNER = ("down_proj", "mlp.c_proj", "fc2", "dense_4h_to_h", "fc_out", "w2", "wo")
+
+
+def refuse(params: Params, plan: Plan, config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why it does not fit the base, and the override that mends it."""
+    for name in ("quantize_4bit", "quantize_8bit"):
+        base: Any = plan.techniques.get(name)
+        if base is not None and not base.upcast and "bf16" in plan.techniques:
+            reason = "peft scales a quantized layer's result in fp32, and what follows is in bf16"
+            return reason, f"{name}.upcast=true"
+    return None
 
 
 def adapt_model(model: Any, *, targets: str) -> Any:

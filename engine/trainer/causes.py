@@ -100,13 +100,14 @@ def words_on(
     sentences = [f"{start}: {', '.join(shares)}."]
     causes = causes_of(members, row.phase, model)
     if causes and causes[0].bytes:
-        sentences.append(_because(causes[0], model.layers))
+        beside = " beside gradients" if sizes["gradients"] > causes[0].bytes else ""
+        sentences.append(_because(causes[0], model.layers, beside))
     return tuple(sentences)
 
 
-def _because(cause: Cause, layers: int) -> str:
-    """The sentence on what makes the most of what training adds to weights and states."""
-    start = f"Of what a step makes, the most is {cause.name}: {sized(cause.bytes)}"
+def _because(cause: Cause, layers: int, beside: str) -> str:
+    """The sentence on what makes the most of what training adds to weights, states, gradients."""
+    start = f"Of what a step makes{beside}, the most is {cause.name}: {sized(cause.bytes)}"
     if cause.name == LAYERS and layers:
         return f"{start}, {sized(cause.bytes // layers)} a layer."
     shape = " × ".join(str(one) for one in cause.shape)

@@ -78,6 +78,14 @@ def ended_by(
     )
 
 
+NO_MODEL = (
+    "The model cannot be loaded",
+    "Check $.model: a catalogue name, a folder with config.json, or the id of a causal language "
+    "model on the hub (a gated one needs `hf auth login`).",
+)
+"""Title and mend where a config is nothing that transformers takes."""
+
+
 def refused(burst: str, error: BaseException) -> Ended:
     """Nothing had run: the plan or its input is wrong."""
     if isinstance(error, MemwbError):
@@ -89,11 +97,7 @@ def refused(burst: str, error: BaseException) -> Ended:
     if type(error).__name__ == "DataError":
         title, fix = "The data cannot be used", "Choose other data, or a smaller sequence_length."
     else:
-        title = "The model cannot be loaded"
-        fix = (
-            "Check $.model: a catalogue name, a folder with config.json, or the id of a causal "
-            "language model on the hub (a gated one needs `hf auth login`)."
-        )
+        title, fix = NO_MODEL
     return Ended(burst, "refused", title=title, what=str(error), fix=fix)
 
 

@@ -46,7 +46,12 @@ def test_a_suite_without_time_writes_its_tables_and_names_what_is_left(tmp_path:
 @pytest.mark.parametrize(("more", "said"), [
     ([], "no CUDA device here"), (["--device", "cud"], "no device 'cud'"),
     (["--device", "cpu", "--minutes", "-1"], "no time"),
+    (["--device", "cpu", "--minutes", "nan"], "no time"),
     (["--device", "cpu", "--sections", "thruth"], "there are truth, kernels-correct"),
+    (["--device", "cpu", "--sections", ","], "no section is chosen"),
+    (["--device", "cpu", "--arms", "memwb,liger"], "there are memwb, plain, torch.compile"),
+    (["--device", "cpu", "--only", "llama"], "no case of kernels-correct has 'llama'"),
+    (["--device", "cpu", "--out", "/dev/null/x"], "--out /dev/null/x: Not a directory"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_refused_before_anything_is_written(
     suite: Any, tmp_path: Path, monkeypatch: Any, capsys: Any, more: list[str], said: str

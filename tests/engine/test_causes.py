@@ -21,8 +21,9 @@ from memwb.engine.trainer.causes import (
     WORKSPACE,
     Model,
     causes_of,
+    words_on,
 )
-from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY, WEIGHTS
+from memwb.engine.trainer.trace import ACTIVATIONS, TEMPORARY, WEIGHTS, Row
 from memwb.workbench.charts.scale import gib
 
 LENGTH = HIDDEN = 64
@@ -65,6 +66,16 @@ def made(category: int, module: str, op: str, *shape: int) -> Birth:
 )
 def test_reasons(birth: Birth, phase: str, expected: str) -> None:
     assert reason(birth, phase) == expected
+
+
+@pytest.mark.parametrize(("gradients", "said"), [
+    (1001, "Of what a step makes beside gradients, the most is"),
+    (999, "Of what a step makes, the most is"),
+])  # fmt: skip
+def test_gradients_that_are_more_are_not_passed_over(gradients: int, said: str) -> None:
+    members = [(1000, made(TEMPORARY, "", "aten._foreach_mul", MLP, HIDDEN))]
+    row = Row(0.0, 2, "optimizer", (100, gradients, 0, 0, 1000))
+    assert words_on(row, members, Model(VOCABULARY, LENGTH))[1].startswith(said)
 
 
 def test_that_upcasting_makes_layers_compute_in_fp32_is_told() -> None:

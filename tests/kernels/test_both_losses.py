@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from typing import Any
+from unittest import mock
 
 import losses
 import pytest
@@ -11,6 +12,8 @@ import torch
 
 pytest.importorskip("triton", reason="there is no triton for this platform")
 
+from memwb.kernels import cut_cross_entropy as cut
+from memwb.kernels import fused_linear_cross_entropy as fused
 from memwb.kernels.cut_cross_entropy import cut_cross_entropy
 from memwb.kernels.fused_linear_cross_entropy import fused_linear_cross_entropy
 
@@ -65,3 +68,48 @@ def test_what_is_frozen_gets_no_gradient(loss: Any, trained: str) -> None:
     assert [one.grad is None for one in alone].count(False) == 1
     with torch.no_grad():
         assert not loss(*case[:2], case.labels).requires_grad
+
+
+def sure() -> losses.Case:
+    """Logits of about 300, and rows so sure of their labels that losses are of a hundredth."""
+    case = losses.case(12, 37, 16, ignored=0)
+    with torch.no_grad():
+        towards = torch.nn.functional.normalize(case.weight[case.labels], dim=1)
+        case.hidden.copy_(4 * towards)
+        case.bias.copy_(300 + 0.1 * case.bias)
+    return case
+
+
+@pytest.mark.parametrize("options", ["plain", "smoothed"])
+def test_small_losses_of_large_logits(loss: Any, options: str) -> None:
+    """The log-sum-exp as one number errs by 2e-5 there: a thousandth of the loss."""
+    check = functools.partial(losses.check, loss, cut.cut_cross_entropy_reference, sure())
+    for reduction in ("mean", "none"):
+        check(reduction=reduction, **losses.OPTIONS[options])
+
+
+def test_so_they_are_of_the_kernels(interpreted: Any) -> None:
+    with interpreted(cut), mock.patch.object(cut, "_cce_made_ahead", lambda *_: False):
+        losses.check(cut_cross_entropy, cut.cut_cross_entropy_reference, sure(), "mean")
+    with interpreted(fused):
+        losses.check(fused_linear_cross_entropy, cut.cut_cross_entropy_reference, sure(), "mean")
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"labels": torch.zeros(6)}, "int64"), ({"labels": torch.ones(6, dtype=torch.bool)}, "int64"),
+    ({"hidden": torch.ones(6, 24, dtype=torch.int64)}, "torch.int64"),
+    ({"hidden": torch.tensor(1.0)}, "states"), ({"labels": torch.zeros(6, device="meta")}, "int64"),
+    ({"weight": torch.zeros(5, 24, device="meta")}, "weight on meta"),
+    ({"tokens": -1}, "tokens"), ({"label_smoothing": 1.5}, "between 0 and 1"),
+])  # fmt: skip
+def test_what_no_kernel_can_take_is_told(loss: Any, wrong: dict[str, Any], said: str) -> None:
+    case = losses.case(6, 5)
+    given = {"hidden": case.hidden, "weight": case.weight, "labels": case.labels}
+    with pytest.raises(ValueError, match=said):
+        loss(**(given | wrong))
+
+
+def test_a_sum_over_no_tokens_is_not_the_mean(loss: Any) -> None:
+    case = losses.case(6, 5)
+    assert loss(*case[:2], case.labels, tokens=0).isinf()
+    assert loss(*case[:2], torch.full_like(case.labels, -100), tokens=0).isnan()

@@ -155,7 +155,7 @@ def test_shapes_that_do_not_fit_are_told() -> None:
 
 def test_the_operator_keeps_torch_s_rules() -> None:
     case = losses.case(6, 11)
-    inputs = (*case[:3], case.labels, None, -100, 0.0, 0.1, 5.0, 0.5, 0.01, 4, True, True, True)
+    inputs = (*case[:3], case.labels, None, -100, -1.0, 0.1, 5.0, 0.5, 0.01, 4, True, True, True)
     torch.library.opcheck(module._flce, (*inputs, True))
     fast = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(module._flce, (*inputs, False), test_utils=fast)

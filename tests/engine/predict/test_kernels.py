@@ -16,6 +16,7 @@ from memwb.engine.predict import run
 from memwb.engine.predict.libraries import kernels, own_kernel
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import Place
+from memwb.engine.predict.predictor import predict
 from memwb.engine.predict.pretend import pretending
 from memwb.engine.predict.targets import Target, target_named
 from memwb.engine.technique import techniques
@@ -156,3 +157,23 @@ def test_a_gpu_that_triton_does_not_support_is_refused(monkeypatch: pytest.Monke
         run._refuse_kernels(plan_from(SGD), target_named("t4"))
     assert "8.0" in caught.value.what and "7.5" in caught.value.what
     run._refuse_kernels(plan_from(SGD), target_named("a100-80gb"))
+
+
+def test_a_product_added_in_another_type_is_not_left_to_meta(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch 2.11 takes the type for a factor there."""
+    from memwb.engine.predict import libraries
+
+    met = []
+
+    def spy(func: Any, *args: Any, out: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        met.append(out.dtype)
+        return libraries_added(func, *args, out=out, **kwargs)
+
+    libraries_added = libraries.added
+    monkeypatch.setattr(libraries, "added", spy)
+    techniques: dict[str, Any] = {"bf16": {}, "cut_cross_entropy": {}}
+    work = {"sequence_length": 32, "batch_size": 1}
+    predict(plan_from({"model": "tiny", "techniques": techniques, "workload": work}), "h200")
+    assert met and set(met) == {torch.float32}

@@ -180,6 +180,20 @@ def test_a_mask_is_kept_by_what_is_computed_again(bench: Bench, tmp_path: Path) 
     assert found["predicted"] == found["measured"]
 
 
+@pytest.mark.parametrize("changes", [(), ("amp_bf16=on", "lora=on"), ("bf16=on",)])
+def test_experts_are_predicted_in_every_precision(
+    bench: Bench, tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    """torch's kernel for meta multiplies groups in bf16 alone, those of devices in fp32 too."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    mixture = {**CONFIG, **experts, "model_type": "qwen3_moe"}
+    (tmp_path / "config.json").write_text(json.dumps(mixture))
+    plan = override(bench.plan(*changes), f"model={tmp_path}")
+    found = bench.ask(plan, "cpu")
+    assert found["predicted"] == found["measured"]
+    assert isinstance(bench.ask(plan, GPU)["predicted"], dict)
+
+
 def test_what_is_computed_again_for_a_gpu_is_under_autocast_again(bench: Bench) -> None:
     """Attention is given no tensor by its place, so that checkpointing has no device to ask."""
     mode = "activation_checkpointing.mode=submodule"
@@ -252,3 +266,14 @@ def test_states_in_managed_memory_are_not_torchs(bench: Bench) -> None:
     assert facts is not None
     held = found["2/optimizer"][CATEGORIES.index("optimizer")]
     assert held == 8 * (facts.trainable - 2 * 2048 * 64)
+
+
+def test_an_8_bit_base_keeps_its_inputs_beside_checkpoints(bench: Bench) -> None:
+    """bitsandbytes keeps them as attributes of the operation, not as tensors saved for backward."""
+    kept = {}
+    for base in ("quantize_4bit=on", "quantize_8bit=on"):
+        plan = bench.plan(base, "lora=on", "activation_checkpointing=on")
+        found = bench.ask(plan, GPU, measure=False)["predicted"]
+        kept[base] = found["2/loss"][CATEGORIES.index("activations")]
+    assert kept["quantize_8bit=on"] > 1.5 * kept["quantize_4bit=on"]
+    assert "checkpointing" in TECHNIQUES["quantize_8bit"].costs

@@ -249,3 +249,13 @@ def test_ia3_scales_keys_values_and_what_goes_into_the_last_product() -> None:
     assert ia3.scaled(gpt2, "feed-forward") == ([], ["mlp.c_proj"])
     with pytest.raises(ValueError, match=r"no keys, values or feed-forward among .* a, b"):
         ia3.scaled(["a", "b"], "all")
+
+
+@pytest.mark.parametrize("base", ["quantize_4bit", "quantize_8bit"])
+def test_factors_beside_a_base_that_stays_in_bf16_are_refused_and_mended(base: str) -> None:
+    """peft's layers give fp32 there, and the next ones take bf16 alone."""
+    texts = ("ia3=on", "bf16=on", f"{base}.upcast=false")
+    [problem] = problems(plan_of(*texts))
+    assert problem.path == "$.techniques.ia3" and problem.override == f"{base}.upcast=true"
+    assert not problems(override(plan_of(*texts), problem.override))
+    assert not problems(override(override(plan_of(*texts), "bf16=off"), "amp_bf16=on"))
