@@ -521,3 +521,20 @@ async def test_lists_of_the_settings_are_changed_faster_than_they_are_drawn(
         screen.action_tab("theme")
         await pilot.pause()
         assert app._exception is None and app.theme == before
+
+
+async def test_a_screen_below_which_all_are_gone_is_not_taken_away(
+    bench: Any, waiting: Any
+) -> None:
+    app = bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("question_mark")
+        await pilot.pause()
+        below = app._screen_stack[:-1]
+        app._screen_stack[:-1] = []
+        app.screen.dismiss(None)
+        app._screen_stack[:0] = below
+        app.screen.dismiss(None)
+        await waiting(pilot, lambda: app.screen is app.main)
+        assert app._exception is None
