@@ -54,13 +54,13 @@ def loss(model: Any, batch: dict[str, torch.Tensor], tokens: int) -> torch.Tenso
 
 
 def effects(params: Params, facts: Facts) -> list[Effect]:
-    """What is kept for backward: labels, and two numbers of each token."""
+    """What is kept for backward: of each token its label, and the maximum and sum of its row."""
     if facts.device == "cpu" and facts.compute_bytes == 4 and facts.shape.vocabulary <= 2**16:
         # Its kernel makes gradients in forward there.
         return made_in_forward(facts)
     cast = facts.compute_bytes != facts.weight_bytes
     copy = facts.compute_bytes * facts.shape.vocabulary * facts.shape.hidden if cast else 0
-    kept = kept_log_probabilities(facts, (8 + 4) * facts.tokens + copy)
+    kept = kept_log_probabilities(facts, (8 + 4 + 4) * facts.tokens + copy)
     if not cast or not head_trained(facts):
         return [kept]
     formula = f"{kept.formula}; and the head's weight as it computes"

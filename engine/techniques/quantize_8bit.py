@@ -29,8 +29,8 @@ technique = Technique(
     title="8-bit base",
     group="quantization",
     saves="Half of a bf16 base's linear weights: 1 byte each, and an fp32 scale a row.",
-    costs="Inputs rounded to 8 bits too on a GPU (on a CPU training expands the weights instead). "
-    "The library's layers keep their inputs where activation checkpointing does not reach.",
+    costs="Inputs rounded to 8 bits on a GPU, and kept beside checkpoints. "
+    "A CPU expands the weights.",
     not_when="Memory is short: a 4-bit base is half as large and no slower to train.",
     source="arXiv:2208.07339; bitsandbytes.nn.Linear8bitLt",
     params=Params,
