@@ -1,6 +1,6 @@
 """The meter of a pretended run: every operator's results, counted where the target would hold them.
 
-It is to a prediction what the CPU's and CUDA's meters are to a burst, and fills the same trace.
+It is to a prediction what the meters of CPU and CUDA are to a burst, and finds the same categories.
 Besides, it notes the origin of each storage: the module, the operator, shape and dtype.
 """
 
@@ -20,11 +20,11 @@ from memwb.engine.predict import shortcuts
 from memwb.engine.predict.libraries import Kernel
 from memwb.engine.predict.operators import IN_PLACE, VIEW, Operator, operator_of, tensors_in
 from memwb.engine.predict.places import MOST_VALUES, Kept, Place, Places, storage_of
-from memwb.engine.predict.stream import Birth, Stream
+from memwb.engine.predict.record import Record
+from memwb.engine.predict.stream import Stream
 from memwb.engine.protocol import Peak, Sample
 from memwb.engine.trainer.alive import Origin, Snapshot
 from memwb.engine.trainer.origins import Origins, filled_by
-from memwb.engine.trainer.trace import TEMPORARY, Moment, Trace
 
 ScratchBytes = Mapping[str, Callable[[Sequence[Any], dict[str, Any]], Iterable[int]]]
 """By an operator's overload: the bytes of what its kernel allocates for itself, one number an
@@ -41,7 +41,7 @@ class MetaMeter:
     def __init__(
         self, scratch: ScratchBytes, host: Place = Place.HOST, results: Results | None = None
     ) -> None:
-        self.trace = Trace()
+        self.record = Record()
         self.places = Places(host)
         self.places.gone = self._gone
         self.paused = True
@@ -62,8 +62,6 @@ class MetaMeter:
         self._training = False
         self._births: dict[int, Origin] = {}
         self._titles: dict[int, str] = {}
-        self._moments: list[Moment] = []
-        self._categories: dict[int, int] = {}
         self._mode = _Mode(self)
 
     @contextlib.contextmanager
@@ -90,7 +88,7 @@ class MetaMeter:
                 # The compiler's fake tensors share the storage of what they were made of, which
                 # real tensors would not, and lie in cycles until they are collected.
                 gc.collect()
-            self.trace.mark(0.0, step, phase)
+            self.record.mark(step, phase)
 
     def sight(self, category: int, tensors: Iterable[torch.Tensor]) -> None:
         """Label living tensors."""
@@ -98,7 +96,7 @@ class MetaMeter:
             for tensor in tensors:
                 kept = self.places.find(tensor)
                 if kept is not None and kept.name:
-                    self.trace.label(kept.name, category)
+                    self.record.label(kept.name, category)
 
     def title(self, tensor: torch.Tensor, name: str) -> None:
         """Give a tensor's storage a better name than that of the module that made it."""
@@ -109,13 +107,7 @@ class MetaMeter:
 
     def settle(self) -> list[Sample]:
         """The span is over: its categories hold from here on."""
-        moments, categories = self.trace.resolve()
-        self._moments += moments
-        for storage, category in categories.items():
-            # What is labelled later (a gradient made in step 1 is seen in step 2) keeps its first
-            # label, unless it had none.
-            if self._categories.get(storage, TEMPORARY) == TEMPORARY:
-                self._categories[storage] = category
+        self.record.settle()
         return []
 
     def stop(self) -> None:
@@ -146,12 +138,7 @@ class MetaMeter:
 
     def stream(self) -> Stream:
         """Everything that was recorded."""
-        births = {}
-        for storage, (module, op, shape, dtype) in self._births.items():
-            category = self._categories.get(storage, TEMPORARY)
-            name = self._titles.get(storage, module)
-            births[storage] = Birth(category, name, op, shape, dtype)
-        return Stream(self._moments, births)
+        return self.record.stream(self._births, self._titles)
 
     def took(self, sizes: Iterable[int], op: str) -> None:
         """A kernel's own scratch: it comes, and goes when the operator is done."""
@@ -159,10 +146,10 @@ class MetaMeter:
         for size in sizes:
             self._names = name = self._names + 1
             self._births[name] = Origin(self.origins.at_work(), op, (size,), "uint8")
-            self.trace.change(0.0, name, size)
-            names.append(name)
-        for name in names:
-            self.trace.free(0.0, name)
+            self._change(name, size)
+            names.append((name, size))
+        for name, size in names:
+            self._change(name, -size)
 
     def see(self, tensor: torch.Tensor, place: Place, op: str) -> None:
         """Count a tensor's storage if it is new and the target's, or has grown."""
@@ -180,8 +167,12 @@ class MetaMeter:
             return
         size = storage.nbytes()
         if size != kept.size:
-            self.trace.change(0.0, kept.name, size - kept.size)
+            self._change(kept.name, size - kept.size)
             kept.size = size
+
+    def _change(self, storage: int, change: int) -> None:
+        self.record.storages.append(storage)
+        self.record.changes.append(change)
 
     def fill(self, tensor: torch.Tensor, func: Any) -> None:
         """An operator that was looked into gives a tensor back."""
@@ -201,7 +192,7 @@ class MetaMeter:
 
     def _gone(self, kept: Kept) -> None:
         if kept.name and not self.paused and kept.size:
-            self.trace.free(0.0, kept.name)
+            self._change(kept.name, -kept.size)
 
     def twin(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor without values in place of a real one, for operators that take both kinds."""

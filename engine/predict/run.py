@@ -107,7 +107,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
                 watched.run(argv, _instead(plan, seen, found, take, every, rows))
         finally:
             meter.close()
-            watched.abandon()
+            watched.detach()
             gc.enable()
             sys.modules.pop("memwb_train", None)
     return Traced(

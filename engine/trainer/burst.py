@@ -195,7 +195,7 @@ class Watched:
     def abandon(self) -> None:
         """After an exception: what is known of the unfinished span still counts."""
         self._over = True
-        self._detach()
+        self.detach()
         try:
             self._settle()
         except Exception:
@@ -311,12 +311,13 @@ class Watched:
         if samples:
             self._emit(Timeline(self._about.burst, self._phases.step, samples))
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
+        """Take every hook off."""
         self._phases.detach()
         self.meter.origins.detach()
 
     def _end_tracing(self) -> None:
-        self._detach()
+        self.detach()
         self.meter.stop()
         gc.enable()
 

@@ -12,7 +12,7 @@ and hold from the storage's birth:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from memwb.engine.protocol import CATEGORIES, Categories, Sample
@@ -22,7 +22,8 @@ WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARY = range(len(CATEGORIES))
 # The best guess at a storage's category while its step still runs.
 _GUESS = {"load": WEIGHTS, "forward": ACTIVATIONS, "loss": ACTIVATIONS}
 
-_MARK = -1
+MARK = -1
+"""What stands for a storage where a phase begins."""
 
 
 class Moment(NamedTuple):
@@ -71,7 +72,7 @@ class Trace:
     def mark(self, time: float, step: int, phase: str) -> None:
         """From now on moments belong to this step and phase."""
         self.step, self.phase = step, phase
-        self._moments.append(Moment(time, step, phase, _MARK, 0))
+        self._moments.append(Moment(time, step, phase, MARK, 0))
 
     def change(self, time: float, storage: int, change: int) -> None:
         """A storage came (first positive change), grew, or shrank; at size 0 it is gone."""
@@ -153,27 +154,39 @@ class Trace:
         self._guesses[storage] = category
 
     def _find_activations(self) -> None:
-        known = set(self._before)
-        waiting: dict[int, int] = {}
-        for moment in self._moments:
-            if moment.storage == _MARK:
-                if moment.phase == "backward":
-                    for storage in waiting:
-                        self._labels.setdefault(storage, ACTIVATIONS)
-                    waiting = {}
-            elif moment.storage in waiting:
-                waiting[moment.storage] += moment.change
-                if waiting[moment.storage] == 0:
-                    del waiting[moment.storage]
-            elif moment.storage not in known:
-                known.add(moment.storage)
-                if moment.phase in ("forward", "loss"):
-                    waiting[moment.storage] = moment.change
-        # Cut off in the midst of a forward pass (out of memory): what it holds was kept for the
-        # backward pass that never came.
-        if self.phase in ("forward", "loss"):
-            for storage in waiting:
-                self._labels.setdefault(storage, ACTIVATIONS)
+        moments = ((one.phase, one.storage, one.change) for one in self._moments)
+        for storage in kept_for_backward(moments, set(self._before), self.phase):
+            self._labels.setdefault(storage, ACTIVATIONS)
+
+
+def kept_for_backward(
+    moments: Iterable[tuple[str, int, int]], known: set[int], phase: str
+) -> list[int]:
+    """What was allocated in forward or loss and was alive when the next backward began.
+
+    ``moments`` are phases, storages and changes of a span, ``known`` what lived before it, and
+    ``phase`` the one in which it ended. What is known now is added to ``known``.
+    """
+    found: list[int] = []
+    waiting: dict[int, int] = {}
+    for at, storage, change in moments:
+        if storage == MARK:
+            if at == "backward":
+                found += waiting
+                waiting = {}
+        elif storage in waiting:
+            waiting[storage] += change
+            if waiting[storage] == 0:
+                del waiting[storage]
+        elif storage not in known:
+            known.add(storage)
+            if at in ("forward", "loss"):
+                waiting[storage] = change
+    # Cut off in the midst of a forward pass (out of memory): what it holds was kept for the
+    # backward pass that never came.
+    if phase in ("forward", "loss"):
+        found += waiting
+    return found
 
 
 def downsample(rows: Sequence[Row], limit: int = 400) -> list[Row]:

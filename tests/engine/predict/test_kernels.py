@@ -119,7 +119,7 @@ def unlaunched() -> Iterator[None]:
 
 
 def test_on_a_cpu_its_fallback_is_predicted_to_the_byte() -> None:
-    found = [moment.change for moment in predicted(target_named("cpu"))._moments]
+    found = [moment.change for moment in predicted(target_named("cpu")).stream().moments]
     found, true = [change for change in found if change], measured()
     assert found == true
 
