@@ -119,12 +119,11 @@ async def test_what_the_device_cannot_run_is_told_and_passed_over(bench: Any) ->
             assert app.main.plan_panel.plan.techniques["attention"].implementation == choice
 
 
-async def test_f_mends_a_problem(bench: Any) -> None:
+async def test_f_mends_a_problem(bench: Any, waiting: Any) -> None:
     plan = override(override(Plan(model="tiny"), "quantize_4bit=on"), "steps=2")
     app = bench(plan=plan)
     async with app.run_test(size=SIZE) as pilot:
-        await pilot.pause()
-        assert app.main.plan_panel.border_subtitle
+        await waiting(pilot, lambda: app.main.plan_panel.border_subtitle)
         await pilot.press("r")
         assert app.main.notice.display, "a plan with a problem does not run"
         while app.main.plan_panel.border_subtitle:
