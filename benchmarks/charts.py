@@ -34,7 +34,6 @@ from memwb.workbench.charts.lines import LineChart
 from memwb.workbench.charts.stacked import StackedChart
 from memwb.workbench.start import COLLECT
 
-MIB = 2**20
 TARGET_MS = 16.0
 
 written = 0
