@@ -197,9 +197,7 @@ def lines(sides: Sequence[Side], brief: bool = False) -> list[Line]:
     if any(each.losses for each in sides):
         last = tuple(loss(each.losses[-1]) if each.losses else "–" for each in sides)
         found.append(Line("last loss", last, tuple(_less(sides[0], each) for each in sides[1:])))
-        found.append(
-            Line("loss at its furthest", ("",) * len(sides), tuple(map(_apart, apart(sides))))
-        )
+        found.append(Line("largest loss gap", ("",) * len(sides), tuple(map(_apart, apart(sides)))))
     return found
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def verdict_line(verdict: Verdict) -> str:
     """``= #3, identical``, ``≤ 2.1e-4 from #3 (8e-3 allowed)``, or what is outside and where.
 
-    Where no curve is owed, by which techniques: ``2.1e-5 from #1 (SGD takes other steps: no curve
-    owed)``.
+    Where curves need not match, by which techniques: ``2.1e-5 from #1 (SGD takes other steps: need
+    not match)``.
     """
     return verdict_forms(verdict)[0]
 
@@ -37,9 +37,9 @@ def verdict_forms(verdict: Verdict) -> list[str]:
     if verdict.allowed is None:
         names = ", ".join(titles(verdict.free))
         return [
-            f"{apart} ({_why_free(verdict)}: no curve owed)",
-            f"{apart} ({names}: none owed)",
-            f"{apart} (none owed)",
+            f"{apart} ({_why_free(verdict)}: need not match)",
+            f"{apart} ({names}: need not match)",
+            f"{apart} (need not match)",
             apart,
         ]
     allowed = f"{share(verdict.allowed)} allowed"

@@ -192,7 +192,7 @@ async def test_runs_are_shown_again_and_laid_over_each_other(
         await waiting(pilot, lambda: chart.overlay)
         assert again.main.memory.border_title.endswith("#1, outline #2")
         table = again.main.peak.text
-        assert "peak allocated" in table and "loss at its furthest" in table
+        assert "peak allocated" in table and "largest loss gap" in table
         await pilot.press("enter")
         await waiting(pilot, lambda: not chart.overlay)
 

@@ -76,7 +76,7 @@ def test_bytes_and_losses_are_held_against_the_first(play: Play) -> None:
     ]
     pairs = zip(one.losses, two.losses, strict=True)
     furthest = max(abs(b - a) / abs(a) for a, b in pairs)
-    told = found["loss at its furthest"].gaps
+    told = found["largest loss gap"].gaps
     assert told[0].startswith(share(furthest)) and told[1] == "identical"
     assert apart([one, one]) == [(0.0, 0)]
     assert found["time"].gaps[1] == "±0 %" and found["speed"].gaps[1] == "±0 %"
@@ -87,7 +87,7 @@ def test_what_is_not_known_is_a_dash_and_has_no_difference(play: Play) -> None:
     bare = whole._replace(peak=None, losses=(), tokens_per_second=None, seconds=None, plan={})
     found = table(whole, bare)
     assert found["peak weights"].values[1] == "–" and found["peak weights"].gaps == ("",)
-    assert found["speed"].values[1] == "–" and found["loss at its furthest"].gaps == ("–",)
+    assert found["speed"].values[1] == "–" and found["largest loss gap"].gaps == ("–",)
     assert not any(line.plan for line in found.values())
     assert text(bare, bare)[0].split() == ["A", "#1", "B", "#1", "B", "−", "A"]
 

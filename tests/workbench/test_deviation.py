@@ -76,12 +76,12 @@ def test_the_line(given: tuple[float, int, float], words: str) -> None:
 @pytest.mark.parametrize(
     ("free", "words"),
     [
-        (("adamw_8bit",), "2.1e-5 from #3 (AdamW 8-bit takes other steps: no curve owed)"),
-        (("lora",), "2.1e-5 from #3 (LoRA trains another model: no curve owed)"),
-        (("lora", "sgd"), "2.1e-5 from #3 (LoRA + SGD: no curve owed)"),
+        (("adamw_8bit",), "2.1e-5 from #3 (AdamW 8-bit takes other steps: need not match)"),
+        (("lora",), "2.1e-5 from #3 (LoRA trains another model: need not match)"),
+        (("lora", "sgd"), "2.1e-5 from #3 (LoRA + SGD: need not match)"),
     ],
 )
-def test_the_line_where_no_curve_is_owed(free: tuple[str, ...], words: str) -> None:
+def test_the_line_where_curves_need_not_match(free: tuple[str, ...], words: str) -> None:
     told = replace(verdict(2.1e-5, 3, 1.0), allowed=None, free=free)
     assert verdict_line(told) == words
     assert verdict_line(replace(told, largest=0.0, step=0)) == "= #3, identical"
@@ -187,7 +187,7 @@ async def test_an_identical_run_is_said_to_be_and_another_model_is_not_judged(
         await waiting(pilot, lambda: "from #1" in loss_panel(app)[1])
         title, subtitle, shown = loss_panel(app)
         assert title == "3 Loss · #3, dotted #1 plain" and shown["#1"].overlay
-        assert "owed" in subtitle and "✗" not in subtitle
+        assert "need not match" in subtitle and "✗" not in subtitle
         assert not app.main.notice.display
         first, second = app.recorded[2].folder, app.recorded[1].folder
         app.keep(replace(app.session, marks=(first, second)))
@@ -251,7 +251,7 @@ def test_two_runs_that_owe_nothing_are_only_measured(fake: None, capsys: Out) ->
     assert main(["runs", "compare", "1", "2"]) == 0
     out = capsys.readouterr().out
     assert "2.5e-1 at step 2" in out and "allowed" not in out
-    words = "2.5e-1 from #1 (LoRA trains another model: no curve owed)"
+    words = "2.5e-1 from #1 (LoRA trains another model: need not match)"
     assert words in out
     assert main(["runs", "show", "2"]) == 0
     assert words in capsys.readouterr().out

@@ -143,7 +143,7 @@ def test_up_to_four_are_compared(capsys: Out) -> None:
     assert out.splitlines()[0].split() == head.split()
     assert lines["techniques.lora"].split() == ["techniques.lora", "–", "rank", "4", "–", "–"]
     assert lines["workload.batch_size"].split()[1:] == ["1", "1", "1", "64"]
-    assert lines["loss at its furthest"].endswith("–"), "no step was finished"
+    assert lines["largest loss gap"].endswith("–"), "no step was finished"
     assert "time" in lines and "peak activations" in lines
     assert "run 3: 5e-1 from #1" in out
     assert main(["runs", "compare", "1", "2", "3", "--json"]) == 0
