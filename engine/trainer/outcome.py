@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from memwb.engine.advice import Setting, advice
+from memwb.engine.data import of_script
 from memwb.engine.errors import MemwbError
 from memwb.engine.memory import CATEGORIES, Alive, Peak, sized
 from memwb.engine.protocol import Ended
@@ -89,16 +90,15 @@ NO_MODEL = (
 
 def refused(burst: str, error: BaseException) -> Ended:
     """Nothing had run: the plan or its input is wrong."""
+    # The script's own class: it is known by its name alone.
+    if type(error).__name__ == "DataError":
+        error = of_script(error)
     if isinstance(error, MemwbError):
         return Ended(burst, "refused", title=error.title, what=error.what, fix=error.fix)
     if isinstance(error, SystemExit):
         what, fix = f"the script ended with {error.code}", "Check the values of the workload."
         return Ended(burst, "refused", title="The script refused its input", what=what, fix=fix)
-    # The script's own class: it is known by its name alone.
-    if type(error).__name__ == "DataError":
-        title, fix = "The data cannot be used", "Choose other data, or a smaller sequence_length."
-    else:
-        title, fix = NO_MODEL
+    title, fix = NO_MODEL
     return Ended(burst, "refused", title=title, what=str(error), fix=fix)
 
 
