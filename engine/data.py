@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,12 @@ from memwb.engine.plan import Plan, Workload, active
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 WHERE = "$.workload.data"
+UNREADABLE = (
+    "Let yourself read it, and enter the folders that it is in; or give other data, as "
+    "workload.data=builtin."
+)
+"""The mend where the system does not let a file be read."""
+TITLE = "The data cannot be used"
 _LOOK = 1 << 16
 
 
@@ -28,19 +36,21 @@ def check_data(plan: Plan) -> Plan:
     if work.data == "builtin":
         return plan
     path = Path(os.path.abspath(os.path.expanduser(work.data)))
-    if not os.path.exists(path):
-        raise _wrong(
-            f"there is no file {work.data}", "Give the path of a file, or data = 'builtin'."
-        )
-    if not path.is_file():
-        raise _wrong(f"{work.data} is not a file", f"Give a file: {', '.join(SUFFIXES)}.")
-    kind = path.suffix.lower()
-    if kind not in SUFFIXES:
-        raise _wrong(
-            f"{work.data} ends in {path.suffix or 'nothing'!r}",
-            f"Known kinds: {', '.join(SUFFIXES)}.",
-        )
     try:
+        mode = _mode(path)
+        if not mode:
+            raise _wrong(
+                f"there is no file {work.data}", "Give the path of a file, or data = 'builtin'."
+            )
+        if not stat.S_ISREG(mode):
+            what = "is a folder" if stat.S_ISDIR(mode) else "is not a file"
+            raise _wrong(f"{work.data} {what}", f"Give a file: {', '.join(SUFFIXES)}.")
+        kind = path.suffix.lower()
+        if kind not in SUFFIXES:
+            raise _wrong(
+                f"{work.data} ends in {path.suffix or 'nothing'!r}",
+                f"Known kinds: {', '.join(SUFFIXES)}.",
+            )
         if kind == ".txt":
             _check_text(path, work, whole="concatenation" in active(plan))
         elif kind == ".jsonl":
@@ -49,8 +59,27 @@ def check_data(plan: Plan) -> Plan:
             _check_parquet(path, work)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise _wrong(f"{work.data} cannot be read: {reason}", "Make it readable.") from None
+        raise _wrong(f"{work.data} cannot be read: {reason}", UNREADABLE) from None
     return msgspec.structs.replace(plan, workload=msgspec.structs.replace(work, data=str(path)))
+
+
+def _mode(path: Path) -> int:
+    """What kind of thing stands there; 0 where nothing does. Raises OSError where none may look."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return 0
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return 0
+        raise
+
+
+def of_script(error: BaseException) -> MemwbError:
+    """A script's own DataError in the words of whoever gave the plan."""
+    if isinstance(error.__cause__, OSError):
+        return _wrong(str(error), UNREADABLE)
+    return MemwbError(TITLE, str(error), "Choose other data, or a smaller sequence_length.")
 
 
 def _check_text(path: Path, work: Workload, whole: bool) -> None:
@@ -149,4 +178,4 @@ def _no_field(where: str, field: str, known: list[str]) -> MemwbError:
 
 
 def _wrong(what: str, fix: str) -> MemwbError:
-    return MemwbError("The data cannot be used", f"{WHERE}: {what}", fix)
+    return MemwbError(TITLE, f"{WHERE}: {what}", fix)

@@ -126,23 +126,28 @@ def read_documents(data: str, text_field: str) -> Iterator[str]:
 
     Raises DataError if there is no such file, or no text where it should be.
     """
+    from os.path import expanduser
     from pathlib import Path
     from pydoc_data.topics import topics
 
-    path = Path(data).expanduser()
+    path = Path(expanduser(data))
     kind = path.suffix.lower()
     readers = {".txt": read_text, ".jsonl": read_jsonl, ".parquet": read_parquet}
     if data == "builtin":
         yield from (topics[name] for name in sorted(topics))
     elif kind not in readers:
         raise DataError(f"{data}: expected builtin, or a .txt, .jsonl or .parquet file")
-    elif not path.is_file():
-        raise DataError(f"there is no data file {data}")
     else:
         try:
+            # Where a folder may not be entered, already the question is an error.
+            if not path.is_file():
+                raise DataError(f"there is no data file {data}")
             yield from readers[kind](path, text_field)
+        except DataError:
+            raise
         except (ValueError, OSError) as error:
-            raise DataError(f"{data} cannot be read: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{data} cannot be read: {reason}") from error
 
 
 def read_text(path: Path, text_field: str) -> Iterator[str]:

@@ -115,6 +115,10 @@ class Technique(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     group: str
     saves: str
+    shrinks: tuple[str, ...] = ()
+    """Categories of memory that it makes smaller: it is proposed when one of them ran out."""
+    to_host: bool = False
+    """Whether it moves memory to the host: nothing is gained by that on a CPU."""
     costs: str
     not_when: str
     """When it does not help."""

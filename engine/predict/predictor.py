@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from memwb.engine.data import of_script
 from memwb.engine.errors import CannotPredict, MemwbError
 from memwb.engine.gpus import context_bytes, fits
 from memwb.engine.memory import Categories, Peak
@@ -143,25 +144,29 @@ def _run(plan: Plan, target: Target, take: int, trust: bool) -> Traced:
         return traced(plan, target, take, trust)
     except (MemwbError, MemoryError):
         raise
-    except OSError as error:
-        # A hub that refuses a model says so by one of these.
-        if "load_config" in _frames(error):
-            raise _cannot(plan, error) from error
-        raise
     except SystemExit as error:
         raise MemwbError("The script refused its input", str(error), "Check the plan.") from None
     except Exception as error:
-        raise _cannot(plan, error) from error
+        told = _cannot(plan, error)
+        if told is None:
+            raise
+        raise told from error
 
 
-def _frames(error: Exception) -> list[str]:
-    """The names of the functions that an exception came through."""
-    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+def _cannot(plan: Plan, error: Exception) -> MemwbError | None:
+    """What to tell of an exception in a script: of which technique it came, if of one.
 
-
-def _cannot(plan: Plan, error: Exception) -> MemwbError:
-    """What to tell of an exception in a script: of which technique it came, if of one."""
-    names = _frames(error)
+    None where it is the system's word on a file or a process, which is not the plan's doing.
+    """
+    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    if type(error).__name__ == "DataError":
+        return of_script(error)
+    if "load_config" in names:
+        # A hub that refuses a model says so by an OSError too.
+        title, fix = NO_MODEL
+        return MemwbError(title, str(error), fix)
+    if isinstance(error, OSError):
+        return None
     blamed = ""
     for technique in active(plan):
         own = {name for name, value in vars(module_of(technique)).items() if callable(value)}
@@ -173,11 +178,6 @@ def _cannot(plan: Plan, error: Exception) -> MemwbError:
             compiles = techniques()[technique].group == "compile"
             blamed = technique if compiles else blamed
     what = _said(error)
-    if type(error).__name__ == "DataError":
-        return MemwbError("The data cannot be used", str(error), "Choose other data.")
-    if "load_config" in names:
-        title, fix = NO_MODEL
-        return MemwbError(title, str(error), fix)
     if not blamed:
         return CannotPredict("The plan cannot be predicted", what, "Run a burst to measure it.")
     return CannotPredict(

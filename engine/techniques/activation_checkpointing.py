@@ -36,6 +36,7 @@ technique = Technique(
     name="activation_checkpointing",
     title="activation checkpointing",
     group="activations",
+    shrinks=("activations",),
     saves="The activations inside each checkpointed layer: one hidden state a layer remains.",
     costs="A second forward pass of those layers, 20 to 30 % of the time; selective far less.",
     not_when="Weights, optimizer or the logits are the peak: activations are not what fills it.",

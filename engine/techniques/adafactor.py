@@ -22,6 +22,7 @@ technique = Technique(
     name="adafactor",
     title="Adafactor",
     group="optimizer",
+    shrinks=("optimizer",),
     saves="Nearly all of AdamW's states: rows + columns of each matrix in place of two copies.",
     costs="No first moment; updates are scaled and clipped, so learning rates differ from AdamW's.",
     not_when="Few weights are trained (adapters): their states are small anyway.",

@@ -13,6 +13,7 @@ technique = Technique(
     name="adamw_4bit",
     title="AdamW 4-bit",
     group="optimizer",
+    shrinks=("optimizer",),
     saves="Seven eighths of AdamW's fp32 states: half a byte a moment, and a scale per 128 values.",
     costs="Moments of 16 levels a block; on a GPU the step is compiled first (up to a minute).",
     not_when="Few weights are trained, or tensors are under 4096 values (these are not quantized).",

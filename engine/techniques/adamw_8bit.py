@@ -24,6 +24,7 @@ technique = Technique(
     name="adamw_8bit",
     title="AdamW 8-bit",
     group="optimizer",
+    shrinks=("optimizer",),
     saves="Three quarters of AdamW's fp32 states: one byte a moment, and a scale per 256.",
     costs="Moments rounded block by block: steps differ slightly from AdamW's.",
     not_when="Few weights are trained, or tensors are under 4096 values (these stay in fp32).",

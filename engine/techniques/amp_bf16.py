@@ -16,6 +16,7 @@ technique = Technique(
     name="amp_bf16",
     title="amp bf16",
     group="precision",
+    shrinks=("activations",),
     saves="Inputs of matrix products are kept in 2 B, not 4; their time. Residuals stay in fp32.",
     costs="A bf16 copy of each weight while a step runs, on top of the fp32 weights.",
     not_when="Weights and optimizer fill the memory, or tokens are few: the copies outweigh.",

@@ -19,6 +19,7 @@ technique = Technique(
     name="amp_fp16",
     title="amp fp16",
     group="precision",
+    shrinks=("activations",),
     saves="Inputs of matrix products are kept in 2 B, not 4; their time. Residuals stay in fp32.",
     costs="An fp16 copy of each weight while a step runs; steps that overflow are skipped.",
     not_when="The device has bf16 (Ampere and later), or is a CPU without fp16 units (10x slower).",

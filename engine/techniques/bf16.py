@@ -14,6 +14,7 @@ technique = Technique(
     name="bf16",
     title="bf16",
     group="precision",
+    shrinks=("weights", "gradients", "optimizer", "activations"),
     saves="Half of weights, gradients, optimizer states and activations against fp32.",
     costs="Weights have 8 significant bits: updates below 1/256 of a weight round away.",
     not_when="Small learning rates must move large weights: take amp bf16, or train adapters.",

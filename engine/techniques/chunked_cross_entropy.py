@@ -27,6 +27,7 @@ technique = Technique(
     name="chunked_cross_entropy",
     title="chunked cross-entropy",
     group="loss",
+    shrinks=("activations", "temporary"),
     saves="The logits and their fp32 copy, but for one chunk: large with a large vocabulary.",
     costs="The output head runs twice; its gradient is added up once a chunk.",
     not_when="The vocabulary is small, or the micro-batch has no more tokens than one chunk.",

@@ -26,6 +26,7 @@ technique = Technique(
     name="cut_cross_entropy",
     title="cut cross-entropy",
     group="loss",
+    shrinks=("activations", "temporary"),
     saves="All logits and their copies: the least memory of the losses.",
     costs="The head's product is made twice.",
     not_when="The vocabulary is small, or time is dearer than a chunk of logits.",

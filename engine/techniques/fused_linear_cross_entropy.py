@@ -32,6 +32,7 @@ technique = Technique(
     name="fused_linear_cross_entropy",
     title="fused linear cross-entropy",
     group="loss",
+    shrinks=("activations", "temporary"),
     saves="The logits and their copies, but for one chunk; tokens without a label cost nothing.",
     costs="The head's gradient exists from the forward pass on; no product is made twice.",
     not_when="The vocabulary is small, or the micro-batch has no more tokens than one chunk.",

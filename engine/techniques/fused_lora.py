@@ -29,6 +29,7 @@ technique = Technique(
     name="fused_lora",
     title="fused LoRA",
     group="kernels",
+    shrinks=("activations",),
     saves="Copies of their inputs that adapters keep, fp32 ones in half precision; an MLP's h.",
     costs="In backward one thin product more a projection, and one more pass over an MLP's gate.",
     not_when="Whole layers are checkpointed: then one layer at a time has any of it.",

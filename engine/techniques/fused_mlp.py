@@ -17,6 +17,7 @@ technique = Technique(
     name="fused_mlp",
     title="fused MLP",
     group="kernels",
+    shrinks=("activations",),
     saves="One of the three widest tensors that each layer keeps: the activation of the gate.",
     costs="The activation is computed again in backward, in the kernel that needs it.",
     not_when="Layers or MLPs are checkpointed: what they keep is then computed again anyway.",

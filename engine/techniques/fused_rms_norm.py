@@ -17,6 +17,7 @@ technique = Technique(
     name="fused_rms_norm",
     title="fused RMS norm",
     group="kernels",
+    shrinks=("activations",),
     saves="The fp32 copies that a norm keeps of its input, and time: rows are read once.",
     costs="Gradients are rounded at other places than by the plain norm.",
     not_when="Layers are checkpointed whole: what norms keep is then computed again anyway.",

@@ -29,6 +29,7 @@ technique = Technique(
     name="galore",
     title="GaLore",
     group="optimizer",
+    shrinks=("optimizer",),
     saves="Moments of m × n matrices: 2 × rank × longer side + rank × shorter side values remain.",
     costs="A decomposition of every gradient each update_proj_gap steps; updates of low rank.",
     not_when="Matrices are small: those whose shorter side is within the rank stay with AdamW.",

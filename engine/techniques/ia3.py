@@ -31,6 +31,7 @@ technique = Technique(
     name="ia3",
     title="IA3",
     group="adapters",
+    shrinks=("gradients", "optimizer"),
     saves="Gradients and optimizer states of the base: a few vectors a layer are trained.",
     costs="The scaled copies of keys, values and inner features are kept for backward.",
     not_when="The base or activations fill the memory; a new task wants more than rescaling.",

@@ -31,6 +31,7 @@ technique = Technique(
     name="liger_kernels",
     title="Liger kernels",
     group="kernels",
+    shrinks=("activations",),
     saves="The logits but for a chunk; what norms and the MLP's gate keep beside their inputs.",
     costs="The head's gradient exists from the forward pass on, added up in its own precision.",
     not_when="The vocabulary is small and activations are checkpointed anyway.",

@@ -35,6 +35,7 @@ technique = Technique(
     name="linear_cross_entropy",
     title="linear cross-entropy",
     group="loss",
+    shrinks=("activations", "temporary"),
     saves="The logits and their copies, but for one chunk: large with a large vocabulary.",
     costs="fp32: the head's gradient a moment earlier; half precision: one more head product.",
     not_when="The vocabulary is small, or the batch has fewer tokens than the model is wide.",

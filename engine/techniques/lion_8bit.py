@@ -24,6 +24,7 @@ technique = Technique(
     name="lion_8bit",
     title="Lion 8-bit",
     group="optimizer",
+    shrinks=("optimizer",),
     saves="Seven eighths of AdamW's fp32 states: one moment of one byte, and a scale per 256.",
     costs="Every value moves by the learning rate: take a third to a tenth of AdamW's.",
     not_when="Few weights are trained (adapters), or the learning rate is tuned for AdamW.",

@@ -52,6 +52,7 @@ technique = Technique(
     name="lora",
     title="LoRA",
     group="adapters",
+    shrinks=("gradients", "optimizer"),
     saves="Gradients and optimizer states of the base: only the adapters have any.",
     costs="The adapters' own activations; the base's weights and activations stay.",
     not_when="The base or the logits fill the memory: quantize the base, chunk the loss.",

@@ -17,6 +17,7 @@ technique = Technique(
     name="optimizer_in_backward",
     title="optimizer in backward",
     group="step",
+    shrinks=("gradients",),
     saves="All gradients but the largest tensor's: each is freed as soon as it is used.",
     costs="One small step for each tensor; no accumulation and no clipping by global norm.",
     not_when="Few weights are trained (adapters), or activations are the peak.",

@@ -15,6 +15,7 @@ technique = Technique(
     name="paged_adamw_8bit",
     title="paged AdamW 8-bit",
     group="optimizer",
+    shrinks=("optimizer",),
     saves="Three quarters of AdamW's fp32 states, and the rest can move to the host at a spike.",
     costs="Moments rounded block by block; transfers while memory is short.",
     not_when="States fit beside the peak; on a CPU nothing is paged, and unpaged AdamW 8-bit acts.",

@@ -34,6 +34,7 @@ technique = Technique(
     name="quantize_4bit",
     title="4-bit base",
     group="quantization",
+    shrinks=("weights",),
     saves="Three quarters of a bf16 base's linear weights: 0.5 bytes each, and the scales.",
     costs="Each weight is expanded again for every use; with upcast, norms and embeddings double.",
     not_when="The model is small (1 B or less) with a large vocabulary: embeddings are the bulk.",

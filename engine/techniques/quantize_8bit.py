@@ -28,6 +28,7 @@ technique = Technique(
     name="quantize_8bit",
     title="8-bit base",
     group="quantization",
+    shrinks=("weights",),
     saves="Half of a bf16 base's linear weights: 1 byte each, and an fp32 scale a row.",
     costs="Inputs rounded to 8 bits on a GPU, and kept beside checkpoints. "
     "A CPU expands the weights.",

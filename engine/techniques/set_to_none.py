@@ -11,6 +11,7 @@ technique = Technique(
     name="set_to_none",
     title="set to none",
     group="zeroing",
+    shrinks=("gradients",),
     saves="All gradients while the forward pass runs: backward allocates them anew.",
     costs="Nothing: torch does so by default.",
     not_when="The peak is in the optimizer's step, where the gradients stand anyway.",

@@ -23,6 +23,7 @@ technique = Technique(
     name="sgd",
     title="SGD",
     group="optimizer",
+    shrinks=("optimizer",),
     saves="All of AdamW's states without momentum, half of them with it.",
     costs="Transformers train far slower with it, and want another learning rate.",
     not_when="Few weights are trained (adapters): their states are small anyway.",

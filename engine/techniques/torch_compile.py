@@ -34,6 +34,7 @@ technique = Technique(
     name="torch_compile",
     title="torch.compile",
     group="compile",
+    shrinks=("activations", "temporary"),
     saves="Activations that are cheap to compute again, and temporaries between fused operators.",
     costs="Seconds to minutes of compiling in the first step; layers compile faster than a model.",
     not_when="Runs are short, or shapes change at every step; the head and the loss stay as is.",

@@ -22,10 +22,11 @@ from typing import Any
 import msgspec
 import torch
 
+from memwb.engine.advice import Setting
 from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
 from memwb.engine.memory import Alive
-from memwb.engine.plan import active, check, plan_from
+from memwb.engine.plan import check, plan_from
 from memwb.engine.protocol import (
     Device,
     Ended,
@@ -63,7 +64,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     weights: str = ""
     parameters: int = 0
     steps: int = 0
-    techniques: tuple[str, ...] = ()
+    setting: Setting | None = None
+    """None of a script whose plan is not known."""
 
 
 def run_plan(start: Start, emit: Emit, within: str | None = None) -> Ended:
@@ -97,7 +99,7 @@ def run_plan(start: Start, emit: Emit, within: str | None = None) -> Ended:
         weights=model.weights,
         parameters=model.parameters or 0,
         steps=plan.workload.steps,
-        techniques=tuple(active(plan)),
+        setting=Setting(plan, model.config, device),
     )
     argv = ["--device", device.kind]
     argv += [f"--{name.replace('_', '-')}" for name, value in allowed.items() if value]
@@ -124,7 +126,7 @@ def run_file(path: Path, argv: Sequence[str], emit: Emit, about: About | None = 
         run.abandon()
         alive = run.alive(is_oom(error))
         peak = run.meter.peak()
-        ended = ended_by(about.burst, error, run.started, peak, about.techniques, alive)
+        ended = ended_by(about.burst, error, run.started, peak, about.setting, alive)
     finally:
         run.meter.close()
         gc.enable()

@@ -275,6 +275,6 @@ def _burst(command: Start, folder: str, voice: _Voice) -> int:
         ended = run_plan(command, voice.emit, folder)
     except BaseException as error:
         traceback.print_exc(file=sys.stderr)
-        ended = ended_by(command.burst, error, True, None, ())
+        ended = ended_by(command.burst, error, True, None)
         voice.emit(ended)
     return EXIT_CODES.get(ended.outcome, 1)

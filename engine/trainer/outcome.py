@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
+from memwb.engine.advice import Setting, advice
+from memwb.engine.data import of_script
 from memwb.engine.errors import MemwbError
 from memwb.engine.memory import CATEGORIES, Alive, Peak, sized
 from memwb.engine.protocol import Ended
@@ -37,18 +39,18 @@ def ended_by(
     error: BaseException,
     started: bool,
     peak: Peak | None,
-    chosen: Collection[str],
+    setting: Setting | None = None,
     alive: Alive | None = None,
 ) -> Ended:
     """The event for an exception. Before ``started`` a wrong input is a refusal.
 
-    ``chosen`` are the names of the techniques that are on; others are proposed after an OOM.
+    ``setting`` is what ran, as far as it is known: after an OOM, techniques are proposed for it.
     ``alive`` is what was there when it happened.
     """
     if isinstance(error, KeyboardInterrupt):
         return Ended(burst, "stopped", peak, title="The burst was stopped")
     if is_oom(error):
-        return _oom(burst, error, peak, chosen, alive)
+        return _oom(burst, error, peak, setting, alive)
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Ended(burst, "done", peak)
     # Before the data is read it is the user's own files and values that can be wrong (of which
@@ -88,16 +90,15 @@ NO_MODEL = (
 
 def refused(burst: str, error: BaseException) -> Ended:
     """Nothing had run: the plan or its input is wrong."""
+    # The script's own class: it is known by its name alone.
+    if type(error).__name__ == "DataError":
+        error = of_script(error)
     if isinstance(error, MemwbError):
         return Ended(burst, "refused", title=error.title, what=error.what, fix=error.fix)
     if isinstance(error, SystemExit):
         what, fix = f"the script ended with {error.code}", "Check the values of the workload."
         return Ended(burst, "refused", title="The script refused its input", what=what, fix=fix)
-    # The script's own class: it is known by its name alone.
-    if type(error).__name__ == "DataError":
-        title, fix = "The data cannot be used", "Choose other data, or a smaller sequence_length."
-    else:
-        title, fix = NO_MODEL
+    title, fix = NO_MODEL
     return Ended(burst, "refused", title=title, what=str(error), fix=fix)
 
 
@@ -128,7 +129,7 @@ def _oom(
     burst: str,
     error: BaseException,
     peak: Peak | None,
-    chosen: Collection[str],
+    setting: Setting | None,
     alive: Alive | None,
 ) -> Ended:
     asked = requested(str(error))
@@ -141,9 +142,7 @@ def _oom(
         parts = ", ".join(f"{name} {sized(getattr(peak.categories, name))}" for name in CATEGORIES)
         what += f"; the peak before that was {sized(peak.allocated)} in {peak.phase} ({parts})"
         largest = max(CATEGORIES, key=lambda name: getattr(peak.categories, name))
-        names = savers(largest, chosen)
-        if names:
-            fix = f"Most of it was {largest}. Try {', '.join(names)}; or: {fix.lower()}"
+        fix = advice(setting, largest) if setting is not None else fix
     return Ended(burst, "oom", peak, title="Out of memory", what=what, fix=fix)
 
 
@@ -151,15 +150,3 @@ def requested(message: str) -> int:
     """The bytes that an allocator's message says it was asked for; 0 if it says none."""
     found = re.search(r"ried to allocate ([\d.]+) ?(bytes|[KMGT]iB)", message)
     return int(float(found[1]) * _UNITS[found[2]]) if found else 0
-
-
-def savers(category: str, chosen: Collection[str]) -> list[str]:
-    """Techniques not on whose own words say that they save that category."""
-    from memwb.engine.technique import techniques
-
-    word = category.removesuffix("s")
-    return [
-        technique.name
-        for technique in techniques().values()
-        if technique.name not in chosen and word in technique.saves.lower()
-    ]

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from memwb.engine.advice import Setting
+from memwb.engine.catalog import resolve
 from memwb.engine.devices import device_for
 from memwb.engine.errors import MemwbError
+from memwb.engine.plan import Plan
 from memwb.engine.protocol import (
     Categories,
     Device,
@@ -214,13 +217,13 @@ def test_what_an_allocator_says_is_understood() -> None:
     assert not outcome.is_oom(RuntimeError("shapes do not match"))
 
 
-def test_what_would_help_is_proposed_unless_it_is_on() -> None:
+def test_what_would_help_is_proposed_by_its_title() -> None:
     peak = Peak(10, 10, 10, "backward", Categories(activations=10))
-    error = MemoryError()
-    ended = outcome.ended_by("1", error, True, peak, ("adamw",))
-    assert "activation_checkpointing" in ended.fix and "batch_size" in ended.fix
-    ended = outcome.ended_by("1", error, True, peak, ("activation_checkpointing",))
-    assert "activation_checkpointing" not in ended.fix
+    setting = Setting(Plan(model="tiny"), resolve("tiny").config, Device("cpu", "test", 1))
+    ended = outcome.ended_by("1", MemoryError(), True, peak, setting)
+    assert "Turn on activation checkpointing (-o activation_checkpointing=on)" in ended.fix
+    unknown = outcome.ended_by("1", MemoryError(), True, peak)
+    assert unknown.fix == "Take a smaller batch_size or sequence_length."
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])

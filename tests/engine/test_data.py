@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from memwb.engine.data import check_data
+from memwb.engine.data import check_data, of_script
 from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, Workload, plan_from
 from memwb.engine.recipe import read_documents, read_tokens
@@ -145,5 +147,45 @@ def test_a_missing_file(data: str) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(MemwbError, match="is not a file"):
+    with pytest.raises(MemwbError, match="is a folder"):
         look(tmp_path)
+    with pytest.raises(MemwbError, match="is not a file"):
+        look("/dev/null")
+
+
+DENIED = PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize("call", ["stat", "open"])
+def test_what_may_not_be_read_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The folder may not be entered, or the file not opened: the tests' user may be root."""
+    file = tmp_path / "a.txt"
+    file.write_text(TEXT)
+
+    def deny(*_: object, **__: object) -> None:
+        raise DENIED
+
+    monkeypatch.setattr(os if call == "stat" else Path, call, deny)
+    with pytest.raises(MemwbError) as caught:
+        look(file)
+    with pytest.raises(ValueError) as script:
+        list(read_documents(str(file), "text"))
+    monkeypatch.undo()
+    assert caught.value.what == f"$.workload.data: {file} cannot be read: Permission denied"
+    assert "Let yourself read it" in caught.value.fix
+    assert type(script.value).__name__ == "DataError"
+    assert str(script.value) == f"{file} cannot be read: Permission denied"
+    # By a script that a burst or a prediction runs, it is the same error.
+    told = of_script(script.value)
+    assert (told.title, told.what, told.fix) == (
+        caught.value.title,
+        caught.value.what,
+        caught.value.fix,
+    )
+
+
+def test_the_home_of_a_user_that_is_none_is_no_file() -> None:
+    with pytest.raises(ValueError, match="there is no data file ~nobody-here"):
+        list(read_documents("~nobody-here/a.txt", "text"))

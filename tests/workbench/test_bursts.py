@@ -88,7 +88,9 @@ async def test_out_of_memory_says_of_what(bench: Any, waiting: Any, play: Any) -
         await waiting(pilot, lambda: notice(app))
         told = notice(app)
         ended = play("oom")[-1]
-        assert ended.title in told and ended.fix in told
+        assert ended.title in told and "Turn on activation checkpointing, activation off" in told
+        assert "-o activation_checkpointing=on" in ended.fix and "-o" not in told, "keys are here"
+        assert "/ finds" in told and "space turns" in told
         for name in ("weights", "gradients", "optimizer", "temporary"):
             assert told.count(name) == 1, "the bytes of each are told, and told once"
         await pilot.press("r")

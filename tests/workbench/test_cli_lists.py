@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,38 @@ def test_a_home_that_cannot_be_looked_into_is_no_fault(
 ) -> None:
     # As where one may not look: asking for it raises, and it does so for whoever runs the tests.
     monkeypatch.setenv("MEMWB_HOME", str(tmp_path / ("x" * 300)))
-    assert [main([word]) for word in ("locate", "presets", "doctor", "runs")] == [0, 0, 0, 2]
+    assert [main([word]) for word in ("locate", "presets", "doctor", "runs")] == [0, 0, 1, 2]
     assert "The runs cannot be listed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("home", "reason"),
+    [
+        ("x" * 300, "File name too long"),
+        ("not/there/yet/" + "x" * 300, "File name too long"),
+        ("file/home", "Not a directory"),
+        ("fine", ""),
+        ("shut", "Read-only file system"),
+    ],
+)
+def test_the_doctor_says_which_folder_takes_no_files_and_why(
+    capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MEMWB_HOME", str(tmp_path / home))
+    if home == "shut":  # whatever the tests' user may do
+
+        def refuse(**_: object) -> None:
+            raise OSError(errno.EROFS, reason)
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    code = main(["doctor"])
+    text = capsys.readouterr().out
+    assert code == (1 if reason else 0)
+    assert (f"✗ {tmp_path / home} (home) cannot be written to: {reason}" in text) == bool(reason)
+    assert ("MEMWB_HOME=FOLDER" in text) == bool(reason)
+    assert main(["doctor", "--json"]) == code
+    assert bool(document(capsys)["problems"]) == bool(reason)
 
 
 @pytest.mark.parametrize("name", techniques())

@@ -22,6 +22,7 @@ from memwb.engine.version import VERSION
 from memwb.workbench.headless.output import print_json, size, table
 
 NEEDED = ("torch", "transformers", "safetensors", "msgspec", "textual", "rich", "tomlkit")
+UNWRITABLE = "cannot be written to"
 OPTIONAL = ("peft", "accelerate", "bitsandbytes", "triton", "pyarrow", "psutil", "nvidia-ml-py")
 
 
@@ -50,9 +51,9 @@ def examine() -> dict[str, Any]:
     }
     problems = [f"{name} is not installed" for name in NEEDED if versions[name] is None]
     problems += [
-        f"{folder} ({name}) cannot be written to"
+        f"{folder} ({name}) {UNWRITABLE}: {reason}"
         for name, folder in folders.items()
-        if not _writable(folder)
+        if (reason := _unwritable(folder))
     ]
     if not hasattr(os, "fork"):
         problems.append("this system cannot fork, and a burst is a fork of the engine")
@@ -89,6 +90,8 @@ def _text(found: dict[str, Any]) -> str:
         f"{terminal['colours']}, {terminal['encoding']}",
         "\n".join(f"✗ {problem}" for problem in found["problems"]) or "✓ a burst can run here",
     ]
+    if any(UNWRITABLE in problem for problem in found["problems"]):
+        parts.append("MEMWB_HOME=FOLDER has memwb keep its files elsewhere.")
     return "\n\n".join(parts)
 
 
@@ -103,15 +106,29 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _writable(folder: Path) -> bool:
-    """Whether files can be made in the folder, or it in the nearest one that exists."""
-    while not os.path.exists(folder) and folder != folder.parent:
-        folder = folder.parent
+def _unwritable(folder: Path) -> str:
+    """Why no files can be made in the folder, or it in the nearest one that exists; else empty."""
+    missing: list[str] = []
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
+        while not _stands(folder):
+            missing.append(folder.name)
+            folder = folder.parent
+        for name in missing:
+            _stands(folder / name)  # a name can be too long for the place where it would stand
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            # On a full disk a file can be made, but holds nothing.
+            stream.write(b"memwb")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _stands(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
         return False
+    return True
 
 
 def _terminal() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -248,7 +249,11 @@ def loss_behind(trace: Trace) -> str:
 
 def outcome(ended: Ended, label: str, keymap: dict[str, str]) -> tuple[str, str, str]:
     """What to tell of an ended burst: the kind of notice, a title and a text."""
-    text = "\n".join(part for part in (ended.what, ended.fix) if part)
+    # What the command line has an override for has a key here.
+    fix = re.sub(r" \(-o [^)]*\)", "", ended.fix)
+    if fix != ended.fix and ended.outcome == "oom":
+        fix += keyed(" $filter finds one in the plan, $toggle turns it on.", keymap)
+    text = "\n".join(part for part in (ended.what, fix) if part)
     if ended.outcome == "stopped" and not text:
         text = keyed("What it measured is kept; $run runs the plan again.", keymap)
     titles = {
