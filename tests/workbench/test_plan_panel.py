@@ -64,25 +64,40 @@ async def test_a_value_is_edited_on_its_own_row_with_its_hint(bench: Any, size: 
             await pilot.press("tab")
 
 
-async def test_the_hint_goes_above_where_it_fits_below_no_more(bench: Any) -> None:
-    app = bench(plan=plan_of("gradient_clipping"))
-    async with app.run_test(size=SMALL) as pilot:
+def on_screen(app: Any) -> list[tuple[str, str]]:
+    """The id and the text of each line of the list that is seen."""
+    top = int(rows(app).scroll_offset.y)
+    lines = rows(app).rows[top : top + rows(app).size.height]
+    return [(row.id, text(row)) for row in lines]
+
+
+@pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE, (60, 12), (36, 9)])
+async def test_what_is_said_of_a_value_hides_no_row(bench: Any, size: Any) -> None:
+    app = bench(plan=plan_of(*MANY))
+    async with app.run_test(size=size) as pilot:
         await pilot.pause()
-        rows(app).select("value:techniques.gradient_clipping.max_norm")
-        rows(app).scroll_to(y=rows(app).line_of("value:techniques.gradient_clipping.max_norm"))
-        rows(app).reveal(0, rows(app).cursor)
-        await pilot.press("enter")
-        await pilot.pause()
-        editor = app.main.query_one("Editor")
-        editor.place(24, 18, 20, 19)
-        await pilot.pause()
-        panel = app.main.plan_panel.content_region
-        note, field = editor.query_one("#note").region, editor.query_one(Input).region
-        assert field.y == panel.y + 18 and note.bottom == field.y and note.height >= 1
-        editor.place(24, 1, 20, 3)
-        await pilot.pause()
-        assert editor.query_one("#note").region.height == 1
-        assert str(editor.query_one("#note").render()).endswith("…")
+        found = [row.id for row in rows(app).rows if row.id.startswith("value:")]
+        for value in (found[0], found[len(found) // 2], found[-1]):
+            rows(app).select(value)
+            await pilot.pause()
+            before, all_before = on_screen(app), list(rows(app).rows)
+            await pilot.press("enter")
+            await pilot.pause()
+            editor = app.main.query_one("Editor")
+            for typed in ("", "x"):
+                await pilot.press(*typed)
+                await pilot.pause()
+                field, note = editor.query_one(Input).region, editor.query_one("#note").region
+                first, last = field.y - rows(app).region.y, note.bottom - rows(app).region.y
+                assert note.y == field.bottom and last <= rows(app).size.height, value
+                seen_now = on_screen(app)
+                assert seen_now[first][0] == value
+                assert set(seen_now[first + 1 : last]) == {("", "")}, "only what is free"
+                kept = [row for row in rows(app).rows if row.id or text(row)]
+                assert kept == all_before and len(rows(app).rows) == len(kept) + note.height
+            await pilot.press("escape")
+            await pilot.pause()
+            assert on_screen(app) == before and rows(app).rows == all_before
 
 
 @pytest.mark.parametrize("name", ["lora", "galore", "quantize_4bit", "gradient_clipping"])

@@ -44,13 +44,20 @@ class Editor(Vertical):
         Binding("escape", "leave", "Leave", show=False, priority=True),
     ]
 
-    def __init__(self, check: Check, accept: Accept, leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        check: Check,
+        accept: Accept,
+        leave: Callable[[], None],
+        room: Callable[[], None],
+    ) -> None:
+        """``room`` is called when what is said takes other lines: see ``lines``."""
         super().__init__()
         self._check = check
         self._accept = accept
         self._leave = leave
+        self._room = room
         self._hint = self._said = ""
-        self._where = (0, 0, 40, 40)
         self.path = ""
 
     def compose(self) -> ComposeResult:
@@ -67,10 +74,24 @@ class Editor(Vertical):
         self.screen.set_focus(field)
         self._answer(text)
 
-    def place(self, x: int, line: int, width: int, height: int) -> None:
-        """Stand on a line of a panel of that height; what is said goes where there is room."""
-        self._where = (x, line, width, height)
-        self._lay()
+    def lines(self, width: int) -> int:
+        """How many lines below the field what is said takes; none while it is closed."""
+        return len(self._wrapped(width)) if self.display else 0
+
+    def place(self, x: int, line: int, width: int, below: int) -> None:
+        """Stand on a line of a panel, with no more said than there are lines ``below`` it."""
+        said = self._wrapped(width)
+        if len(said) > below:
+            said = said[:below]
+            said[-1:] = [f"{last[: width - 3]}…" for last in said[-1:]]
+        note = self.query_one("#note", Static)
+        note.update("\n".join(said))
+        note.display = bool(said)
+        self.styles.offset = (x, line)
+        self.styles.width = width
+
+    def _wrapped(self, width: int) -> list[str]:
+        return textwrap.wrap(self._said, max(8, width - 2), break_on_hyphens=False)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say at once what is wrong."""
@@ -80,7 +101,7 @@ class Editor(Vertical):
     def on_descendant_blur(self) -> None:
         """Close when somebody goes elsewhere, but not when only the terminal loses the focus."""
         if self.app.app_focus and self.screen.focused is not self.query_one(Input):
-            self.display = False
+            self._close()
 
     async def action_confirm(self, step: int) -> None:
         """Take the value if it is right; ``step`` says which row to edit next, 0 none."""
@@ -89,12 +110,12 @@ class Editor(Vertical):
         if self._check(self.path, field.value):
             self.app.bell()
             return
-        self.display = False
+        self._close()
         await self._accept(self.path, field.value, step)
 
     def action_leave(self) -> None:
         """Close without a change."""
-        self.display = False
+        self._close()
         self._leave()
 
     def _answer(self, text: str) -> None:
@@ -102,23 +123,8 @@ class Editor(Vertical):
         self._said = f"✗ {wrong}" if wrong else self._hint
         for widget in (self.query_one("#note"), self.query_one(Input)):
             widget.set_class(bool(wrong), "-bad")
-        self._lay()
+        self._room()
 
-    def _lay(self) -> None:
-        """What is said below the field, above it where more fits, and no more than fits."""
-        x, line, width, height = self._where
-        note, field = self.query_one("#note", Static), self.query_one(Input)
-        lines = textwrap.wrap(self._said, max(8, width - 2), break_on_hyphens=False)
-        below = max(0, height - line - 1)
-        over = len(lines) > below and line > below
-        room = line if over else below
-        if len(lines) > room:
-            lines = lines[:room]
-            lines[-1:] = [f"{last[: width - 3]}…" for last in lines[-1:]]
-        note.update("\n".join(lines))
-        note.display = bool(lines)
-        first = note if over else field
-        if self.children[0] is not first:
-            self.move_child(first, before=0)
-        self.styles.offset = (x, line - len(lines) if over else line)
-        self.styles.width = width
+    def _close(self) -> None:
+        self.display = False
+        self._room()

@@ -239,7 +239,8 @@ class PlanPanel(Vertical):
             kept = Line(id="kept")
             kept.display = False
             check = lambda path, text: values.wrong(self.plan, path, text)  # noqa: E731
-            await self.mount(Editor(check, self.accept, self.leave), field, kept)
+            editor = Editor(check, self.accept, self.leave, self._place_open)
+            await self.mount(editor, field, kept)
             # However the list scrolls, the field stays on its row.
             self.watch(self.rows, "scroll_y", self._place_open, init=False)
 
@@ -383,18 +384,17 @@ class PlanPanel(Vertical):
 
         await self.prepare()
         self.rows.select(f"value:{path}")
-        editor = self.query_one(Editor)
         text = plan_rows.text_of(plan_rows.value_at(self.plan, path))
-        editor.open(path, text, values.hint(self.plan, path, self.device))
-        self._place_open()
+        self.query_one(Editor).open(path, text, values.hint(self.plan, path, self.device))
 
     def _place_open(self) -> None:
+        """The field on its row, and below it as many lines kept free as what is said takes."""
         from memwb.workbench.panels.editor import Editor
 
         for editor in self.query(Editor):
-            if not editor.display:
-                continue
-            line = self.rows.line_of(f"value:{editor.path}")
-            line = max(0, min(line, self.rows.size.height - 1))
+            row, height = f"value:{editor.path}", self.rows.size.height
             width = max(12, self.rows.scrollable_content_region.width - plan_rows.LABEL)
-            editor.place(plan_rows.LABEL, line, width, self.content_size.height)
+            self.rows.part(row, min(editor.lines(width), max(0, height - 1)))
+            if editor.display:
+                line = max(0, min(self.rows.line_of(row), height - 1))
+                editor.place(plan_rows.LABEL, line, width, height - line - 1)

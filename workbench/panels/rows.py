@@ -51,6 +51,10 @@ class Row(msgspec.Struct, frozen=True):
     selectable: bool = True
 
 
+EMPTY = Row("", (), selectable=False)
+"""A line that is kept free."""
+
+
 class Rows(ScrollView, can_focus=True):
     """The list. Posts ``Moved`` when the cursor moves and ``Pressed`` when a row is clicked."""
 
@@ -105,6 +109,8 @@ class Rows(ScrollView, can_focus=True):
         self.rows: list[Row] = list(rows)
         self.led = False
         """Whether a field that has the focus moves its cursor, which then looks like its own."""
+        self._parted = ("", 0)
+        self._before = 0
         self._looks: dict[str, Style] = {}
         self._beside: dict[str, Spans] = {}
 
@@ -120,7 +126,7 @@ class Rows(ScrollView, can_focus=True):
         """
         before = self.current.id if self.current else ""
         line, top = self.cursor - self.scroll_offset.y, self.scroll_offset.y
-        self.rows = list(rows)
+        self.rows = self._spread(rows)
         places = [place for place, row in enumerate(self.rows) if row.id == before]
         at = places[0] if places else min(self.cursor, max(0, len(self.rows) - 1))
         self.set_reactive(Rows.cursor, self._selectable(at, 1))
@@ -129,6 +135,25 @@ class Rows(ScrollView, can_focus=True):
         if 0 <= line < height and (top or self.cursor >= height):
             self._scroll(self.cursor - line)
         self.refresh()
+
+    def part(self, after: str, lines: int) -> None:
+        """Empty lines below a row for what stands there over the list; with none, as it was."""
+        parted = (after, lines) if lines else ("", 0)
+        if parted == self._parted:
+            return
+        if not self._parted[1]:
+            self._before = int(self.scroll_offset.y)
+        self._parted = parted
+        self.fill([row for row in self.rows if row is not EMPTY])
+        if lines:
+            self.reveal(self.cursor, self.cursor + lines)
+        elif self._before <= self.cursor < self._before + self.size.height:
+            self._scroll(self._before)
+
+    def _spread(self, rows: Sequence[Row]) -> list[Row]:
+        after, lines = self._parted
+        at = next((at for at, row in enumerate(rows) if lines and row.id == after), -1) + 1
+        return [*rows[:at], *[EMPTY] * (lines if at else 0), *rows[at:]]
 
     def beside(self, spans: dict[str, Spans]) -> None:
         """What stands at the right edge of rows by their id, until others are given."""
