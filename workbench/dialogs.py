@@ -61,9 +61,7 @@ def once(screen: Screen[object]) -> Screen[object]:
     plain = screen.dismiss
 
     def dismiss(result: object = None) -> AwaitComplete:
-        # While the workbench is left, screens go from below it too: the last one stays.
-        last = len(screen.app.screen_stack) < 2
-        return plain(result) if screen.is_active and not last else AwaitComplete()
+        return plain(result) if screen.is_active else AwaitComplete()
 
     screen.dismiss = dismiss  # type: ignore[method-assign]
     return screen

@@ -21,12 +21,12 @@ def commands(app: Workbench, screen: Screen[object]) -> Iterator[SystemCommand]:
         for command in COMMANDS:
             if command.palette:
                 key = shown_key(command, app.settings.keymap)
-                run = _runner(app, command.action)
+                run = _runner(app, screen, command.action)
                 yield SystemCommand(f"{command.title}  ({key})", command.help, run)
     else:
         for binding, keys in _bound(screen).items():
             title = f"{binding.description}  ({key_name(keys[0])})"
-            yield SystemCommand(title, "In this window.", _runner(app, binding.action))
+            yield SystemCommand(title, "In this window.", _runner(app, screen, binding.action))
         jump = next(command for command in COMMANDS if command.id == "jump_mode")
         yield SystemCommand(f"{jump.title}  (ctrl+g)", jump.help, app.action_jump_mode)
     yield SystemCommand("Theme", "Change the colours.", app.action_change_theme)
@@ -48,10 +48,15 @@ def _declared(screen: Screen[object]) -> Iterator[Binding]:
         yield from Binding.make_bindings([each])
 
 
-def _runner(app: Workbench, action: str) -> Callable[[], None]:
+def _runner(app: Workbench, screen: Screen[object], action: str) -> Callable[[], None]:
     name = action if "." in action else f"screen.{action}"
 
+    async def act() -> None:
+        # A key may have come first and left the screen: what was chosen for it is of no other.
+        if app.screen is screen:
+            await app.run_action(name)
+
     def run() -> None:
-        app.call_later(app.run_action, name)
+        app.call_later(act)
 
     return run

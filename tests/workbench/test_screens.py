@@ -22,6 +22,7 @@ from memwb.workbench.screens.ask import AskScreen
 from memwb.workbench.screens.help import HelpScreen
 from memwb.workbench.screens.presets import SaveScreen
 from memwb.workbench.screens.settings import SettingsScreen
+from memwb.workbench.searching import commands
 from memwb.workbench.settings import Settings
 
 pytestmark = pytest.mark.long
@@ -523,7 +524,7 @@ async def test_lists_of_the_settings_are_changed_faster_than_they_are_drawn(
         assert app._exception is None and app.theme == before
 
 
-async def test_a_screen_below_which_all_are_gone_is_not_taken_away(
+async def test_what_the_palette_was_asked_of_a_screen_acts_on_no_other(
     bench: Any, waiting: Any
 ) -> None:
     app = bench()
@@ -531,10 +532,8 @@ async def test_a_screen_below_which_all_are_gone_is_not_taken_away(
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("question_mark")
         await pilot.pause()
-        below = app._screen_stack[:-1]
-        app._screen_stack[:-1] = []
+        close = next(one for one in commands(app, app.screen) if one.title.startswith("Close"))
+        close.callback()
         app.screen.dismiss(None)
-        app._screen_stack[:0] = below
-        app.screen.dismiss(None)
-        await waiting(pilot, lambda: app.screen is app.main)
-        assert app._exception is None
+        await pilot.pause()
+        assert app.screen is app.main and app._exception is None
