@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.app import SystemCommand
 from textual.binding import Binding
@@ -48,7 +48,7 @@ def _declared(screen: Screen[object]) -> Iterator[Binding]:
         yield from Binding.make_bindings([each])
 
 
-def _runner(app: Workbench, screen: Screen[object], action: str) -> Callable[[], None]:
+def _runner(app: Workbench, screen: Screen[Any], action: str) -> Callable[[], None]:
     name = action if "." in action else f"screen.{action}"
 
     async def act() -> None:
