@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from memwb.engine.errors import MemwbError, nearest
+from memwb.engine.families import ALIASES, FAMILIES, SIZES
 
 _INDEX = "model.safetensors.index.json"
 # Settings alone (tokenizer_config.json) make no tokenizer.
@@ -144,7 +145,24 @@ def _config(folder: Path) -> dict[str, Any]:
             f"{file} is not the config of a transformers model",
             'Add "model_type", for example "llama", or save the model with save_pretrained.',
         )
+    _check_sizes(config, file)
     return config
+
+
+def _check_sizes(config: dict[str, Any], file: Path) -> None:
+    """What is reckoned with must be numbers; of a family not known, nothing is reckoned."""
+    if config["model_type"] not in FAMILIES:
+        return
+    for key, value in config.items():
+        # Null means what a left-out key means.
+        if ALIASES.get(key, key) not in SIZES or value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise MemwbError(
+                "A model's config.json cannot be used",
+                f"{file}: $.{key}: expected int ≥ 1, not {json.dumps(value)[:80]}",
+                "Download or save it anew.",
+            )
 
 
 def _safetensors(folder: Path) -> tuple[Path, ...]:

@@ -184,3 +184,9 @@ ALIASES = {
     "n_positions": "max_position_embeddings",
 }
 """Keys of GPT-2's config.json by the names that the others use."""
+
+SIZES = (
+    *("hidden_size", "intermediate_size", "vocab_size", "head_dim"),
+    *("num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+)
+"""Keys whose values tensors are reckoned with."""

@@ -264,8 +264,12 @@ def read_plan(path: Path) -> Plan:
         raise MemwbError(
             f"There is no file {path}", "", "Give a plan or a preset's name."
         ) from None
-    except (OSError, ValueError) as error:
-        raise MemwbError(f"{path} cannot be read", str(error), "A plan is a TOML file.") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MemwbError(f"{path} cannot be read", reason, "A plan is a TOML file.") from None
+    except ValueError:
+        what = "it is not UTF-8 text"
+        raise MemwbError(f"{path} cannot be read", what, "A plan is a TOML file.") from None
     return parse_plan(text, str(path))
 
 

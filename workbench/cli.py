@@ -6,6 +6,7 @@ The table of them is in ``memwb.workbench.arguments``; each lives in ``memwb.wor
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,9 +20,7 @@ EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong usage or plan, 3 out of memo
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: the entry point of ``memwb``."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words in (["--version"], ["-V"]):
-        print(f"memwb {VERSION}")
-        return 0
+    _open_streams()
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if debug:
@@ -29,7 +28,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _guarded(lambda: _dispatch(words), "--json" in words or "--jsonl" in words, debug)
 
 
+def _open_streams() -> None:
+    """Standard streams that can be used, whatever memwb was started with."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # Closed: the next file that is opened, as a pipe to the engine, would get its number.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end
+    # An encoding that lacks ✓ or × shows a question mark, and a name that is no UTF-8 too.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def _dispatch(words: list[str]) -> int:
+    if words in (["--version"], ["-V"]):
+        print(f"memwb {VERSION}")
+        return 0
     table = {command.name: command for command in commands()}
     if not words:
         on_terminal = sys.stdin.isatty() and sys.stdout.isatty()

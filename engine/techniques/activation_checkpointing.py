@@ -97,7 +97,8 @@ def draws_dropout(plan: Plan, config: Mapping[str, Any]) -> bool:
 def layer_count(config: Mapping[str, Any]) -> int:
     """How many decoder layers a config.json says; 0 if it does not."""
     text = config.get("text_config") or config
-    return int(text.get("num_hidden_layers") or text.get("n_layer") or 0)
+    count = text.get("num_hidden_layers") or text.get("n_layer")
+    return count if isinstance(count, int) else 0
 
 
 def layer_period(params: Params) -> int:

@@ -217,6 +217,9 @@ def test_remote_code_of_an_unknown_type_cannot_be_random(tmp_path: Path) -> None
         ({"model_type": 7}, "model_type"),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
         ({"model_type": "lama"}, "did you mean 'llama'?"),
+        ({"model_type": "llama", "hidden_size": "x"}, '$.hidden_size: expected int ≥ 1, not "x"'),
+        ({"model_type": "qwen2", "num_attention_heads": 0}, "$.num_attention_heads: expected int"),
+        ({"model_type": "gpt2", "n_layer": [12]}, "$.n_layer: expected int ≥ 1, not [12]"),
     ],
 )
 def test_a_folder_without_a_causal_model_is_refused(

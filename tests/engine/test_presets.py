@@ -101,9 +101,13 @@ def test_a_file_is_read_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_missing_or_unreadable_file_is_a_clear_error(tmp_path: Path) -> None:
     for name in ("gone.toml", str(tmp_path / "gone"), "~/gone.toml", "~nobody/x.toml"):
         assert "There is no file" in refusal(name).title
-    assert "cannot be read" in refusal(str(tmp_path)).title
+    (tmp_path / "folder.toml").mkdir()
+    for folder in (tmp_path, tmp_path / "folder.toml"):
+        told = refusal(str(folder))
+        assert "cannot be read" in told.title and told.what == "Is a directory"
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    assert "cannot be read" in refusal(str(tmp_path / "bytes.toml")).title
+    told = refusal(str(tmp_path / "bytes.toml"))
+    assert "cannot be read" in told.title and told.what == "it is not UTF-8 text"
     refusal("x" * 10_000)
     refusal("a\0b")
     refusal("a\0b.toml")

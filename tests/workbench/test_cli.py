@@ -363,7 +363,11 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk is stood in for by it")
 @pytest.mark.parametrize(
     ("words", "code", "title"),
-    [("gpus --json", 1, "Standard output cannot be written"), ("runs nope --json", 2, "")],
+    [
+        ("gpus --json", 1, "Standard output cannot be written"),
+        ("--version", 1, "Standard output cannot be written"),
+        ("runs nope --json", 2, ""),
+    ],
 )
 def test_output_that_cannot_be_written_is_one_error(words: str, code: int, title: str) -> None:
     line = [sys.executable, "-P", "-m", "memwb.workbench.cli", *words.split()]
@@ -372,6 +376,36 @@ def test_output_that_cannot_be_written_is_one_error(words: str, code: int, title
     assert done.returncode == code
     assert done.stderr.count("memwb: ") == 1 and f"memwb: {title}" in done.stderr
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["doctor", "techniques lora", "gpus --json"])
+@pytest.mark.parametrize("shut", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_fault(words: str, shut: str) -> None:
+    line = f"'{sys.executable}' -P -m memwb.workbench.cli {words} {shut}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (">&-" not in shut.split())
+
+
+def test_an_encoding_that_lacks_a_sign_is_no_fault() -> None:
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for words in ("doctor", "techniques lora", "techniques lora --json"):
+        line = [sys.executable, "-P", "-m", "memwb.workbench.cli", *words.split()]
+        done = subprocess.run(line, capture_output=True, timeout=30, env=ascii_only)
+        assert (done.returncode, done.stderr) == (0, b"")
+        if "--json" in words:  # is in UTF-8 wherever it goes
+            assert "–" in done.stdout.decode() or "×" in done.stdout.decode()
+            assert json.loads(done.stdout)["name"] == "lora"
+        else:
+            assert b"?" in done.stdout and done.stdout.isascii()
+
+
+def test_a_script_is_written_where_no_runs_can_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMWB_HOME", str(tmp_path / ("x" * 300)))
+    assert main(["export", "tiny-demo", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "train.py").exists()
 
 
 def test_without_arguments_and_terminal_the_ladder_runs(

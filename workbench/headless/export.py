@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 from pathlib import Path
@@ -93,7 +94,10 @@ def evidence(plan: Plan, model: Model, predicted: tuple[str, Peak] | None = None
 
     Where none was, what is predicted: a target and a peak, else that of a run that did not finish.
     """
-    for run in list_runs():
+    runs = []
+    with contextlib.suppress(MemwbError):  # what cannot be listed is no evidence: no more than none
+        runs = list_runs()
+    for run in runs:
         counts = (run.outcome == "done" and run.peak) or (run.predicted and not predicted)
         if not counts or run.weights != model.weights:
             continue

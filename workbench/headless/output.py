@@ -57,8 +57,10 @@ def columns() -> int:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    """One JSON document on standard output: in UTF-8, whatever the terminal's encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def narrate(text: str) -> None:
