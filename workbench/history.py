@@ -164,4 +164,4 @@ async def _trace_of(app: Workbench, folder: str) -> Trace:
     if app.live is not None and folder == app.bursts.folder:
         return app.live
     number = next(run.run for run in app.recorded if run.folder == folder)
-    return await asyncio.to_thread(library.trace, folder, f"#{number}")
+    return await asyncio.to_thread(library.trace, folder, f"#{number}", app.recorded)

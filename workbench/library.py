@@ -99,11 +99,12 @@ def runs() -> list[Summary]:
     return list_runs()
 
 
-def trace(folder: str, label: str) -> Trace:
-    """A recorded run as its events tell it, what of them can be read, with its baseline."""
+def trace(folder: str, label: str, known: Sequence[Summary] | None = None) -> Trace:
+    """A recorded run as its events tell it, what of them can be read, with its baseline among
+    the runs ``known``."""
     found: Trace | None = None
     for event in events(folder):
-        found = found or empty_trace(folder, label)
+        found = found or empty_trace(folder, label, known)
         found.apply(event)
     return found or Trace(label)
 
@@ -116,23 +117,27 @@ def events(folder: str) -> Iterator[Event]:
         yield from read_events(Path(folder))
 
 
-def empty_trace(folder: str, label: str) -> Trace:
+def empty_trace(folder: str, label: str, known: Sequence[Summary] | None = None) -> Trace:
     """The trace of a run before its first event: what it is held against is known already."""
     from memwb.engine.runs import read_summary
 
     found = Trace(label)
     found.predicted = read_summary(Path(folder)).predicted
-    found.baseline = baseline(folder)
+    found.baseline = baseline(folder, known)
     return found
 
 
-def baseline(folder: str) -> Baseline | None:
-    """The pinned or an earlier run that a run's losses are held against; None where none can be."""
+def baseline(folder: str, known: Sequence[Summary] | None = None) -> Baseline | None:
+    """The pinned or an earlier run that a run's losses are held against; None where none can be.
+
+    Sought among the runs ``known``; without them, among all that there are now.
+    """
     from memwb.engine.guard import reference_for
     from memwb.engine.runs import list_runs, read_summary
 
     try:
-        return reference_for(read_summary(Path(folder)), list_runs())
+        runs = list_runs() if known is None else known
+        return reference_for(read_summary(Path(folder)), runs)
     except MemwbError:  # the folder of the runs cannot be read, which the history says
         return None
 

@@ -98,7 +98,8 @@ class Replay:
             told = keyed(told, app.settings.keymap)
             app.main.tell("warning", f"#{run.run} cannot be replayed", told)
             return
-        trace = await asyncio.to_thread(library.empty_trace, run.folder, f"#{run.run}")
+        number, known = f"#{run.run}", app.recorded
+        trace = await asyncio.to_thread(library.empty_trace, run.folder, number, known)
         now = 0.0
         clock = asyncio.get_running_loop().time
         last = clock()

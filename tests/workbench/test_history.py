@@ -18,6 +18,7 @@ from memwb.engine.errors import MemwbError
 from memwb.engine.plan import Plan, override
 from memwb.engine.protocol import Ended, Event, Started
 from memwb.workbench import replaying
+from memwb.workbench.panels import history_rows
 from memwb.workbench.panels.line import Line
 from memwb.workbench.screens.ask import AskScreen
 from memwb.workbench.screens.remarks import RemarksScreen
@@ -448,3 +449,28 @@ async def test_a_key_makes_no_row_anew_that_says_what_it_said(
         other = [row.id for row in panel(app).rows.rows if row is not before[row.id]]
         assert app.recorded[1].folder in other and "A" in line(app, app.recorded[1].run)
         assert len(other) < len(before), "the others say what they said"
+
+
+async def test_a_long_history_makes_the_rows_in_sight_and_is_listed_once(
+    history: Any, bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, made, listed = bench(), [], []
+    many = [replace(history[0], folder=f"{history[0].folder}{at:04}") for at in range(2000)]
+    draw = history_rows._row
+    monkeypatch.setattr(history_rows, "_row", lambda run, *of: made.append(run) or draw(run, *of))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await waiting(pilot, lambda: len(panel(app)._view.called) == len(history))
+        await waiting(pilot, lambda: app.main.peak.trace is not None)
+        app.recorded = [*history, *many]
+        app.main.show_runs(app.recorded, app.session)
+        await pilot.press("5", "m", "S", "S")
+        await pilot.pause()
+        assert len(panel(app).rows.rows) == len(app.recorded)
+        # A few keys, each of another order or width: of thousands only those that were seen.
+        assert len({run.folder for run in made}) < 400
+        monkeypatch.setattr(runs, "list_runs", lambda: listed.append(1) or app.recorded)
+        chosen = app.recorded[1]
+        panel(app).rows.select(chosen.folder)
+        await pilot.press("space")
+        await waiting(pilot, lambda: app.main.peak.trace.label == f"#{chosen.run}")
+        assert not listed, "the folders are not looked through for a run that is shown"

@@ -146,17 +146,19 @@ async def test_a_refusal_speaks_as_the_plan_does_and_goes_with_an_edit(bench: An
         assert notice.display, "only what was said of the plan goes with it"
 
 
-async def test_a_toast_covers_neither_the_notice_nor_the_keys(bench: Any, waiting: Any) -> None:
+@pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE, (60, 12)])
+async def test_a_toast_covers_no_tab_no_row_no_notice(bench: Any, waiting: Any, size: Any) -> None:
     app = bench(plan=plan_of("quantize_4bit"))
-    async with app.run_test(size=SMALL, notifications=True) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         await pilot.pause()
         await pilot.press("r")
-        app.notify("something")
+        app.notify("There is nothing to be undone.")
         await waiting(pilot, lambda: app.screen.query("Toast"))
+        await waiting(pilot, lambda: app.screen.query_one("Toast").region.area)
         toast = app.screen.query_one("Toast").region
-        assert toast.area and toast.right >= SMALL[0] - 2
-        assert not toast.overlaps(app.main.notice.region)
-        assert toast.bottom < SMALL[1] // 2
+        assert toast.right >= size[0] - 2 and toast.height == 1
+        for part in ("#header", "#tabs", "#notice", "#footer", "#plan-rows"):
+            assert not toast.overlaps(app.main.query_one(part).region), part
 
 
 @pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])

@@ -11,7 +11,7 @@ from memwb.engine.keeping import given_name
 from memwb.engine.technique import techniques
 from memwb.workbench.comparing import LETTERS
 from memwb.workbench.ordering import ORDERS, at_least, whole_peak
-from memwb.workbench.panels.rows import Row, Spans
+from memwb.workbench.panels.rows import Lazy, Row, Spans
 from memwb.workbench.units import delta, gib, loss, moment, name, rate
 
 if TYPE_CHECKING:
@@ -104,16 +104,15 @@ Made = dict[str, tuple[object, Row]]
 """Rows by their runs' folders, each with all that it was made of."""
 
 
-def history_rows(
-    runs: Sequence[Summary], view: View, width: int, made: Made | None = None
-) -> list[Row]:
+def history_rows(runs: Sequence[Summary], view: View, width: int, made: Made | None = None) -> Lazy:
     """One row a run: marks, outcome, number, model, name or techniques, then its figures.
 
-    Those that were ``made`` before are taken as they are: of thousands, a key changes few.
+    Those that were ``made`` before are taken as they are: a key changes few.
     """
-    columns, made = tuple(columns_in(width, view)), {} if made is None else made
-    found = []
-    for run in runs:
+    columns, known = tuple(columns_in(width, view)), {} if made is None else made
+
+    def make(at: int) -> Row:
+        run = runs[at]
         of = (
             run,
             columns,
@@ -123,11 +122,12 @@ def history_rows(
             run.folder in view.outside,
             view.called.get(run.folder),
         )
-        known = made.get(run.folder)
-        if known is None or known[0] != of:
-            known = made[run.folder] = (of, _row(run, view, columns))
-        found.append(known[1])
-    return found
+        found = known.get(run.folder)
+        if found is None or found[0] != of:
+            found = known[run.folder] = (of, _row(run, view, columns))
+        return found[1]
+
+    return Lazy([run.folder for run in runs], make)
 
 
 def columns_in(width: int, view: View) -> list[Column]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -222,7 +222,7 @@ def _wrapped(row: str, text: str, style: str, width: int) -> list[Row]:
     return [Row(f"note:{row}", (("      " + line, style),), (), False) for line in lines]
 
 
-def best(rows: list[Row], wanted: str) -> str:
+def best(rows: Sequence[Row], wanted: str) -> str:
     """The id of the row a filter means: one whose name begins with it, or else contains it."""
     shown = ["".join(text for text, _ in row.left).lstrip(" ●○◐▾▸").lower() for row in rows]
     for is_meant in (str.startswith, str.__contains__):
@@ -249,7 +249,7 @@ def above(row: str) -> tuple[str, ...]:
     return (f"technique:{name}", f"group:{techniques()[name].group}")
 
 
-def block(rows: list[Row], at: int) -> tuple[int, int]:
+def block(rows: Sequence[Row], at: int) -> tuple[int, int]:
     """The first and the last row of what the row there belongs to, a group's name included.
 
     A technique with its notes and parameters, or a whole group.
@@ -279,7 +279,7 @@ def _part(row: Row) -> str:
     return above(part)[0] if part.startswith("value:techniques.") else part
 
 
-def _filtered(rows: list[Row], wanted: str) -> list[Row]:
+def _filtered(rows: Sequence[Row], wanted: str) -> list[Row]:
     """The rows that contain the text, in what is seen of them or in their name in a plan.
 
     Each with its notes, its group and its technique; with a technique come its parameters, with

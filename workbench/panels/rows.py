@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import ClassVar
+from typing import ClassVar, overload
 
 import msgspec
 from rich.cells import cell_len, set_cell_size
@@ -53,6 +53,25 @@ class Row(msgspec.Struct, frozen=True):
 
 EMPTY = Row("", (), selectable=False)
 """A line that is kept free."""
+
+
+class Lazy(Sequence[Row]):
+    """Rows that are made when they come in sight; which there are is known by their ids."""
+
+    def __init__(self, ids: Sequence[str], make: Callable[[int], Row]) -> None:
+        self.ids = ids
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        places = range(len(self.ids))[at]
+        return self._make(places) if isinstance(places, int) else [*map(self._make, places)]
 
 
 class Rows(ScrollView, can_focus=True):
@@ -106,7 +125,8 @@ class Rows(ScrollView, can_focus=True):
 
     def __init__(self, rows: Sequence[Row] = (), *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.rows: list[Row] = list(rows)
+        self.rows: Sequence[Row] = list(rows)
+        self._ids: Sequence[str] = [row.id for row in self.rows]
         self.led = False
         """Whether a field that has the focus moves its cursor, which then looks like its own."""
         self._parted = ("", 0)
@@ -127,8 +147,9 @@ class Rows(ScrollView, can_focus=True):
         before = self.current.id if self.current else ""
         line, top = self.cursor - self.scroll_offset.y, self.scroll_offset.y
         self.rows = self._spread(rows)
-        places = [place for place, row in enumerate(self.rows) if row.id == before]
-        at = places[0] if places else min(self.cursor, max(0, len(self.rows) - 1))
+        self._ids = self.rows.ids if isinstance(self.rows, Lazy) else [row.id for row in self.rows]
+        known = before in self._ids
+        at = self._ids.index(before) if known else min(self.cursor, max(0, len(self.rows) - 1))
         self.set_reactive(Rows.cursor, self._selectable(at, 1))
         self.virtual_size = Size(1, len(self.rows))
         height = self.size.height
@@ -150,9 +171,11 @@ class Rows(ScrollView, can_focus=True):
         elif self._before <= self.cursor < self._before + self.size.height:
             self._scroll(self._before)
 
-    def _spread(self, rows: Sequence[Row]) -> list[Row]:
+    def _spread(self, rows: Sequence[Row]) -> Sequence[Row]:
         after, lines = self._parted
-        at = next((at for at, row in enumerate(rows) if lines and row.id == after), -1) + 1
+        if not lines:
+            return rows if isinstance(rows, Lazy) else list(rows)
+        at = next((at for at, row in enumerate(rows) if row.id == after), -1) + 1
         return [*rows[:at], *[EMPTY] * (lines if at else 0), *rows[at:]]
 
     def beside(self, spans: dict[str, Spans]) -> None:
@@ -180,8 +203,8 @@ class Rows(ScrollView, can_focus=True):
 
     def select(self, row_id: str) -> bool:
         """Put the cursor on the row of that id; False when there is none."""
-        for place, row in enumerate(self.rows):
-            if row.id == row_id and row.selectable:
+        for place, known in enumerate(self._ids):
+            if known == row_id and self.rows[place].selectable:
                 self.cursor = place
                 return True
         return False
@@ -224,7 +247,7 @@ class Rows(ScrollView, can_focus=True):
 
     def line_of(self, row_id: str) -> int:
         """The line of a row within the visible part; may lie outside of it."""
-        place = next((at for at, row in enumerate(self.rows) if row.id == row_id), 0)
+        place = self._ids.index(row_id) if row_id in self._ids else 0
         return place - int(self.scroll_offset.y)
 
     def render_line(self, y: int) -> Strip:
