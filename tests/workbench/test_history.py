@@ -290,7 +290,7 @@ async def test_c_compares_up_to_four(opened: Any, waiting: Any) -> None:
         assert app.main.memory.border_title.endswith("#4, outlines #3 #2 #1")
         assert [one.label for one in app.main.memory.chart._others] == ["#3", "#2", "#1"]
         assert app.main.peak.border_title == "4 Peak · difference"
-        for words in ("batch size", "LoRA", "bf16", "peak activations", "time", "loss at its"):
+        for words in ("batch size", "LoRA", "bf16", "peak activations", "time", "largest loss gap"):
             assert words in app.main.peak.text
         shown = app.main.loss.query_one("#loss-chart")._shown
         assert {"#3", "#2", "#1"} <= set(shown)
