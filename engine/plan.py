@@ -258,19 +258,22 @@ def check(
 
 def read_plan(path: Path) -> Plan:
     """A plan from a TOML file. Raises MemwbError if it cannot be read or is wrong."""
+    return parse_plan(plan_text(path), str(path))
+
+
+def plan_text(path: Path) -> str:
+    """The text of a plan's file as it stands. Raises MemwbError if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise MemwbError(
             f"There is no file {path}", "", "Give a plan or a preset's name."
         ) from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise MemwbError(f"{path} cannot be read", reason, "A plan is a TOML file.") from None
+        what = error.strerror or str(error)
     except ValueError:
         what = "it is not UTF-8 text"
-        raise MemwbError(f"{path} cannot be read", what, "A plan is a TOML file.") from None
-    return parse_plan(text, str(path))
+    raise MemwbError(f"{path} cannot be read", what, "A plan is a TOML file.")
 
 
 def _too_long(plan: Plan, config: Mapping[str, Any]) -> list[Problem]:

@@ -103,6 +103,16 @@ def test_presets_are_shown_as_they_stand(capsys: Out) -> None:
     assert document(capsys)["plan"]["model"] == "tiny"
 
 
+def test_a_preset_that_is_no_text_is_told(
+    capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MEMWB_HOME", str(tmp_path))
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "mine.toml").write_bytes(b"\xfa\xfb")
+    assert main(["presets", "show", "mine"]) == 2
+    assert "it is not UTF-8 text" in capsys.readouterr().err
+
+
 def test_techniques_are_told_for_a_device(capsys: Out) -> None:
     for device in ("cpu", "cuda"):
         assert main(["techniques", "tf32", "--device", device, "--json"]) == 0

@@ -216,3 +216,14 @@ def test_a_name_of_run_is_checked_before_anything_starts(capsys: Out) -> None:
     assert main(["run", "tiny-demo", "--name", "a\x1bb"]) == 2
     assert "control character" in capsys.readouterr().err
     assert len(runs.list_runs()) == 4
+
+
+def test_a_run_with_a_broken_file_is_shown_as_far_as_it_can_be(capsys: Out) -> None:
+    folder = Path(runs.find_run("1").folder)
+    (folder / "plan.toml").write_bytes(b"\xfa\xfb")
+    assert main(["runs", "show", "1"]) == 0
+    told = capsys.readouterr()
+    assert "allocated" in told.out and f"{folder / 'plan.toml'} cannot be read" in told.err
+    (folder / "events.jsonl").write_bytes(b"\xfa\xfb\n" * 9)
+    assert main(["replay", "1"]) == 2
+    assert "The run has no events to read" in capsys.readouterr().err

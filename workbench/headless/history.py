@@ -10,7 +10,7 @@ from typing import NamedTuple
 from memwb.engine import keeping, remarks
 from memwb.engine.errors import MemwbError, nearest
 from memwb.engine.guard import Verdict, between, compare, outside, verdict_on
-from memwb.engine.plan import plan_data
+from memwb.engine.plan import Plan, plan_data
 from memwb.engine.runs import Summary, find_run, list_runs, pinned, read_alive, read_plan
 from memwb.workbench import comparing, library
 from memwb.workbench.deviation import verdict_line
@@ -18,6 +18,7 @@ from memwb.workbench.headless.output import (
     columns,
     loss,
     on_terminal,
+    print_error,
     print_json,
     rate,
     size,
@@ -122,13 +123,14 @@ def _mark(run: Summary, beyond: frozenset[str]) -> str:
 def _show(words: list[str], arguments: argparse.Namespace) -> int:
     run = find_run(words[0])
     damaged = run.outcome == "damaged"
-    plan = None if damaged else plan_data(read_plan(run.folder))
+    plan = None if damaged else _plan_of(run)
     shown = waste(run.padding, run.techniques)
     verdict = None if damaged else verdict_on(run, list_runs())
     alive = None if damaged else read_alive(run.folder)
     if arguments.json:
         summary = {name: getattr(run, name) for name in run.__struct_fields__}
-        print_json({**summary, "baseline": verdict, "plan": plan, "alive": alive})
+        data = plan_data(plan) if plan else None
+        print_json({**summary, "baseline": verdict, "plan": data, "alive": alive})
         return 0
     rows = [
         ("run", f"{run.run}  {run.name}{'  (pinned)' if run.pinned else ''}"),
@@ -152,10 +154,19 @@ def _show(words: list[str], arguments: argparse.Namespace) -> int:
         print("\n" + peak_table(run.peak, run.predicted))
         told = alive_text(alive, columns()) if alive else "what was alive then was not recorded"
         print(f"\n{told}")
-    if not damaged:
-        values = comparing.values_of(read_plan(run.folder))
+    if plan:
+        values = comparing.values_of(plan)
         print("\n" + table([(f"{path} =", value) for path, value in values.items()]))
     return 0
+
+
+def _plan_of(run: Summary) -> Plan | None:
+    """The run's plan; where it cannot be read that is said, and the rest is shown all the same."""
+    try:
+        return read_plan(run.folder)
+    except MemwbError as error:
+        print_error(error.title, error.what, "")
+        return None
 
 
 def _compare(words: list[str], arguments: argparse.Namespace) -> int:

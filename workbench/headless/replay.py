@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 
+from memwb.engine.errors import MemwbError
 from memwb.engine.protocol import Ended, Event, Loaded, Sample, Samples, Started, Step, encode
 from memwb.engine.runs import find_run, read_events
 from memwb.workbench.headless.output import print_json, size
@@ -16,6 +17,12 @@ from memwb.workbench.replay import timed
 def replay(arguments: argparse.Namespace) -> int:
     """Tell a run again: lines at the pace it had, or its events as JSON."""
     run = find_run(arguments.run)
+    if not any(True for _ in read_events(run.folder)):
+        raise MemwbError(
+            "The run has no events to read",
+            f"{run.folder}/events.jsonl holds none",
+            "See `memwb runs list`.",
+        )
     if arguments.json:
         print_json({"run": run, "events": list(read_events(run.folder))})
         return 0

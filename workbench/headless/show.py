@@ -144,10 +144,10 @@ def presets(arguments: argparse.Namespace) -> int:
         raise MemwbError(
             f"There is no preset {name!r}", nearest(name, known), "See `memwb presets`."
         )
-    text = known[name].read_text(encoding="utf-8")
-    if arguments.json:
-        from memwb.engine.plan import parse_plan, plan_data
+    from memwb.engine.plan import parse_plan, plan_data, plan_text
 
+    text = plan_text(known[name])
+    if arguments.json:
         plan = plan_data(parse_plan(text, str(known[name])))
         print_json({"name": name, "file": str(known[name]), "plan": plan})
     else:
