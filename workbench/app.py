@@ -49,7 +49,7 @@ class Workbench(App[None]):
     CSS_PATH: ClassVar[str] = "workbench.tcss"
     # In the screens over the main one letters may be text.
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+g", "jump_mode", "Jump", show=False, priority=True)
+        Binding("ctrl+g", "jump_mode", "jump", show=False, priority=True)
     ]
 
     def __init__(

@@ -29,7 +29,7 @@ def commands(app: Workbench, screen: Screen[object]) -> Iterator[SystemCommand]:
             yield SystemCommand(title, "In this window.", _runner(app, screen, binding.action))
         jump = next(command for command in COMMANDS if command.id == "jump_mode")
         yield SystemCommand(f"{jump.title}  (ctrl+g)", jump.help, app.action_jump_mode)
-    yield SystemCommand("Theme", "Change the colours.", app.action_change_theme)
+    yield SystemCommand("theme", "Change the colours.", app.action_change_theme)
 
 
 def _bound(screen: Screen[object]) -> dict[Binding, list[str]]:

@@ -439,12 +439,12 @@ async def test_the_keys_of_the_charts_in_the_workbench(
         # From the palette they act wherever the focus is.
         await pilot.press("1")
         for command in app.get_system_commands(app.screen):
-            if command.title.startswith(("Zoom in", "Hide or show weights")):
+            if command.title.startswith(("zoom in", "hide or show weights")):
                 command.callback()
         await waiting(pilot, lambda: chart.window.zoom == 2 and chart.hidden == {0})
         assert main.memory.region.area
         found = [one.title for one in app.get_system_commands(app.screen)]
-        assert "Cursor to the phase after  (.)" in found
+        assert "cursor to the phase after  (.)" in found
         peak = next(
             one for one in app.get_system_commands(app.screen) if "to the peak" in one.title
         )

@@ -10,11 +10,13 @@ from textual.widgets import Input
 
 from memwb.engine.plan import Plan, override
 from memwb.engine.technique import GROUPS, techniques
+from memwb.workbench import searching
 from memwb.workbench.commands import COMMANDS, shown_key
 from memwb.workbench.layout import PANELS
 from memwb.workbench.panels import notice
 from memwb.workbench.panels.line import Line
 from memwb.workbench.panels.texts import footer
+from memwb.workbench.screens import help_texts
 
 SIZE = (120, 40)
 
@@ -441,3 +443,21 @@ async def test_nothing_is_lost_on_quit(bench: Any) -> None:
         assert rows(again).current.id == left.row
         await pilot.press("u")
         assert "lora" not in again.session.plan.techniques
+
+
+async def test_what_keys_do_is_named_in_small_letters_everywhere(bench: Any) -> None:
+    named = [command.title for command in COMMANDS]
+    named += [text for pairs in help_texts.OWN_KEYS.values() for _, text in pairs]
+    app = bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        for key in ("", "e", "C", "t", "o", "l"):
+            await pilot.press(*key)
+            await pilot.pause()
+            named += [found.title for found in searching.commands(app, app.screen)]
+            while app.screen is not app.main:
+                await pilot.press("escape")
+                await pilot.pause()
+        named += app.main.query_one("#footer").render().plain.split()
+    # An abbreviation is written as it always is.
+    assert [text for text in named if text[0].isupper() and not text[:2].isupper()] == []

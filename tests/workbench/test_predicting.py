@@ -13,11 +13,13 @@ from memwb.engine.plan import Plan, override, plan_data
 from memwb.engine.prediction import Fit, Prediction
 from memwb.engine.prediction_cache import Kept, keep
 from memwb.engine.protocol import (
+    CATEGORIES,
     AllPredicted,
     Device,
     Event,
     Predict,
     Predicted,
+    Started,
     Toggled,
     Unpredicted,
 )
@@ -29,6 +31,7 @@ from memwb.workbench.panels import forecast as forecasts
 from memwb.workbench.panels import toggles as words
 from memwb.workbench.panels.forecast import fits_line
 from memwb.workbench.panels.forecast_whole import whole
+from memwb.workbench.trace import Trace
 
 SIZE = (120, 40)
 GIB = 2**30
@@ -532,3 +535,31 @@ async def test_the_charts_stay_put_whatever_is_predicted(
         await pilot.pause()
         heights.append(app.main.peak.size.height)
         assert set(heights) == {forecasts.ROWS}
+
+
+@pytest.mark.parametrize("scale", [1, 8, 400, 30_000])
+@pytest.mark.parametrize("model", ["tiny", "some-organisation/a-model-with-a-long-name"])
+@pytest.mark.parametrize("current", [True, False])
+def test_at_no_width_do_two_cells_of_the_peak_touch_or_is_a_line_broken(
+    forecast: Any, play: Any, scale: int, model: str, current: bool
+) -> None:
+    trace = Trace("#1234")
+    for event in play("full"):
+        named = isinstance(event, Started)
+        trace.apply(msgspec.structs.replace(event, model=model) if named else event)
+    state = outlooks.CURRENT if current else outlooks.WAITING
+    told = outlooks.Outlook(state=state, result=forecast(scale=scale))
+    assert trace.peak is not None
+    grown = {name: getattr(trace.peak, name) * scale for name in forecasts.TOTALS}
+    peak = msgspec.structs.replace(trace.peak, **grown)
+    names = ("predicted", forecasts.measured(trace), trace.label)
+    for width in range(48, 130):
+        head, *figures = (line.plain for line in forecasts.table(told, peak, width, trace, "~"))
+        columns = len(head.split()) - 1
+        assert columns in (3, 8) and len(head) <= width, width
+        for line in (each.rstrip("… ") for each in figures):
+            cells = line.removeprefix(next(name for name in names if line.startswith(name)))
+            assert cells.startswith(" ") and len(cells.split()) == columns, (width, line)
+            assert len(line) == len(head), (width, line)
+        page = whole(told, peak, trace, width, None, "~").plain.split("\n")
+        assert all(len(line) <= width for line in page[: 1 + len(CATEGORIES) + 3]), width

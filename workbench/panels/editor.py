@@ -38,10 +38,10 @@ class Editor(Vertical):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "confirm(0)", "Take it", show=False, priority=True),
-        Binding("tab,down", "confirm(1)", "Next value", show=False, priority=True),
-        Binding("shift+tab,up", "confirm(-1)", "Previous value", show=False, priority=True),
-        Binding("escape", "leave", "Leave", show=False, priority=True),
+        Binding("enter", "confirm(0)", "take it", show=False, priority=True),
+        Binding("tab,down", "confirm(1)", "next value", show=False, priority=True),
+        Binding("shift+tab,up", "confirm(-1)", "previous value", show=False, priority=True),
+        Binding("escape", "leave", "leave", show=False, priority=True),
     ]
 
     def __init__(

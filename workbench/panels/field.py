@@ -20,8 +20,8 @@ class Field(Input):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+u", "empty", "Empty", show=False, priority=True),
-        Binding("f1", "explain", "Help", show=False, priority=True),
+        Binding("ctrl+u", "empty", "empty", show=False, priority=True),
+        Binding("f1", "explain", "help", show=False, priority=True),
     ]
 
     def __init__(self, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:

@@ -186,12 +186,17 @@ def table(
         ]
     unit, unit_name = byte_unit(max(each.device for each in peaks), 2**30)
     who, first = measured(trace) if peak is not None else "", LABEL
-    columns = _columns(width)
-    if len(who) >= LABEL and _columns(width, len(who) + 1)[-1][1] == columns[-1][1]:
-        first = len(who) + 1
-        columns = _columns(width, first)
-    elif len(who) >= LABEL and trace is not None:
-        who = trace.label
+    before = "" if outlook.current else mark
+    shown = [figure(value(each, key) / unit) for each in peaks for key in (*TOTALS, *CATEGORIES)]
+    least = max(map(len, shown)) + len(before)
+    columns = _columns(width, LABEL, least)
+    if len(who) >= LABEL:
+        longer = _columns(width, len(who) + 1, least)
+        # A line that is wider than the panel would be broken between its cells.
+        if longer[-1][1] == columns[-1][1] and len(who) + 1 + _taken(longer) <= width:
+            first, columns = len(who) + 1, longer
+        elif trace is not None:
+            who = trace.label
     head = "".join(f"{title:>{size}}" for title, _, size in columns)
     lines = [Content.styled(f"{unit_name:<{first}}{head}", MUTED)]
     style = "bold" if outlook.current else OLD
@@ -204,9 +209,11 @@ def table(
             lines.append(Content.assemble((f"{label:<{first}}", MUTED), (said, MUTED)))
             continue
         own = label == "predicted"
-        before = mark if own and not outlook.current else ""
         cells = [
-            (f"{_cell(each, key, unit, own, before):>{size}}", look if key == "allocated" else "")
+            (
+                f"{_cell(each, key, unit, own, before if own else ''):>{size}}",
+                look if key == "allocated" else "",
+            )
             for _, key, size in columns
         ]
         if own and not outlook.current:
@@ -229,15 +236,20 @@ def _old(outlook: Outlook) -> str:
     return "…" if outlook.waits else ""
 
 
-def _columns(width: int, label: int = LABEL) -> list[tuple[str, str, int]]:
-    """Names, keys and widths of the columns that there is room for."""
+def _columns(width: int, label: int, least: int) -> list[tuple[str, str, int]]:
+    """Names, keys and widths of the columns that there is room for, none less than ``least``."""
     keys = (*TOTALS, *CATEGORIES)
     for names, gap in (({}, 3), (SHORT, 2), (SHORT, 1)):
         found = [(names.get(key, key), key) for key in keys]
-        sized = [(name, key, max(5, len(name)) + gap) for name, key in found]
-        if label + sum(size for *_, size in sized) + 3 <= width:
+        sized = [(name, key, max(5, least, len(name)) + gap) for name, key in found]
+        if label + _taken(sized) <= width:
             return sized
     return [(key, key, max(9, len(key)) + 2) for key in TOTALS]
+
+
+def _taken(columns: Sequence[tuple[str, str, int]]) -> int:
+    """How wide columns are together, with what may stand after the last."""
+    return sum(size for *_, size in columns) + 3
 
 
 def value(peak: Peak, key: str) -> int:

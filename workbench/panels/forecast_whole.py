@@ -51,7 +51,7 @@ def whole(
     them comes after words that do.
     """
     result = outlook.result
-    figures = _pairs(outlook, peak, trace, "" if outlook.current else mark)
+    figures = _pairs(outlook, peak, trace, width, "" if outlook.current else mark)
     if told := compared(peak, trace):
         figures += wrapped(told, width, MUTED)
     said = state_words(outlook)
@@ -91,7 +91,7 @@ def _beside(fits: Sequence[Fit], width: int) -> list[Content]:
         parts: list[Content | str] = []
         for fit in fits[row::rows]:
             told = _told(fit)
-            parts += [told, " " * (FIT - told.cell_length)]
+            parts += [told, " " * max(2, FIT - told.cell_length)]
         lines.append(Content.assemble(*parts[:-1]))
     return lines
 
@@ -102,7 +102,7 @@ def _told(fit: Fit) -> Content:
         mark_of(fit),
         (f" {fit.verdict:<8}", LOOKS[fit.verdict]),
         f"{' ' if fit.same_kernels else '~'}{fit.gpu:<17}",
-        (f"{gib(fit.capacity):>9}  {free}", MUTED),
+        (f" {gib(fit.capacity):>8}  {free}", MUTED),
     )
 
 
@@ -135,13 +135,18 @@ def _head(text: str) -> Content:
     return Content.styled(text, "bold $text-primary")
 
 
-def _pairs(outlook: Outlook, peak: Peak | None, trace: Trace | None, mark: str) -> list[Content]:
+def _pairs(
+    outlook: Outlook, peak: Peak | None, trace: Trace | None, width: int, mark: str
+) -> list[Content]:
     """The figures, one a line: predicted, then measured."""
     result = outlook.result
     first = result.peak if result is not None else None
+    start = f"{'':<{LABEL}}{'predicted':>11}{'':>7}   "
     who = (measured(trace) if peak else "") or "measured"
+    if len(start) + len(who) > width and trace is not None:
+        who = trace.label
     who = f"{who:>12}"
-    head = f"{'':<{LABEL}}{'predicted':>11}{'':>7}   {who}"
+    head = start + who
     lines = [Content.styled(head, MUTED)]
     plain = "" if outlook.current else OLD
     for key in (*CATEGORIES, *TOTALS):

@@ -85,12 +85,12 @@ class Rows(ScrollView, can_focus=True):
     """
     # In order with the keys of the screen: "down, space" must not toggle the row before.
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, priority=True),
-        Binding("down,j", "move(1)", "Down", show=False, priority=True),
-        Binding("pageup", "page(-1)", "Page up", show=False, priority=True),
-        Binding("pagedown", "page(1)", "Page down", show=False, priority=True),
-        Binding("home,g", "edge(0)", "First", show=False, priority=True),
-        Binding("end,G", "edge(-1)", "Last", show=False, priority=True),
+        Binding("up,k", "move(-1)", "up", show=False, priority=True),
+        Binding("down,j", "move(1)", "down", show=False, priority=True),
+        Binding("pageup", "page(-1)", "page up", show=False, priority=True),
+        Binding("pagedown", "page(1)", "page down", show=False, priority=True),
+        Binding("home,g", "edge(0)", "first", show=False, priority=True),
+        Binding("end,G", "edge(-1)", "last", show=False, priority=True),
     ]
 
     cursor: reactive[int] = reactive(0, always_update=True)

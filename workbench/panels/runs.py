@@ -50,8 +50,8 @@ class RunsPanel(Vertical):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings("runs"),
-        Binding("enter,down", "leave_filter(True)", "Keep the filter", show=False, priority=True),
-        Binding("escape", "leave_filter(False)", "No filter", show=False, priority=True),
+        Binding("enter,down", "leave_filter(True)", "keep the filter", show=False, priority=True),
+        Binding("escape", "leave_filter(False)", "no filter", show=False, priority=True),
     ]
 
     def __init__(self, owner: Owner, session: Session, *, id: str) -> None:

@@ -23,9 +23,9 @@ class AskScreen(ModalScreen[bool]):
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "answer(True)", "Yes"),
-        Binding("enter", "enter", "Yes, or leave"),
-        Binding("n,escape,q", "answer(False)", "No"),
+        Binding("y", "answer(True)", "yes"),
+        Binding("enter", "enter", "yes, or leave"),
+        Binding("n,escape,q", "answer(False)", "no"),
         HELP,
     ]
 

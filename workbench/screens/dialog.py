@@ -47,9 +47,9 @@ DIALOG = """
 """
 """Rules that every such screen nests under its own name."""
 
-HELP = Binding("question_mark,f1", "explain", "Help", priority=True)
+HELP = Binding("question_mark,f1", "explain", "help", priority=True)
 """For screens in which no question mark is typed; its action calls ``explain``."""
-HELP_TYPING = Binding("f1", "explain", "Help", priority=True)
+HELP_TYPING = Binding("f1", "explain", "help", priority=True)
 """The same for those in which it may be text."""
 
 

@@ -53,15 +53,15 @@ class ExportScreen(ModalScreen[str | None]):
     """
     VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("w", "write", "Write", priority=True),
-        Binding("y", "copy", "Copy", priority=True),
-        Binding("Y", "copy_launch", "Copy the line", priority=True),
+        Binding("w", "write", "write", priority=True),
+        Binding("y", "copy", "copy", priority=True),
+        Binding("Y", "copy_launch", "copy the line", priority=True),
         HELP,
-        Binding("t", "target", "Folder", priority=True),
-        Binding("m", "merge", "Merge adapters", priority=True),
-        Binding("q", "leave", "Leave", priority=True),
-        Binding("escape", "back", "Leave", priority=True),
-        Binding("enter", "take_folder", "Take the folder", priority=True),
+        Binding("t", "target", "folder", priority=True),
+        Binding("m", "merge", "merge adapters", priority=True),
+        Binding("q", "leave", "leave", priority=True),
+        Binding("escape", "back", "leave", priority=True),
+        Binding("enter", "take_folder", "take the folder", priority=True),
     ]
 
     def __init__(

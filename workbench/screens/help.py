@@ -47,9 +47,9 @@ class HelpScreen(ModalScreen[None]):
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark,f1,enter", "dismiss", "Close"),
-        Binding("down,j", "scroll_text(1)", "Down", show=False),
-        Binding("up,k", "scroll_text(-1)", "Up", show=False),
+        Binding("escape,q,question_mark,f1,enter", "dismiss", "close"),
+        Binding("down,j", "scroll_text(1)", "down", show=False),
+        Binding("up,k", "scroll_text(-1)", "up", show=False),
     ]
 
     def __init__(

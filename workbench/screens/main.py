@@ -48,9 +48,9 @@ class MainScreen(Screen[None]):
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings(""),
-        Binding("escape", "back", "Back", show=False, priority=True),
-        Binding("tab", "next_panel(1)", "Next panel", show=False, priority=True),
-        Binding("shift+tab", "next_panel(-1)", "Previous panel", show=False, priority=True),
+        Binding("escape", "back", "back", show=False, priority=True),
+        Binding("tab", "next_panel(1)", "next panel", show=False, priority=True),
+        Binding("shift+tab", "next_panel(-1)", "previous panel", show=False, priority=True),
     ]
 
     def __init__(self, owner: Owner, session: Session) -> None:

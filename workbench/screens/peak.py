@@ -58,12 +58,12 @@ class PeakScreen(ModalScreen[str | None]):
     """
     VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,P", "dismiss", "Leave"),
+        Binding("escape,q,P", "dismiss", "leave"),
         HELP,
-        Binding("tab,shift+tab", "next_view", "Plan or run", priority=True, show=False),
-        Binding("t", "target", "Predict for…"),
-        Binding("down,j", "scroll_text(1)", "Down", show=False),
-        Binding("up,k", "scroll_text(-1)", "Up", show=False),
+        Binding("tab,shift+tab", "next_view", "plan or run", priority=True, show=False),
+        Binding("t", "target", "predict for…"),
+        Binding("down,j", "scroll_text(1)", "down", show=False),
+        Binding("up,k", "scroll_text(-1)", "up", show=False),
     ]
 
     def __init__(self, look: Callable[[], Shown]) -> None:

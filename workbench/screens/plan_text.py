@@ -84,9 +84,9 @@ class PlanTextScreen(ModalScreen[Written | None]):
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "apply", "Apply", priority=True),
-        Binding("ctrl+t", "copy", "Copy all", priority=True),
-        Binding("escape", "leave", "Leave", priority=True),
+        Binding("ctrl+s", "apply", "apply", priority=True),
+        Binding("ctrl+t", "copy", "copy all", priority=True),
+        Binding("escape", "leave", "leave", priority=True),
         HELP_TYPING,
     ]
 

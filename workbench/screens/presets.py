@@ -75,11 +75,11 @@ class PresetScreen(ModalScreen[Plan | None]):
     VERTICAL_BREAKPOINTS = HEIGHTS
     HORIZONTAL_BREAKPOINTS = WIDTHS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,space", "take", "Load"),
-        Binding("w", "save", "Save the plan"),
-        Binding("d,delete", "delete", "Delete"),
+        Binding("enter,space", "take", "load"),
+        Binding("w", "save", "save the plan"),
+        Binding("d,delete", "delete", "delete"),
         HELP,
-        Binding("escape,q,l", "dismiss", "Leave"),
+        Binding("escape,q,l", "dismiss", "leave"),
     ]
 
     def __init__(self, plan: Plan) -> None:
@@ -241,7 +241,7 @@ class SaveScreen(ModalScreen[str | None]):
         .dialog {{ width: 70; max-width: 100%; height: auto; padding: 1 2; }}
     }}
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Leave"), HELP_TYPING]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "leave"), HELP_TYPING]
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()

@@ -39,8 +39,8 @@ class RemarksScreen(ModalScreen[bool]):
     }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "keep", "Keep", priority=True),
-        Binding("escape", "leave", "Leave", priority=True),
+        Binding("ctrl+s", "keep", "keep", priority=True),
+        Binding("escape", "leave", "leave", priority=True),
         HELP_TYPING,
     ]
 

@@ -86,15 +86,15 @@ class SettingsScreen(ModalScreen[None]):
     """
     VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Leave", priority=True),
-        Binding("q", "leave", "Leave", show=False),
+        Binding("escape", "leave", "leave", priority=True),
+        Binding("q", "leave", "leave", show=False),
         HELP,
-        Binding("tab", "next_tab(1)", "Next", priority=True, show=False),
-        Binding("shift+tab", "next_tab(-1)", "Previous", priority=True, show=False),
-        Binding("enter", "take", "Keep or change", priority=True),
-        Binding("space", "step", "Next choice"),
-        Binding("a", "add", "One more key"),
-        Binding("x,delete,backspace", "reset", "Default"),
+        Binding("tab", "next_tab(1)", "next", priority=True, show=False),
+        Binding("shift+tab", "next_tab(-1)", "previous", priority=True, show=False),
+        Binding("enter", "take", "keep or change", priority=True),
+        Binding("space", "step", "next choice"),
+        Binding("a", "add", "one more key"),
+        Binding("x,delete,backspace", "reset", "default"),
     ]
 
     def __init__(self) -> None:

@@ -90,7 +90,7 @@ def reset(keymap: dict[str, str], name: str) -> Proposal:
     wanted = {each: keys for each, keys in keymap.items() if each != name}
     command = command_of(name)
     if name not in keymap:
-        return Proposal(None, f"{command.title} has its default keys.")
+        return Proposal(None, f"{command.title}: those are its default keys.")
     if len(clashes(wanted)) > len(clashes(keymap)):
         key, first, second = next(c for c in clashes(wanted) if c not in clashes(keymap))
         other = first if second == name else second

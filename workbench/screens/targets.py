@@ -50,14 +50,14 @@ class TargetScreen(ModalScreen[str | None]):
     """
     VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Leave"),
+        Binding("escape", "dismiss", "leave"),
         HELP_TYPING,
-        Binding("tab", "next_sort", "Sort", priority=True, show=False),
-        Binding("shift+tab", "next_verdict", "Narrow", priority=True, show=False),
-        Binding("down", "move(1)", "Next", priority=True, show=False),
-        Binding("up", "move(-1)", "Previous", priority=True, show=False),
-        Binding("pagedown", "page(1)", "Page down", priority=True, show=False),
-        Binding("pageup", "page(-1)", "Page up", priority=True, show=False),
+        Binding("tab", "next_sort", "sort", priority=True, show=False),
+        Binding("shift+tab", "next_verdict", "narrow", priority=True, show=False),
+        Binding("down", "move(1)", "next", priority=True, show=False),
+        Binding("up", "move(-1)", "previous", priority=True, show=False),
+        Binding("pagedown", "page(1)", "page down", priority=True, show=False),
+        Binding("pageup", "page(-1)", "page up", priority=True, show=False),
     ]
 
     def __init__(
