@@ -71,7 +71,7 @@ def predict(
         fits=fits(peak, aim.arch) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
         words=words_of(peak, row, members, model, aim),
-        notes=notes_on(plan, aim, found.missing, stream.dtypes),
+        notes=notes_on(plan, aim, found.missing, stream.dtypes, found.in_place),
         seconds=round(time.perf_counter() - began, 3),
     )
 
