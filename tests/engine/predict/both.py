@@ -3,8 +3,8 @@
 One JSON object a line: in, a plan's data and a target; out, the highest moment of each phase of
 each step, by category, and at the peak every tensor that is alive with its origin, as the CPU's
 meter has seen it and as the prediction says, or how it failed. For a GPU there is nothing to
-measure. Where "threads" are named, so many read a checkpoint, and loading alone is measured: the
-burst ends where its first step would begin.
+measure. Where "threads" are named, so many read a checkpoint (none: the main one does), and loading
+alone is measured: the burst ends where its first step would begin.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
         jobs: dict[str, Callable[[Any, str], Rows]] = {"predicted": predicted}
         if asked["target"] == "cpu" and asked["measure"]:
             jobs["measured"] = measured
-        if asked.get("threads"):
+        if "threads" in asked:
             jobs = {"measured": partial(loaded, asked["threads"])}
         found = {name: forked(job, asked["plan"], asked["target"]) for name, job in jobs.items()}
         print(json.dumps(found), file=answers, flush=True)
@@ -132,7 +132,10 @@ def loaded(threads: int, plan: Any, target: str) -> Rows:
     """What the CPU's meter sees of loading, with so many threads that read."""
     from transformers import core_model_loading
 
-    core_model_loading.GLOBAL_WORKERS = threads
+    if threads:
+        core_model_loading.GLOBAL_WORKERS = threads
+    else:
+        os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
     return measured(plan, target, {"train": lambda _: lambda *_, **__: iter(())})
 
 
