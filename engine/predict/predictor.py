@@ -41,8 +41,8 @@ def predict(
     ``at_once`` traces the two depths in two processes: sooner where a core is idle. It forks, so
     it is for processes of one thread.
 
-    Reads no more of weights than headers, and needs no GPU. Raises CannotPredict if a technique does not run on meta,
-    and another MemwbError if the plan, its model or the target is wrong.
+    Reads no more of weights than headers, and needs no GPU. Raises CannotPredict if a technique
+    does not run on meta, and another MemwbError if the plan, its model or the target is wrong.
     """
     began = time.perf_counter()
     aim = target_named(target)
