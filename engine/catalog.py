@@ -318,6 +318,26 @@ def local_tokenizer(model: Model) -> tuple[Path, ...]:
     return next((files for folder in folders if (files := tokenizer_files(folder))), ())
 
 
+def local_weights(model: Model) -> tuple[Path, ...]:
+    """The safetensors files on this machine that a burst reads; empty where there are none.
+
+    Also empty for weights that are stored quantized, whose headers do not tell what becomes of
+    them, and for random ones.
+    """
+    if model.weights != "pretrained" or (model.config or {}).get("quantization_config"):
+        return ()
+    place = model.location
+    try:
+        checkpoint = read_checkpoint(Path(place)) if os.path.isdir(place) else None
+    except MemwbError:
+        return ()
+    if checkpoint is None and (cached := _cached(place)):
+        _, checkpoint = cached
+    if checkpoint is None or checkpoint.missing:
+        return ()
+    return checkpoint.safetensors
+
+
 def to_be_fetched(model: Model) -> bool:
     """Whether a burst of it begins with files from the hub."""
     place = model.location

@@ -99,7 +99,7 @@ def count_parameters(checkpoint: Checkpoint) -> int | None:
         return None
     shapes: dict[str, list[int]] = {}
     for file in checkpoint.safetensors:
-        shapes |= _shapes(file)
+        shapes |= {name: entry["shape"] for name, entry in header(file).items()}
     if checkpoint.config.get("tie_word_embeddings") and any("embed" in name for name in shapes):
         # Some makers save the shared matrix a second time under the head's name.
         shapes.pop("lm_head.weight", None)
@@ -180,23 +180,34 @@ def _safetensors(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def _shapes(file: Path) -> dict[str, list[int]]:
-    """Shapes by name: eight bytes hold the length of a JSON header, then come the tensors."""
+def header(file: Path) -> dict[str, Any]:
+    """What a safetensors file holds by tensor: ``shape``, ``dtype`` and ``data_offsets``.
+
+    Eight bytes hold the length of a JSON header, then come the tensors. Raises MemwbError for a
+    file that is damaged.
+    """
     try:
-        with file.open("rb") as stream:
-            size = file.stat().st_size
-            length = int.from_bytes(stream.read(8), "little")
-            if length > size - 8:
-                raise _damaged(file, "its header is cut off, or it is a Git LFS pointer")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        shapes = {name: list(entry["shape"]) for name, entry in header.items()}
+        found = file.stat()
+        return _header(file, found.st_size, found.st_mtime_ns)
     except _MALFORMED as error:
         raise _damaged(file, str(error)) from None
+
+
+@functools.lru_cache(maxsize=64)
+def _header(file: Path, size: int, time: int) -> dict[str, Any]:
+    """The header of a file of that size and time; a prediction asks for it more than once."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > size - 8:
+            raise _damaged(file, "its header is cut off, or it is a Git LFS pointer")
+        found: dict[str, Any] = json.loads(stream.read(length))
+    found.pop("__metadata__", None)
+    for entry in found.values():
+        entry["shape"] = list(entry["shape"])
+    end = max((entry["data_offsets"][1] for entry in found.values()), default=0)
     if 8 + length + end > size:
         raise _damaged(file, f"{8 + length + end} bytes were expected, {size} are there")
-    return shapes
+    return found
 
 
 def _damaged(file: Path, reason: str) -> MemwbError:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from memwb.engine import paths
-from memwb.engine.catalog import Model, local_tokenizer
+from memwb.engine.catalog import Model, local_tokenizer, local_weights
 from memwb.engine.devices import cpu_name
 from memwb.engine.errors import CannotPredict
 from memwb.engine.gpus import local_gpus
@@ -103,6 +103,8 @@ def key_of(plan: Plan, model: Model, target: str) -> str:
         local_gpus(),
         model.config,
         model.weights,
+        # Their headers tell what loading does.
+        [(file.name, _state_of(str(file))) for file in local_weights(model)],
         workload,
         _state_of(plan.workload.data),
         tokenizer,
@@ -177,8 +179,10 @@ def fingerprint() -> str:
 
 
 def _circumstances(target: str) -> list[str | None]:
-    """What else decides: the CPU, for which torch chooses kernels, or what sets a GPU's up."""
-    return [cpu_name()] if target == "cpu" else [os.environ.get(name) for name in SETTINGS]
+    """What else decides: the CPU, for which torch chooses kernels, or what sets a GPU's up; and
+    whether transformers reads weights in threads."""
+    here = [cpu_name()] if target == "cpu" else [os.environ.get(name) for name in SETTINGS]
+    return [*here, os.environ.get("HF_DEACTIVATE_ASYNC_LOAD")]
 
 
 def _state_of(data: str) -> tuple[int, int]:

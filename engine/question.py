@@ -66,7 +66,7 @@ class Question:
         self._impossible: list[Toggle] = []
         target_of(self._target)  # for its error
         plan = plan_from(command.plan)
-        # Nothing is read of the weights: pickled ones do no harm.
+        # No more is read of weights than headers: pickled ones do no harm.
         model = resolve(plan.model, plan.weights, True, self._trust)
         device = self._device(here)
         check(plan, model.config, device)

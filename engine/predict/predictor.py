@@ -42,8 +42,8 @@ def predict(
     ``at_once`` traces the two depths in two processes: sooner where a core is idle. It forks, so
     it is for processes of one thread.
 
-    Reads no weights and needs no GPU. Raises CannotPredict if a technique does not run on meta,
-    and another MemwbError if the plan, its model or the target is wrong.
+    Reads no more of weights than headers, and needs no GPU. Raises CannotPredict if a technique
+    does not run on meta, and another MemwbError if the plan, its model or the target is wrong.
     """
     began = time.perf_counter()
     aim = target_named(target)
@@ -72,7 +72,7 @@ def predict(
         fits=fits(peak, aim.arch) if aim.kind == "cuda" else (),
         parameters=Parameters(found.parameters, found.trainable),
         words=words_of(peak, row, members, model, aim),
-        notes=notes_on(plan, aim, found.missing, stream.dtypes),
+        notes=notes_on(plan, aim, found.missing, stream.dtypes, found.in_place),
         seconds=round(time.perf_counter() - began, 3),
     )
 

@@ -339,6 +339,10 @@ def _cuda_runtime(target: Target) -> dict[str, Any]:
         "cuda.is_bf16_supported": lambda including_emulation=True: (
             including_emulation or version >= (8, 0)
         ),
+        # Of a device on which nothing is yet: asked before a model is loaded.
+        "cuda.mem_get_info": lambda *_: (target.capacity, target.capacity),
+        "cuda.memory_reserved": lambda *_: 0,
+        "cuda.memory_allocated": lambda *_: 0,
         "cuda.current_device": lambda: 0,
         "cuda.is_current_stream_capturing": lambda: False,
         "cuda.device_count": lambda: 1,

@@ -28,6 +28,7 @@ from memwb.engine.predict.libraries import kernels, own_kernel
 from memwb.engine.predict.meter import MetaMeter
 from memwb.engine.predict.places import MOST_VALUES, Place
 from memwb.engine.predict.pretend import pretending
+from memwb.engine.predict.reading import reading
 from memwb.engine.predict.stream import Stream
 from memwb.engine.predict.targets import Target
 from memwb.engine.predict.words import MICRO_BATCHES
@@ -59,26 +60,30 @@ class Traced(NamedTuple):
     trainable: int
     missing: str = ""
     """The tokenizer that would say how long rows are, and is not on this machine."""
+    in_place: bool = False
+    """A burst reads a checkpoint, and here its weights were made in place."""
 
 
 def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool = False) -> Traced:
     """Run the plan's script on meta: loading and two steps.
 
     ``take`` says of how many layers: ALL, or, if few layers tell the rest, the SHORT or the LONG of
-    the two depths that do, or LONGER by a period. No weights are read. Whatever the script raises
-    is raised.
+    the two depths that do, or LONGER by a period. Of weights the headers are read. Whatever the
+    script raises is raised.
     """
     _refuse_kernels(plan, target)
     _refuse_missing(plan)
     _refuse(plan)
     import_libraries()
-    # No weights are read, so it does not matter how they are stored.
+    # No values are read, so it does not matter how they are stored.
     model = catalog.resolve(
         plan.model, plan.weights, allow_pickle=True, trust_remote_code=trust_remote_code
     )
     if model.config is None:
         hub.reach(plan.model)
-    elif catalog.to_be_fetched(model):
+    pretrained = model.weights == "pretrained"
+    files = catalog.local_weights(model)
+    if model.config is not None and catalog.to_be_fetched(model):
         # The catalogue's config tells as much: nothing is downloaded.
         model = msgspec.structs.replace(model, weights="random")
     text = script.script(plan, model)
@@ -104,7 +109,8 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
                 torch.random.fork_rng(devices=()),
                 pretending(target, meter) as seen,
             ):
-                watched.run(argv, _instead(plan, seen, found, take, every, rows))
+                read = _Read(files, meter, host)
+                watched.run(argv, _instead(plan, seen, found, take, every, rows, read))
         finally:
             meter.close()
             watched.detach()
@@ -118,6 +124,7 @@ def traced(plan: Plan, target: Target, take: int = ALL, trust_remote_code: bool 
         found.parameters,
         found.trainable,
         rows.missing,
+        in_place=pretrained and not files,
     )
 
 
@@ -222,10 +229,25 @@ class _Found:
         self.trainable = inventory.count(p for p in model.parameters() if p.requires_grad)
 
 
+class _Read(NamedTuple):
+    """A checkpoint to be read."""
+
+    files: tuple[Path, ...]
+    """None where weights are made in place."""
+    meter: MetaMeter
+    host: Place
+
+
 def _instead(
-    plan: Plan, device: torch.device, found: _Found, take: int, every: list[int], rows: Rows
+    plan: Plan,
+    device: torch.device,
+    found: _Found,
+    take: int,
+    every: list[int],
+    rows: Rows,
+    read: _Read,
 ) -> Instead:
-    """What is other in a prediction: no weights are read, and two steps do."""
+    """What is other in a prediction: of weights the headers are read, and two steps do."""
 
     def choose_device(original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda name: device
@@ -246,8 +268,14 @@ def _instead(
 
     def load_model(original: Callable[..., Any]) -> Callable[..., Any]:
         def load(args: Any, config: Any, options: Any) -> Any:
-            args.weights = "random"
-            return original(args, config, options)
+            if not read.files:
+                args.weights = "random"
+                return original(args, config, options)
+            # By its folder: the hub is not asked for what is here.
+            args.model = str(read.files[0].parent)
+            few = config.get_text_config().num_hidden_layers
+            with reading(*read, found.layers, few):
+                return original(args, config, options)
 
         return load
 

@@ -41,11 +41,16 @@ def words_of(
 
 
 def notes_on(
-    plan: Plan, target: Target, missing: str = "", dtypes: frozenset[str] = frozenset()
+    plan: Plan,
+    target: Target,
+    missing: str = "",
+    dtypes: frozenset[str] = frozenset(),
+    in_place: bool = False,
 ) -> tuple[str, ...]:
     """What was assumed, and what is not known.
 
-    ``missing`` is a tokenizer that is not here; ``dtypes`` are those of the tensors.
+    ``missing`` is a tokenizer that is not here; ``dtypes`` are those of the tensors; ``in_place``
+    says that a checkpoint's weights were made without reading it.
     """
     notes = []
     if missing:
@@ -53,10 +58,11 @@ def notes_on(
             f"Rows were made of bytes: the tokenizer of {missing} is not on this machine. With it "
             "documents are shorter, and so may rows be."
         )
-    if plan.weights == "pretrained":
+    if in_place:
         notes.append(
-            "Loading is predicted for weights made in place; reading a checkpoint may pass a "
-            "few tensors more through memory."
+            "Loading is predicted for weights made in place, since there are no safetensors files "
+            "of full precision on this machine; reading a checkpoint may pass a few tensors more "
+            "through memory."
         )
     if plan.workload.gradient_accumulation > MICRO_BATCHES:
         notes.append(

@@ -3,7 +3,8 @@
 One JSON object a line: in, a plan's data and a target; out, the highest moment of each phase of
 each step, by category, and at the peak every tensor that is alive with its origin, as the CPU's
 meter has seen it and as the prediction says, or how it failed. For a GPU there is nothing to
-measure.
+measure. Where "threads" are named, so many read a checkpoint (none: the main one does), and loading
+alone is measured: the burst ends where its first step would begin.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,11 @@ def main() -> None:
     gc.freeze()
     for line in sys.stdin:
         asked = json.loads(line)
-        jobs = {"predicted": predicted}
+        jobs: dict[str, Callable[[Any, str], Rows]] = {"predicted": predicted}
         if asked["target"] == "cpu" and asked["measure"]:
             jobs["measured"] = measured
+        if "threads" in asked:
+            jobs = {"measured": partial(loaded, asked["threads"])}
         found = {name: forked(job, asked["plan"], asked["target"]) for name, job in jobs.items()}
         print(json.dumps(found), file=answers, flush=True)
 
@@ -79,7 +83,7 @@ def forked(job: Callable[[Any, str], Rows], plan: dict[str, Any], target: str) -
     return json.loads(text) if text else f"died: {os.waitstatus_to_exitcode(status)}"
 
 
-def measured(plan: Any, target: str) -> Rows:
+def measured(plan: Any, target: str, instead: Any = None) -> Rows:
     """What the CPU's meter sees of a burst."""
     from memwb.engine import catalog, script
     from memwb.engine.protocol import Device
@@ -99,7 +103,7 @@ def measured(plan: Any, target: str) -> Rows:
         path = Path(folder) / "train.py"
         path.write_text(script.script(plan, catalog.resolve(plan.model, plan.weights)))
         burst = Watched(path, lambda event: None, About(device=Device("cpu", "CPU", 2**34)))
-        burst.run(["--device", "cpu"])
+        burst.run(["--device", "cpu"], instead or {})
     snapshot = burst.meter.snapshot()
     assert snapshot is not None
     return {**highest(rows), "alive": alive(snapshot.members)}
@@ -122,6 +126,17 @@ def predicted(plan: Any, target: str) -> Rows:
         rows.append((moment.step, moment.phase, tuple(totals)))
     at = course_of(stream, aim).peak
     return {**highest(rows), "alive": alive(alive_at(stream, at))}
+
+
+def loaded(threads: int, plan: Any, target: str) -> Rows:
+    """What the CPU's meter sees of loading, with so many threads that read."""
+    from transformers import core_model_loading
+
+    if threads:
+        core_model_loading.GLOBAL_WORKERS = threads
+    else:
+        os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
+    return measured(plan, target, {"train": lambda _: lambda *_, **__: iter(())})
 
 
 def alive(members: Iterable[Any]) -> Any:
