@@ -6,6 +6,7 @@ The key bindings, the palette, the footer and the help texts are all made from t
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from memwb.workbench.chart_commands import CHART_COMMANDS
@@ -290,21 +291,18 @@ COMMANDS = (
 )
 
 NAMES = {
-    "question_mark": "?",
-    "slash": "/",
     "ctrl+p": "^p",
-    "full_stop": ".",
+    "escape": "esc",
+    "enter": "↵",
+    # What Textual calls otherwise than Unicode.
+    "slash": "/",
+    "backslash": "\\",
     "plus": "+",
     "minus": "\N{MINUS SIGN}",
     "less_than_sign": "<",
     "greater_than_sign": ">",
-    "left_parenthesis": "(",
-    "right_parenthesis": ")",
-    "left_curly_bracket": "{",
-    "right_curly_bracket": "}",
-    "backslash": "\\",
-    "escape": "esc",
-    "enter": "↵",
+    "at": "@",
+    "underscore": "_",
 }
 
 
@@ -333,7 +331,14 @@ def bindings(panel: str) -> list[BindingType]:
 
 def key_name(key: str) -> str:
     """A key as a person knows it: ``question_mark`` is ``?``."""
-    return NAMES.get(key, key)
+    if key in NAMES:
+        return NAMES[key]
+    try:
+        mark = unicodedata.lookup(key.replace("_", " "))
+    except KeyError:
+        return key
+    # A space and a tab have names that say more than they do.
+    return mark if mark.isprintable() and mark != " " else key
 
 
 def keys_of(command: Command, keymap: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from memwb.engine.memory import Large
 from memwb.engine.plan import Plan, plan_data
 from memwb.engine.protocol import CATEGORIES, Alive, Peak
 from memwb.engine.technique import techniques
-from memwb.workbench.deviation import share
+from memwb.workbench.deviation import gap
 from memwb.workbench.units import delta, gib, loss, padding, rate, seconds
 from memwb.workbench.waste import waste
 
@@ -254,16 +254,18 @@ def _less(one: Side, other: Side) -> str:
     """By how much the last loss of another run is above or below."""
     if not one.losses or not other.losses or len(one.losses) != len(other.losses):
         return ""
-    gap = other.losses[-1] - one.losses[-1]
-    text = loss(abs(gap))
-    return f"±{text}" if not gap else f"{'+' if gap > 0 else MINUS}{text}" if gap == gap else ""
+    change = other.losses[-1] - one.losses[-1]
+    text = loss(abs(change))
+    if not change:
+        return f"±{text}"
+    return f"{'+' if change > 0 else MINUS}{text}" if change == change else ""
 
 
 def _apart(found: tuple[float, int] | None) -> str:
     if found is None:
         return "–"
     largest, step = found
-    return f"{share(largest)} at step {step}" if step else "identical"
+    return f"{gap(largest)} at step {step}" if step else "identical"
 
 
 def _ratio(each: Side) -> str:

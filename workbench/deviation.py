@@ -31,7 +31,7 @@ def verdict_forms(verdict: Verdict) -> list[str]:
     if math.isinf(verdict.largest):
         apart = f"a number in only one of this and {label} at step {verdict.step}"
     elif verdict.allowed is None:
-        apart = f"{share(verdict.largest)} from {label}"
+        apart = f"{gap(verdict.largest)} from {label}"
     else:
         apart = f"≤ {share(verdict.largest, up=True)} from {label}"
     if verdict.allowed is None:
@@ -86,3 +86,12 @@ def share(value: float, up: bool = False) -> str:
         value = math.ceil(value / 10.0 ** (power - 1) * (1 - 1e-9)) * 10.0 ** (power - 1)
     digits, _, exponent = f"{value:.1e}".partition("e")
     return f"{digits.removesuffix('.0')}e{int(exponent)}"
+
+
+def gap(value: float) -> str:
+    """A deviation that nothing bounds: a large one in percent, or beside the losses themselves it
+    would be read as one of them."""
+    percent = 100 * float(f"{value:.1e}")
+    if not 1 <= percent < math.inf:
+        return share(value)
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %".replace(".0 ", " ")

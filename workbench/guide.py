@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -25,17 +26,32 @@ LEAST = 14
 
 
 def line(
-    session: Session, engine: str, keymap: dict[str, str], width: int, height: int
+    session: Session,
+    engine: str,
+    keymap: dict[str, str],
+    width: int,
+    height: int,
+    *,
+    broken: bool = False,
+    ran: Collection[str] | None = None,
 ) -> tuple[Content, ...]:
     """The one thing to do next, in the longest form that there is room for, and how to be rid of
-    it; nothing where nobody is guided."""
+    it; nothing where nobody is guided.
+
+    A ``broken`` plan is mended first. ``ran`` are the techniques of the run that is shown: where
+    the plan has the same again, there is nothing to measure.
+    """
     if session.guide not in GUIDE or height < LEAST:
         return ()
+    if session.guide == "again" and ran is not None and set(ran) == set(session.plan.techniques):
+        session = replace(session, guide="toggle")
     place = PLACES.get(session.guide)
     done = Content.styled(" ✓ ", "bold $text-success")
     head = Content.styled(f" {place}/{STEPS} ", "bold reverse") if place else done
     rights = [_keyed(form, keymap) for form in RIGHT]
-    forms = [Content(" ").join((head, _keyed(form, keymap))) for form in _told(session, engine)]
+    forms = [
+        Content(" ").join((head, _keyed(form, keymap))) for form in _told(session, engine, broken)
+    ]
     for form in forms:
         for right in rights:
             # Two sentences without a gap are read as one.
@@ -59,7 +75,7 @@ def greet(app: Workbench, gpu: bool) -> None:
     app.keep(replace(app.session, greeted=True))
 
 
-def _told(session: Session, engine: str) -> tuple[str, ...]:
+def _told(session: Session, engine: str, broken: bool) -> tuple[str, ...]:
     """What to do, long and short; a command's id after a dollar stands for its key."""
     running, tab = engine in ("running", "stopping"), session.tab
     steps = session.plan.workload.steps
@@ -74,6 +90,11 @@ def _told(session: Session, engine: str) -> tuple[str, ...]:
         return (f"Wait, and it goes on by itself; {_key('restart')} restarts the engine",)
     if engine == "dead" and session.guide in ("run", "again"):
         return (f"Press {_key('run')}: the engine starts again; nothing is lost",)
+    if broken and session.guide in ("run", "toggle", "again"):
+        return (
+            f"This plan cannot run: its row says why, {_key('fix')} mends it",
+            f"This plan cannot run: {_key('fix')} mends it",
+        )
     if session.guide == "run":
         early = " as soon as the engine is ready" if engine == "starting" else ""
         return (

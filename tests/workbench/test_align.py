@@ -58,3 +58,25 @@ def test_other_phases_are_laid_over_by_time() -> None:
     view = View(Timeline(shown), (Overlay("", Timeline(other)),))
     (part,) = seen(slots(view.steps(), 60), 0, 60)
     assert view.over(view.behind[0], part) == view.behind[0].columns(part.slot)
+
+
+def test_what_is_predicted_of_a_step_that_ended_early_lies_over_its_finished_phases() -> None:
+    ran, foretold = step(1.0, 0.5, 2.0, 0.5), step(2.0, 0.1, 1.0, 3.0, per=25)
+    cut = [one for one in ran if one.time < 2.5]
+    shown = Timeline(cut)
+    view = View(shown, foreseen=Timeline(foretold))
+    (part,) = seen(slots(view.steps(), 100), 0, 100)
+    mine, laid = view.columns(part), view.over(view.behind[0], part)
+    for phase in ("forward", "loss"):
+        begins = [
+            next(place for place, one in enumerate(side) if one and one.phase == phase)
+            for side in (mine, laid)
+        ]
+        assert begins[0] == begins[1]
+    backward = next(place for place, one in enumerate(mine) if one and one.phase == "backward")
+    assert all(laid[: backward - 2]) and not any(laid[backward + 1 :])
+    # Of what ended in its first phase nothing is known to be over; a burst that goes on is guessed.
+    first = View(Timeline(one for one in cut if one.phase == "forward"), foreseen=view.foreseen)
+    assert not any(first.over(first.behind[0], part))
+    shown.open = 1
+    assert all(view.over(view.behind[0], part))

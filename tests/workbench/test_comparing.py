@@ -20,7 +20,7 @@ from memwb.workbench.comparing import (
     plan_differences,
     side_of,
 )
-from memwb.workbench.deviation import share
+from memwb.workbench.deviation import gap
 from memwb.workbench.panels.compared import Compared, comparison, held_against
 from memwb.workbench.trace import Trace, trace_of
 from memwb.workbench.units import delta, gib
@@ -68,16 +68,16 @@ def test_bytes_and_losses_are_held_against_the_first(play: Play) -> None:
     one, two = a_side(play, "full"), a_side(play, "lora", run=2)
     assert one.peak and two.peak
     found = table(one, two, one)
-    gap = delta(two.peak.allocated - one.peak.allocated)
+    change = delta(two.peak.allocated - one.peak.allocated)
     assert found["peak allocated"].values == tuple(gib(s.peak.allocated) for s in (one, two, one))
-    assert found["peak allocated"].gaps == (gap, "±0 B")
+    assert found["peak allocated"].gaps == (change, "±0 B")
     assert figures([one, two])["weights"] == [
         each.peak.categories.weights for each in (one, two) if each.peak
     ]
     pairs = zip(one.losses, two.losses, strict=True)
     furthest = max(abs(b - a) / abs(a) for a, b in pairs)
     told = found["largest loss gap"].gaps
-    assert told[0].startswith(share(furthest)) and told[1] == "identical"
+    assert told[0].startswith(gap(furthest)) and told[1] == "identical"
     assert apart([one, one]) == [(0.0, 0)]
     assert found["time"].gaps[1] == "±0 %" and found["speed"].gaps[1] == "±0 %"
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from memwb.engine.protocol import Ended, Event, Step
 from memwb.engine.runs import find_run
 from memwb.engine.technique import techniques
 from memwb.workbench.cli import main
-from memwb.workbench.deviation import share, verdict_line
+from memwb.workbench.deviation import gap, share, verdict_line
 from memwb.workbench.headless.burst import burst, engine
 from memwb.workbench.panels import texts
 from memwb.workbench.trace import trace_of
@@ -105,6 +106,17 @@ def test_what_is_outside_fits_beside_the_loss_and_the_speed(play: Any, allowed: 
         assert "1.2e-2 from #3" in line.plain
         within = texts.loss_line(trace, verdict(1.2e-4, 2, 7.8e-3), room)
         assert within.cell_length <= room and "≤ 1.2e-4 from #3" in within.plain
+
+
+def test_the_curve_behind_is_called_as_the_history_calls_it() -> None:
+    behind = SimpleNamespace(run=1, name="lora + gradient_clipping")
+    trace: Any = SimpleNamespace(label="#2", baseline=behind)
+    assert texts.loss_behind(trace) == " · #2, dotted #1 LoRA + gradient clipping"
+
+
+def test_a_gap_that_nothing_bounds_cannot_be_taken_for_a_loss() -> None:
+    told = [gap(value) for value in (0.0, 2.14e-4, 9.9e-3, 0.01, 0.0224, 0.2245, 3.0, math.inf)]
+    assert told == ["0", "2.1e-4", "9.9e-3", "1 %", "2.2 %", "22 %", "300 %", "inf"]
 
 
 def test_a_share_is_rounded_up_where_it_is_a_bound() -> None:
@@ -250,8 +262,8 @@ def test_two_runs_that_owe_nothing_are_only_measured(fake: None, capsys: Out) ->
     capsys.readouterr()
     assert main(["runs", "compare", "1", "2"]) == 0
     out = capsys.readouterr().out
-    assert "2.5e-1 at step 2" in out and "allowed" not in out
-    words = "2.5e-1 from #1 (LoRA trains another model: need not match)"
+    assert "25 % at step 2" in out and "allowed" not in out
+    words = "25 % from #1 (LoRA trains another model: need not match)"
     assert words in out
     assert main(["runs", "show", "2"]) == 0
     assert words in capsys.readouterr().out

@@ -96,13 +96,35 @@ async def test_it_is_ended_by_a_key_and_begun_again_by_it(
     assert bench(guide=True).session.guide == ""
 
 
+async def test_a_switch_that_changes_nothing_or_breaks_the_plan_is_not_run_again(
+    bench: Any, waiting: Any
+) -> None:
+    app = bench("full", "lora", guide=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: " 2/4 " in strip(app))
+        rows = app.main.plan_panel.rows
+        rows.select("technique:bf16_stochastic_rounding")
+        await pilot.press("space")
+        assert " 3/4  This plan cannot run" in strip(app) and "f mends it" in strip(app)
+        await pilot.press("u")
+        assert " 2/4 " in strip(app) and "switches it" in strip(app)
+        rows.select("technique:lora")
+        await pilot.press("space")
+        assert " 3/4  Press r again" in strip(app)
+        await pilot.press("space")
+        assert " 2/4 " in strip(app)
+
+
 def test_it_is_told_in_one_line_however_narrow() -> None:
     plan = Plan(model="tiny")
     engines = ("starting", "waiting", "ready", "running", "silent", "dead")
-    for deed, tab, engine in product(GUIDE, ("plan", "runs"), engines):
+    states = product(GUIDE, ("plan", "runs"), engines, (False, True))
+    for deed, tab, engine, broken in states:
         session = Session(plan, guide=deed, tab=tab, marks=("a",))
         for width in (80, 120):
-            left, right = guide.line(session, engine, {"run": "F5"}, width, 24)
+            left, right = guide.line(session, engine, {"run": "F5"}, width, 24, broken=broken)
             assert left.cell_length + 2 + right.cell_length < width, left.plain
             assert engine != "silent" or "E restarts the engine" in left.plain
         assert not guide.line(session, engine, {}, 80, 10)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from textual.keys import _character_to_key
 from textual.widgets import Input
 
 from memwb.engine.plan import Plan, override
 from memwb.engine.technique import GROUPS, techniques
 from memwb.workbench import searching
-from memwb.workbench.commands import COMMANDS, shown_key
+from memwb.workbench.commands import COMMANDS, key_name, shown_key
 from memwb.workbench.layout import PANELS
 from memwb.workbench.panels import notice
 from memwb.workbench.panels.line import Line
@@ -461,3 +462,11 @@ async def test_what_keys_do_is_named_in_small_letters_everywhere(bench: Any) -> 
         named += app.main.query_one("#footer").render().plain.split()
     # An abbreviation is written as it always is.
     assert [text for text in named if text[0].isupper() and not text[:2].isupper()] == []
+
+
+def test_every_sign_that_can_be_typed_is_shown_as_it_is_on_the_key() -> None:
+    for sign in map(chr, range(33, 127)):
+        shown = "\N{MINUS SIGN}" if sign == "-" else sign
+        assert key_name(_character_to_key(sign)) == shown
+    for name in ("space", "tab", "home", "delete", "shift+tab", "f1"):
+        assert key_name(name) == name

@@ -145,7 +145,7 @@ def test_up_to_four_are_compared(capsys: Out) -> None:
     assert lines["workload.batch_size"].split()[1:] == ["1", "1", "1", "64"]
     assert lines["largest loss gap"].endswith("–"), "no step was finished"
     assert "time" in lines and "peak activations" in lines
-    assert "run 3: 5e-1 from #1" in out
+    assert "run 3: 50 % from #1" in out
     assert main(["runs", "compare", "1", "2", "3", "--json"]) == 0
     told = document(capsys)
     assert [run["run"] for run in told["runs"]] == [1, 2, 3]

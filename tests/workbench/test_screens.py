@@ -269,7 +269,8 @@ async def test_what_is_wrapped_in_help_stays_in_its_column(
         page = app.screen.query_one("Page")
         lines = str(page.render()).splitlines()
         assert page.size.height == len(lines), "nothing is wrapped a second time"
-        keys = {line[:12].strip() for line in lines if not line.startswith(" ")}
+        own = lines[: next(at for at, line in enumerate(lines) if line.startswith("At the right"))]
+        keys = {line[:12].strip() for line in own if not line.startswith(" ")}
         params = techniques()["lora"].params.__struct_fields__
         told = {
             "saves",
@@ -338,6 +339,9 @@ async def test_help_and_the_plan_follow_the_values_at_the_cursor(bench: Any, wai
         await waiting(pilot, lambda: app.screen is not app.main and page_of(app))
         assert "tiny, 1 × 1,024 tokens, bf16, lora" in page_of(app)
         assert "in adapters" in page_of(app)
+        # What stands beside it and what can be done with it.
+        assert "+ with what it needs" in page_of(app)
+        assert "/ filter" in page_of(app) and "u U undo" in page_of(app)
 
 
 @pytest.mark.parametrize(
@@ -532,7 +536,7 @@ async def test_what_the_palette_was_asked_of_a_screen_acts_on_no_other(
         await waiting(pilot, lambda: app.engine_state == "ready")
         await pilot.press("question_mark")
         await pilot.pause()
-        close = next(one for one in commands(app, app.screen) if one.title.startswith("Close"))
+        close = next(one for one in commands(app, app.screen) if one.title.startswith("close"))
         close.callback()
         app.screen.dismiss(None)
         await pilot.pause()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from memwb.workbench.charts.align import aligned
+from memwb.workbench.charts.align import aligned, finished
 from memwb.workbench.charts.bands import NONE, Hidden, measure
 from memwb.workbench.charts.palette import LETTERS
 from memwb.workbench.charts.scale import byte_top
@@ -103,8 +103,13 @@ class View(msgspec.Struct, frozen=True):
         """The samples behind a run, phase over phase where both have the same ones."""
         slot, seen = part.slot, (part.begin, part.end)
         samples, onto = (side.by_step.get(slot.step, []) for side in (line, self.shown))
-        moved = aligned(samples, onto) if slot.step != self.shown.open else None
+        if slot.step == self.shown.open:
+            return line.columns(slot, seen, self.measure)
+        moved, whole = aligned(samples, onto), True
+        if moved is None and line is self.foreseen:
+            # A step that ended early stands for no more than what it did.
+            moved, whole = finished(samples, onto), False
         if moved is None:
             return line.columns(slot, seen, self.measure)
         span = self.shown.span(slot.step)
-        return peaks(moved, slot.columns, span, True, part=seen, measure=self.measure)
+        return peaks(moved, slot.columns, span, whole, part=seen, measure=self.measure)

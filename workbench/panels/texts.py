@@ -244,7 +244,11 @@ def _waste(trace: Trace) -> str:
 def loss_behind(trace: Trace) -> str:
     """The end of the curve's title: the name of the baseline that is drawn behind it."""
     baseline = trace.baseline
-    return f" · {trace.label}, dotted #{baseline.run} {baseline.name}" if baseline else ""
+    if baseline is None:
+        return ""
+    # As the history and the plan call them.
+    name = " + ".join(map(title_of, baseline.name.split(" + ")))
+    return f" · {trace.label}, dotted #{baseline.run} {name}"
 
 
 def outcome(ended: Ended, label: str, keymap: dict[str, str]) -> tuple[str, str, str]:

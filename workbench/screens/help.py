@@ -18,7 +18,7 @@ from memwb.engine.explain import Explanation
 from memwb.workbench.commands import COMMANDS, keyed, shown_key
 from memwb.workbench.explained import sections
 from memwb.workbench.screens.dialog import DIALOG
-from memwb.workbench.screens.help_texts import ABOUT, OWN_KEYS, SCREENS
+from memwb.workbench.screens.help_texts import ABOUT, MARKS, OWN_KEYS, SCREENS
 
 KEYS = 13
 """Columns of the keys and names at the left, as long as the longest does not need more."""
@@ -78,7 +78,10 @@ class HelpScreen(ModalScreen[None]):
 
     def _page(self, width: int) -> Content:
         if self._explanation is not None:
-            return technique_help(self._explanation, width, self._predicted)
+            told = technique_help(self._explanation, width, self._predicted)
+            marks = Content(textwrap.fill(MARKS, max(16, width)))
+            keys = [_head("Here"), *_keys("plan", self._keymap, width)]
+            return Content("\n").join([told, Content(), marks, Content(), *keys])
         return panel_help(self._panel, self._keymap, width)
 
     def action_scroll_text(self, by: int) -> None:
@@ -90,16 +93,21 @@ def panel_help(panel: str, keymap: dict[str, str], width: int) -> Content:
     """What a panel shows, its own keys, then those that work everywhere."""
     about = keyed((ABOUT | SCREENS)[panel][1], keymap)
     lines = [Content(about), Content(), _head("Here")]
-    own = ((keyed(key, keymap), keyed(text, keymap)) for key, text in OWN_KEYS[panel])
-    lines += [_pair(key, text, width) for key, text in own]
-    here = [command for command in COMMANDS if panel in command.where]
-    lines += [_pair(shown_key(command, keymap), command.title, width) for command in here]
+    lines += _keys(panel, keymap, width)
     if panel in SCREENS:
         return Content("\n").join(lines)
     lines += [Content(), _head("Everywhere")]
     rest = [command for command in COMMANDS if not command.where]
     lines += [_pair(shown_key(command, keymap), command.title, width) for command in rest]
     return Content("\n").join(lines)
+
+
+def _keys(panel: str, keymap: dict[str, str], width: int) -> list[Content]:
+    """The keys of a panel or screen alone."""
+    own = ((keyed(key, keymap), keyed(text, keymap)) for key, text in OWN_KEYS[panel])
+    lines = [_pair(key, text, width) for key, text in own]
+    here = [command for command in COMMANDS if panel in command.where]
+    return lines + [_pair(shown_key(command, keymap), command.title, width) for command in here]
 
 
 def technique_help(explanation: Explanation, width: int, predicted: str = "") -> Content:

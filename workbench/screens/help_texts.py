@@ -5,15 +5,19 @@ A command's id after a dollar stands for its key, which may be any (see ``keyed`
 
 from __future__ import annotations
 
+MARKS = (
+    "At the right of a technique: by how much the predicted peak would change if it were "
+    "switched, on or off where it is on. ✓ the plan would fit then, ! it would not any more, "
+    "+ with what it needs switched along, ~ of the plan before, … is being predicted, and a "
+    "question mark where it cannot be."
+)
+
 ABOUT = {
     "plan": (
         "The plan",
         "What the next burst does: the model, the workload, and the techniques in their groups. "
         "● is on, ◐ acts because nothing else of its group is chosen, ○ is off, · is not "
-        "available here. Everything is edited in place and can be undone. At the right of a "
-        "technique: by how much the predicted peak would change if it were switched, on or off "
-        "where it is on. ✓ the plan would fit then, ! it would not any more, + with what "
-        "it needs switched along, … is being predicted, ? cannot be.",
+        f"available here. Everything is edited in place and can be undone. {MARKS}",
     ),
     "memory": (
         "Memory",

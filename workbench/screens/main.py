@@ -58,6 +58,7 @@ class MainScreen(Screen[None]):
         self._compositor = LeanCompositor()
         self._owner = owner
         self._session = session
+        self._trace: Trace | None = None
         self._engine = "starting"
 
     def compose(self) -> ComposeResult:
@@ -162,7 +163,11 @@ class MainScreen(Screen[None]):
         filtering = typing and self.focused is not None and self.focused.id in FILTERS
         how = (running, typing, self._keymap, broken, filtering, self.app.size.width)
         self.query_one("#footer", Line).show(footer(self._session.tab, *how))
-        told = guide.line(self._session, self._engine, self._keymap, *self.app.size)
+        # Of a long script that takes a moment.
+        shown = self._trace if self._session.guide == "again" else None
+        ran = shown.techniques if shown is not None else None
+        where = (self._session, self._engine, self._keymap, *self.app.size)
+        told = guide.line(*where, broken=broken, ran=ran)
         strip = self.query_one("#guide", Line)
         strip.display = bool(told)
         if told:
@@ -172,6 +177,7 @@ class MainScreen(Screen[None]):
         self, trace: Trace | None, over: Sequence[Trace] = (), compared: Compared | None = None
     ) -> None:
         """One burst in the charts, or up to four laid over each other."""
+        self._trace = trace
         self.memory.show(trace, over)
         self.loss.show(trace, over)
         self.peak.show(trace, compared)
