@@ -16,6 +16,7 @@ from memwb.workbench.commands import COMMANDS, key_name, shown_key
 from memwb.workbench.layout import PANELS
 from memwb.workbench.panels import notice
 from memwb.workbench.panels.line import Line
+from memwb.workbench.panels.rows import SAID
 from memwb.workbench.panels.texts import footer
 from memwb.workbench.screens import help_texts
 
@@ -54,8 +55,8 @@ async def test_space_toggles_and_enter_edits_in_place(bench: Any) -> None:
         assert isinstance(field, Input)
         await pilot.press("0")
         await pilot.pause()
-        note = str(app.main.query_one("#note").render())
-        assert " ".join(note.split()) == "✗ give a whole number ≥ 1"
+        note = [text(row).strip() for row in rows(app).rows if row.id == SAID]
+        assert note == ["✗ give a whole number ≥ 1"]
         await pilot.press("enter")
         assert app.session.plan.techniques["lora"].rank == 16, "a wrong value is not taken"
         await pilot.press("backspace", "4", "tab")

@@ -12,6 +12,7 @@ from memwb.engine.plan import Plan, override
 from memwb.engine.technique import GROUPS, techniques
 from memwb.workbench import library
 from memwb.workbench.panels import plan_rows, texts, values
+from memwb.workbench.panels.rows import SAID
 
 SMALL, MIDDLE, LARGE = (80, 24), (120, 40), (200, 50)
 
@@ -52,15 +53,16 @@ async def test_a_value_is_edited_on_its_own_row_with_its_hint(bench: Any, size: 
             await pilot.pause()
             editor = panel.query_one("Editor")
             assert value == f"value:{editor.path}"
-            field, note = editor.query_one(Input).region, editor.query_one("#note")
+            field = editor.query_one(Input).region
             line = rows(app).line_of(value)
             assert 0 <= line < rows(app).size.height
             assert field.y == rows(app).region.y + line, value
             assert panel.content_region.contains_region(editor.region), value
-            hint = "".join(str(note.render()).split())
-            assert note.region.height == len(str(note.render()).splitlines()) > 0
-            whole = values.hint(panel.plan, editor.path, panel.device)
-            assert hint == "".join(whole.split()) or hint.endswith("…")
+            told = [line for row, line in on_screen(app) if row == SAID]
+            hint = "".join("".join(told).split())
+            whole = "".join(values.hint(panel.plan, editor.path, panel.device).split())
+            assert hint and (hint == whole or hint.endswith("…"))
+            assert len(told) <= 5, "as wide as the panel: 9 under the field"
             await pilot.press("tab")
 
 
@@ -87,14 +89,14 @@ async def test_what_is_said_of_a_value_hides_no_row(bench: Any, size: Any) -> No
             for typed in ("", "x"):
                 await pilot.press(*typed)
                 await pilot.pause()
-                field, note = editor.query_one(Input).region, editor.query_one("#note").region
-                first, last = field.y - rows(app).region.y, note.bottom - rows(app).region.y
-                assert note.y == field.bottom and last <= rows(app).size.height, value
+                first = editor.query_one(Input).region.y - rows(app).region.y
                 seen_now = on_screen(app)
                 assert seen_now[first][0] == value
-                assert set(seen_now[first + 1 : last]) == {("", "")}, "only what is free"
-                kept = [row for row in rows(app).rows if row.id or text(row)]
-                assert kept == all_before and len(rows(app).rows) == len(kept) + note.height
+                said = [row for row in rows(app).rows if row.id == SAID]
+                last = first + 1 + len(said)
+                assert said and last <= rows(app).size.height, "all of it is in sight"
+                assert seen_now[first + 1 : last] == [(SAID, text(row)) for row in said]
+                assert [row for row in rows(app).rows if row.id != SAID] == all_before
             await pilot.press("escape")
             await pilot.pause()
             assert on_screen(app) == before and rows(app).rows == all_before

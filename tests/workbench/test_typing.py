@@ -8,6 +8,8 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
+from memwb.workbench.panels.rows import SAID
+
 SIZE = (120, 40)
 
 
@@ -122,5 +124,5 @@ async def test_a_mistyped_choice_is_answered_with_the_choices(bench: Any) -> Non
         rows(app).select("value:workload.schedule")
         await pilot.press("enter", *"cosin")
         await pilot.pause()
-        note = " ".join(str(app.main.query_one("#note").render()).split())
+        note = " ".join(text(row).strip() for row in rows(app).rows if row.id == SAID)
         assert "constant | cosine | linear" in note and "did you mean 'cosine'?" in note

@@ -1,15 +1,14 @@
-"""The field that opens over a row to edit its value, with what is wrong said beside it."""
+"""The field that opens over a row to edit its value, and what is to be said of that."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from memwb.workbench.panels.field import Field
 
@@ -32,8 +31,6 @@ class Editor(Vertical):
         background: $surface;
         Input { background: $surface-lighten-2; color: $foreground; }
         Input.-bad { color: $text-error; }
-        #note { height: auto; padding: 0 1; color: $text-muted; background: $surface-lighten-1; }
-        #note.-bad { color: $text-error; }
     }
     """
 
@@ -51,19 +48,19 @@ class Editor(Vertical):
         leave: Callable[[], None],
         room: Callable[[], None],
     ) -> None:
-        """``room`` is called when what is said takes other lines: see ``lines``."""
+        """``room`` is called when something else is to be said, or nothing: see ``said``."""
         super().__init__()
         self._check = check
         self._accept = accept
         self._leave = leave
         self._room = room
-        self._hint = self._said = ""
-        self.path = ""
+        self._hint = self.path = ""
+        self.said = ("", "muted")
+        """What is wrong with the text or may be typed, and its style."""
 
     def compose(self) -> ComposeResult:
-        """A line to type in and a line that answers."""
+        """A line to type in."""
         yield Field()
-        yield Static(id="note", markup=False)
 
     def open(self, path: str, text: str, hint: str) -> None:
         """Show the field with a value; ``hint`` says what may be typed."""
@@ -74,24 +71,10 @@ class Editor(Vertical):
         self.screen.set_focus(field)
         self._answer(text)
 
-    def lines(self, width: int) -> int:
-        """How many lines below the field what is said takes; none while it is closed."""
-        return len(self._wrapped(width)) if self.display else 0
-
-    def place(self, x: int, line: int, width: int, below: int) -> None:
-        """Stand on a line of a panel, with no more said than there are lines ``below`` it."""
-        said = self._wrapped(width)
-        if len(said) > below:
-            said = said[:below]
-            said[-1:] = [f"{last[: width - 3]}…" for last in said[-1:]]
-        note = self.query_one("#note", Static)
-        note.update("\n".join(said))
-        note.display = bool(said)
+    def place(self, x: int, line: int, width: int) -> None:
+        """Stand on a line of a panel."""
         self.styles.offset = (x, line)
         self.styles.width = width
-
-    def _wrapped(self, width: int) -> list[str]:
-        return textwrap.wrap(self._said, max(8, width - 2), break_on_hyphens=False)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Say at once what is wrong."""
@@ -120,9 +103,8 @@ class Editor(Vertical):
 
     def _answer(self, text: str) -> None:
         wrong = self._check(self.path, text)
-        self._said = f"✗ {wrong}" if wrong else self._hint
-        for widget in (self.query_one("#note"), self.query_one(Input)):
-            widget.set_class(bool(wrong), "-bad")
+        self.said = (f"✗ {wrong}", "error") if wrong else (self._hint, "muted")
+        self.query_one(Input).set_class(bool(wrong), "-bad")
         self._room()
 
     def _close(self) -> None:

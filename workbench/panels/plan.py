@@ -388,13 +388,14 @@ class PlanPanel(Vertical):
         self.query_one(Editor).open(path, text, values.hint(self.plan, path, self.device))
 
     def _place_open(self) -> None:
-        """The field on its row, and below it as many lines kept free as what is said takes."""
+        """The field on its row, and below it what is said of the value: no row is hidden."""
         from memwb.workbench.panels.editor import Editor
 
         for editor in self.query(Editor):
             row, height = f"value:{editor.path}", self.rows.size.height
-            width = max(12, self.rows.scrollable_content_region.width - plan_rows.LABEL)
-            self.rows.part(row, min(editor.lines(width), max(0, height - 1)))
+            width = self.rows.scrollable_content_region.width
+            told = (*editor.said, width, max(0, height - 1))
+            self.rows.part(row, plan_rows.said(*told) if editor.display else ())
             if editor.display:
                 line = max(0, min(self.rows.line_of(row), height - 1))
-                editor.place(plan_rows.LABEL, line, width, height - line - 1)
+                editor.place(plan_rows.LABEL, line, max(12, width - plan_rows.LABEL))

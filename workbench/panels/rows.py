@@ -51,8 +51,8 @@ class Row(msgspec.Struct, frozen=True):
     selectable: bool = True
 
 
-EMPTY = Row("", (), selectable=False)
-"""A line that is kept free."""
+SAID = "said"
+"""The id of lines that say something of the row above them for a while."""
 
 
 class Lazy(Sequence[Row]):
@@ -129,7 +129,7 @@ class Rows(ScrollView, can_focus=True):
         self._ids: Sequence[str] = [row.id for row in self.rows]
         self.led = False
         """Whether a field that has the focus moves its cursor, which then looks like its own."""
-        self._parted = ("", 0)
+        self._parted: tuple[str, tuple[Row, ...]] = ("", ())
         self._before = 0
         self._looks: dict[str, Style] = {}
         self._beside: dict[str, Spans] = {}
@@ -157,26 +157,26 @@ class Rows(ScrollView, can_focus=True):
             self._scroll(self.cursor - line)
         self.refresh()
 
-    def part(self, after: str, lines: int) -> None:
-        """Empty lines below a row for what stands there over the list; with none, as it was."""
-        parted = (after, lines) if lines else ("", 0)
+    def part(self, after: str, said: Sequence[Row]) -> None:
+        """Lines below a row that say something of it, each with the id SAID; without, as it was."""
+        parted = (after, tuple(said)) if said else ("", ())
         if parted == self._parted:
             return
         if not self._parted[1]:
             self._before = int(self.scroll_offset.y)
         self._parted = parted
-        self.fill([row for row in self.rows if row is not EMPTY])
-        if lines:
-            self.reveal(self.cursor, self.cursor + lines)
+        self.fill([row for row in self.rows if row.id != SAID])
+        if said:
+            self.reveal(self.cursor, self.cursor + len(said))
         elif self._before <= self.cursor < self._before + self.size.height:
             self._scroll(self._before)
 
     def _spread(self, rows: Sequence[Row]) -> Sequence[Row]:
-        after, lines = self._parted
-        if not lines:
+        after, said = self._parted
+        if not said:
             return rows if isinstance(rows, Lazy) else list(rows)
         at = next((at for at, row in enumerate(rows) if row.id == after), -1) + 1
-        return [*rows[:at], *[EMPTY] * (lines if at else 0), *rows[at:]]
+        return [*rows[:at], *(said if at else ()), *rows[at:]]
 
     def beside(self, spans: dict[str, Spans]) -> None:
         """What stands at the right edge of rows by their id, until others are given."""
