@@ -6,6 +6,7 @@ The key bindings, the palette, the footer and the help texts are all made from t
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from memwb.workbench.chart_commands import CHART_COMMANDS
@@ -290,19 +291,15 @@ COMMANDS = (
 )
 
 NAMES = {
-    "question_mark": "?",
     "slash": "/",
-    "ctrl+p": "^p",
-    "full_stop": ".",
-    "plus": "+",
-    "minus": "\N{MINUS SIGN}",
+    "at": "@",
     "less_than_sign": "<",
     "greater_than_sign": ">",
-    "left_parenthesis": "(",
-    "right_parenthesis": ")",
-    "left_curly_bracket": "{",
-    "right_curly_bracket": "}",
+    "ctrl+p": "^p",
+    "plus": "+",
+    "minus": "\N{MINUS SIGN}",
     "backslash": "\\",
+    "underscore": "_",
     "escape": "esc",
     "enter": "↵",
 }
@@ -333,7 +330,12 @@ def bindings(panel: str) -> list[BindingType]:
 
 def key_name(key: str) -> str:
     """A key as a person knows it: ``question_mark`` is ``?``."""
-    return NAMES.get(key, key)
+    try:
+        character = unicodedata.lookup(key.replace("_", " "))
+    except KeyError:
+        character = ""
+    # A space, a tab and the like are known by their names.
+    return NAMES.get(key) or (character if character.isprintable() else "").strip() or key
 
 
 def keys_of(command: Command, keymap: dict[str, str]) -> str:
