@@ -23,7 +23,7 @@ from memwb.engine.technique import GROUPS
 from memwb.workbench import dialogs, guide, history, library, searching, state, workers
 from memwb.workbench.bursts import Bursts
 from memwb.workbench.commands import COMMANDS, keyed, keys_of
-from memwb.workbench.legible import Legible
+from memwb.workbench.legible import Legible, colourless
 from memwb.workbench.ordering import ORDERS
 from memwb.workbench.panels import texts
 from memwb.workbench.predictor import Predictor
@@ -379,7 +379,8 @@ class Workbench(App[None]):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's own, then ours: see ``memwb.workbench.legible``."""
-        return [*super().get_line_filters(), self._legible]
+        found = super().get_line_filters()
+        return [*(colourless(found) if self.native_ansi_color else found), self._legible]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While one types into a field of the main screen, letters are text."""

@@ -13,8 +13,10 @@ from textual import events
 from textual.await_complete import AwaitComplete
 from textual.errors import NoWidget
 
+from memwb.engine.keeping import given_name
 from memwb.engine.plan import Plan
 from memwb.workbench import history, library, state, workers
+from memwb.workbench.panels.history_rows import titles
 from memwb.workbench.units import place, printable
 
 if TYPE_CHECKING:
@@ -204,8 +206,8 @@ def ask_delete(app: Workbench) -> None:
         if sure:
             workers.start(app, "delete", history.delete, app, run)
 
-    name = printable(run.name) or run.outcome
-    text = f"#{run.run} {name}\nIts folder goes for good: {place(run.folder)}"
+    name = run.outcome if not run.name else given_name(run) or titles(run)
+    text = f"#{run.run} {printable(name)}\nIts folder goes for good: {place(run.folder)}"
     app.push_screen(AskScreen("Delete this run?", text, "delete", "keep", careful=True), answered)
 
 
@@ -216,10 +218,11 @@ def export(app: Workbench) -> None:
     if app.bursts.refused():
         return
 
-    def exported(target: str | None) -> None:
-        if target:
+    def exported(written: tuple[str, str] | None) -> None:
+        if written:
+            target, line = written
             app.keep(state.exported(app.session, target))
-            app.main.tell("information", "Exported", str(Path(target) / "train.py"))
+            app.main.tell("information", f"Exported to {Path(target) / 'train.py'}", line)
 
     session = app.session
     lack = library.not_here(session.plan, app.main.plan_panel.device)

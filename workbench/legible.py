@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
-from textual.filter import LineFilter
+from textual.filter import LineFilter, Monochrome, NoColor
 
 from memwb.workbench.charts.looks import TEXT, legible
 
@@ -33,6 +34,15 @@ class Legible(LineFilter):
             else Segment(text, style, control)
             for text, style, control in segments
         ]
+
+
+def colourless(filters: Sequence[LineFilter]) -> list[LineFilter]:
+    """The same filters for a terminal's own sixteen colours under NO_COLOR: none of them is drawn.
+
+    Textual chooses before it is told the theme, and makes greys of colours of which nothing is
+    known: black on black, most of them.
+    """
+    return [NoColor() if isinstance(each, Monochrome) else each for each in filters]
 
 
 @functools.lru_cache(4096)

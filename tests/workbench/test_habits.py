@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.segment import Segment
 from textual.widgets import Static
 
 from memwb.engine.plan import plan_toml
 from memwb.workbench import sizes
+from memwb.workbench.charts.looks import contrast
 from memwb.workbench.screens.jump import labels
 
 SIZE = (120, 40)
@@ -211,3 +213,48 @@ async def test_keys_have_their_colour_also_while_text_is_selected(bench: Any) ->
         assert drawn() == before
         colours = {colour for text, colour in before if text.strip() in ("space", "toggle")}
         assert len(colours) == 2, "a key differs from its word"
+
+
+@pytest.mark.parametrize("theme", ["ansi-dark", "ansi-light"])
+async def test_no_colour_is_drawn_where_the_terminal_s_own_are_not_known(
+    theme: str, bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = bench("full")
+
+    def drawn() -> list[Segment]:
+        update = app.screen._compositor.render_update(full=True)
+        return [part for strip in update.strips for line in strip for part in line]
+
+    async with app.run_test(size=SIZE) as pilot:
+        app.theme = theme
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("r")
+        await waiting(pilot, lambda: app.recorded and any(app.main.memory.chart.columns))
+        await pilot.press("ctrl+p")
+        await waiting(pilot, lambda: app.screen.query_one("CommandList").option_count > 9)
+        await pilot.press("down")
+        await pilot.pause()
+        styles = [part.style for part in drawn() if part.style is not None]
+        colours = [colour for style in styles for colour in (style.color, style.bgcolor)]
+        assert {colour.name for colour in colours if colour is not None} == {"default"}
+        # The command at the cursor is known all the same.
+        lined = [part.text for part in drawn() if part.style and part.style.underline]
+        assert "Compare runs" in "".join(lined)
+
+
+async def test_without_colours_the_command_at_the_cursor_stands_out(
+    bench: Any, waiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = bench()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("ctrl+p")
+        await waiting(pilot, lambda: app.screen.query_one("CommandList").option_count > 9)
+        listed = app.screen.query_one("CommandList")
+        here, other = (
+            listed.get_visual_style("option-list--option", *name)
+            for name in (["option-list--option-highlighted"], [])
+        )
+        assert contrast(here.background, other.background) > 4.5
+        assert contrast(here.background, here.foreground) > 4.5

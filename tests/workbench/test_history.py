@@ -257,6 +257,8 @@ async def test_d_deletes_what_is_meant(opened: Any, waiting: Any, home: Path) ->
         await pilot.press("enter", "c", "d")
         await pilot.pause()
         assert isinstance(app.screen, AskScreen)
+        told = " ".join(str(each.render()) for each in app.screen.query("Static"))
+        assert f"#3 {history_rows.titles(app.recorded[1])}" in told, "as the list calls it"
         await pilot.press("enter")
         await pilot.pause()
         assert len(runs.list_runs()) == 4, "Enter leaves a careful question"

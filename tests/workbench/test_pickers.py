@@ -155,6 +155,8 @@ async def test_gpus_are_sorted_narrowed_and_predicted_for(
         sizes = {one.id: one.capacity for one in library.targets()}
         order = [sizes[row.id] for row in rows.rows]
         assert order == sorted(order, reverse=True)
+        head = app.screen.query_one("#columns").render().plain
+        assert head.count("▼") == 1 and "▼usable " in head
         chips = app.screen.query_one("#verdicts").render().plain
         fits = len(app.screen._fits)
         counted = [int(word) for word in re.findall(r"(?:fits|tight|exceeds|…) (\d+)", chips)]

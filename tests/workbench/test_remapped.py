@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from memwb.engine.plan import Plan, override
-from memwb.workbench.commands import COMMANDS, key_for, keyed
+from memwb.workbench.commands import COMMANDS, key_for, key_name, keyed
 from memwb.workbench.layout import PANELS
 
 # One letter each, of an alphabet that nothing here is written in.
@@ -50,6 +50,33 @@ def test_a_key_is_named_by_its_command() -> None:
     assert keyed("$run runs, $model chooses", {}) == "r runs, o chooses"
     assert keyed("$run runs, $model chooses", {"run": "K,L"}) == "K runs, o chooses"
     assert stale("… · r runs the plan") and stale(" 4 m shows all") and not stale("a run of 4 s")
+
+
+@pytest.mark.parametrize(
+    "key, name",
+    [("comma", ","), ("left_square_bracket", "["), ("semicolon", ";"), ("question_mark", "?"),
+     ("minus", "\N{MINUS SIGN}"), ("space", "space"), ("tab", "tab"), ("escape", "esc"), ("A", "A"),
+     ("f1", "f1"), ("ctrl+r", "ctrl+r"), ("shift+left", "shift+left"), ("underscore", "_"),
+     ("backspace", "backspace"), ("number_sign", "#"), ("slash", "/"), ("plus", "+"), ("at", "@"),
+     ("full_stop", "."), ("less_than_sign", "<"), ("left_curly_bracket", "{"), ("colon", ":")],
+)  # fmt: skip
+def test_a_key_is_told_as_it_is_printed_on_it(key: str, name: str) -> None:
+    assert key_name(key) == name
+
+
+async def test_a_bracket_is_no_markup(bench: Any, home: Path, waiting: Any) -> None:
+    home.mkdir()
+    given = (("run", "left"), ("pin", "right"), ("note_run", "left"), ("replay", "right"))
+    lines = [f'{name} = "{side}_square_bracket"' for name, side in given]
+    (home / "settings.toml").write_text("\n".join(["[keymap]", *lines]), encoding="utf-8")
+    app = bench("full")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await waiting(pilot, lambda: app.engine_state == "ready")
+        await pilot.press("left_square_bracket", "5")
+        await waiting(pilot, lambda: "] pin   [ run" in said(app))
+        await waiting(pilot, lambda: "[ note · ] replay" in said(app))
+        await pilot.press("ctrl+p", *"cursor to")
+        await waiting(pilot, lambda: "Cursor to the step before  ([)" in said(app))
 
 
 @pytest.mark.usefixtures("remapped")

@@ -134,6 +134,7 @@ async def test_export_writes_what_a_burst_runs(bench: Any, waiting: Any, tmp_pat
         assert (target / "train.py").read_text() == library.script(app.session.plan, Settings())
         assert read_plan(target / "plan.toml") == app.session.plan
         assert app.session.target == str(target)
+        assert launch in str(app.main.notice.render()), "and is there to be read still"
 
 
 async def test_what_cannot_run_here_is_exported_all_the_same(

@@ -182,12 +182,16 @@ def _row(run: Summary, view: View, columns: Sequence[Column]) -> Row:
     return Row(run.folder, left, (*right, (" ", "muted")))
 
 
-def _called(run: Summary, view: View) -> Spans:
-    """The given name before the techniques; the techniques alone where there is none."""
+def titles(run: Summary) -> str:
+    """What a run is called that nobody gave a name: its techniques by their titles."""
     known = techniques()
     # A run may be of a technique that this version does not know.
-    names = " + ".join(known[n].title if n in known else n for n in run.techniques) or "plain"
-    names = view.called.get(run.folder, (names, ""))[0]
+    return " + ".join(known[n].title if n in known else n for n in run.techniques) or "plain"
+
+
+def _called(run: Summary, view: View) -> Spans:
+    """The given name before the techniques; the techniques alone where there is none."""
+    names = view.called.get(run.folder, (titles(run), ""))[0]
     note: Spans = ((f"{NOTED} ", "accent"),) if run.note else ()
     given = given_name(run)
     return (

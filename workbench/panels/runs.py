@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.markup import escape
 from textual.widgets import Input, Static
 
 from memwb.engine.runs import pinned
@@ -219,8 +218,7 @@ class RunsPanel(Vertical):
         self.border_subtitle = " · ".join(part for part in parts if part)
 
     def _keyed(self, text: str) -> str:
-        # The border's text may hold markup.
-        return escape(keyed_in(self, text))
+        return _plain(keyed_in(self, text))
 
     # The filter
 
@@ -285,4 +283,9 @@ def _link(name: str, word: str, keymap: dict[str, str]) -> str:
     """A key and its word, to be pressed with the mouse too."""
     command = next(command for command in COMMANDS if command.id == name)
     action = command.action if "." in command.action else f"screen.{command.action}"
-    return f"[@click={action}]{escape(shown_key(command, keymap))} {word}[/]"
+    return f"[@click={action}]{_plain(shown_key(command, keymap))} {word}[/]"
+
+
+def _plain(text: str) -> str:
+    """A text for a border, which may hold markup; a bracket alone, as a key is, may begin some."""
+    return text.replace("[", r"\[")

@@ -37,7 +37,7 @@ KEYS = {
 """Actions with their keys; together they fit the smallest terminal."""
 
 
-class ExportScreen(ModalScreen[str | None]):
+class ExportScreen(ModalScreen[tuple[str, str] | None]):
     """Returns the folder that was written to."""
 
     DEFAULT_CSS = f"""
@@ -219,7 +219,7 @@ class ExportScreen(ModalScreen[str | None]):
             else:
                 self._say(f"✗ {error}", "-bad")
             return
-        self.dismiss(str(folder))
+        self.dismiss((str(folder), self._line))
 
     @property
     def _line(self) -> str:

@@ -27,8 +27,8 @@ VERDICTS = {"": "all", "fits": "fits", "tight": "tight", "exceeds": "exceeds"}
 ID = 19
 WIDE = 104
 """Columns from which the GPUs' names have room."""
-NAME, LONGEST_NAME = 26, 43
-RATE = 13
+NAME, LONGEST_NAME = 25, 43
+RATE = 14
 """The rate's column where there is room, 9 where there is not."""
 
 
@@ -84,7 +84,12 @@ def columns(width: int, sort: str) -> Content:
     ]
     parts = []
     for key, title in heads:
-        look = "b $text-primary" if key == sort and key else "$foreground 60%"
+        here = key == sort and key
+        if here:
+            # In the room before its name, so that no other moves.
+            before = len(title) - len(title.lstrip())
+            title = f"{title[: before - 1]}▼{title[before:]}"
+        look = "b $text-primary" if here else "$foreground 60%"
         parts.append(Content.from_markup(f"[@click=screen.sort('{key}')][{look}]{title}[/][/]"))
     return Content("").join(parts)
 
