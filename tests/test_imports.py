@@ -50,6 +50,12 @@ def test_the_workbench_and_the_light_face_import_nothing_heavy(tmp_path: Path) -
     assert [name for name in HEAVY if name in loaded] == []
 
 
+def test_the_engine_says_hello_before_it_imports_anything_heavy(tmp_path: Path) -> None:
+    code = "import json, sys, memwb.engine.trainer.server; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(python(code, tmp_path))
+    assert [name for name in HEAVY if name in loaded] == []
+
+
 def test_the_version_needs_next_to_nothing(tmp_path: Path) -> None:
     code = """
 import json, sys

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import torch
 
 from memwb.engine.catalog import resolve
 from memwb.engine.errors import CannotPredict, MemwbError
-from memwb.engine.predict import shortcuts
 from memwb.engine.protocol import Predicted, Unpredicted, decode_event, encode
 from memwb.engine.trainer.child import forked
 
@@ -87,6 +85,8 @@ class Worker:
     def _learn(self) -> None:
         """Keep what it found out about operators: the next process starts from there."""
         if self._answer() is not None:
+            from memwb.engine.predict import shortcuts
+
             with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
                 shortcuts.learn(Path(self._folder, LEARNED).read_bytes())
 
@@ -149,6 +149,11 @@ def _unfetched(job: Job, error: BaseException) -> MemwbError | None:
 
 def _predict(job: Job, folder: str, pipe: int) -> int:
     """The forked process: predict, keep the result, and say it."""
+    # Not at the top: the server says hello before it imports torch, which takes seconds.
+    import torch
+
+    from memwb.engine.predict import shortcuts
+
     known = shortcuts.known()
     # No GPU is needed, and a context would take memory from the burst that may run there.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -100,8 +100,8 @@ def test_weights_that_are_not_here_are_not_asked_for(
 
 def test_a_config_that_transformers_refuses_is_told_as_that(tmp_path: Path) -> None:
     """A burst says the same: to run one to measure it is no way out."""
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
-    with pytest.raises(MemwbError, match="hidden_size") as caught:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "rms_norm_eps": "wide"}')
+    with pytest.raises(MemwbError, match="rms_norm_eps") as caught:
         predict(plan_from({"model": str(tmp_path)}), "cpu")
     told = caught.value
     assert told.title == "The model cannot be loaded" and "$.model" in told.fix
