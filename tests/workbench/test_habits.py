@@ -240,7 +240,7 @@ async def test_no_colour_is_drawn_where_the_terminal_s_own_are_not_known(
         assert {colour.name for colour in colours if colour is not None} == {"default"}
         # The command at the cursor is known all the same.
         lined = [part.text for part in drawn() if part.style and part.style.underline]
-        assert "Compare runs" in "".join(lined)
+        assert "choose a model" in "".join(lined)
 
 
 async def test_without_colours_the_command_at_the_cursor_stands_out(
