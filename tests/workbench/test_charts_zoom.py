@@ -19,6 +19,7 @@ from memwb.workbench.charts.plot import Line, picture
 from memwb.workbench.charts.timeline import Timeline, peaks, seen, slots
 from memwb.workbench.charts.view import Overlay, View
 from memwb.workbench.charts.window import WHOLE, Window
+from memwb.workbench.units import gib
 
 MIB, GIB = 2**20, 2**30
 LOOKS = {name: Style(color="white") for name in STYLES} | {"ground": Style(bgcolor="black")}
@@ -186,6 +187,19 @@ def test_capacity_and_predicted_peak_are_named_at_any_size() -> None:
         assert "pred" in text or (same and "cap" in text)
         # Beyond the axis it is noted where nothing is drawn, and else in the panel's header.
         assert "cap" in text or "↑" in text or capacity > canvas.top
+
+
+def test_the_bytes_of_a_line_are_told_rather_than_its_whole_name() -> None:
+    rng = random.Random(12)
+    told = set()
+    for width in range(30, 120):
+        shown = Timeline(burst(rng, 3, 60))
+        peak = shown.peak.allocated if shown.peak else 0
+        view = View(shown, capacity=40 * peak, predicted=peak)
+        canvas = Canvas(Size(width, 20), view, PALETTE, LOOKS)
+        text = "".join(char for y in range(canvas.rows) for char, _ in canvas.line(y))
+        told |= {form for form in (f"predicted {gib(peak)}", f"pred {gib(peak)}") if form in text}
+    assert {form.split()[0] for form in told} == {"predicted", "pred"}
 
 
 def test_a_loss_that_jumps_is_seen_at_any_zoom() -> None:

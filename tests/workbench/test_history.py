@@ -173,6 +173,11 @@ async def test_n_names_and_shift_n_notes(opened: Any, waiting: Any, home: Path) 
         assert runs.find_run("2").note == "from elsewhere\nmore"
         await pilot.press("N", "x", "escape")
         await pilot.pause()
+        assert isinstance(app.screen, RemarksScreen), "what was typed is asked about once"
+        assert "esc again" in str(app.screen.query_one(".said").render())
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.screen is app.main
         assert runs.find_run("2").note == "from elsewhere\nmore"
         file = home / "runs/0002/remarks.json"
         file.write_text("{")
@@ -311,6 +316,9 @@ async def test_c_compares_up_to_four(opened: Any, waiting: Any) -> None:
         panel(app).rows.select(app.recorded[0].folder)
         await pilot.press("c")
         await waiting(pilot, lambda: "D #5" in app.main.peak.text)
+        await pilot.press("escape")
+        await waiting(pilot, lambda: "difference" not in app.main.peak.border_title)
+        assert app.session.marks == () and not app.main.memory.chart._others
 
 
 async def test_shift_r_replays_faster_then_at_once(

@@ -384,9 +384,10 @@ class Canvas:
             for column in label:
                 cells[column] = (found[column], self.styles["label"])
             return
-        name, dash, _ = here[-1]
+        name, dash, value = here[-1]
+        bytes_too = f"{SHORT[name]} {gib(value)}"
         brief = [each for each, _, _ in here]
-        labels = (" · ".join(names), names[0], " · ".join(brief), brief[-1], SHORT[name])
+        labels = (" · ".join(names), names[0], bytes_too, " · ".join(brief), brief[-1], SHORT[name])
         edges = [0 < code[0] < 8 or column in taken for column, code in enumerate(codes)]
         found, label = axis.line_text(free, dash, labels, edges)
         for column, character in found.items():

@@ -212,7 +212,7 @@ class RunsPanel(Vertical):
             # In a small terminal neither the charts nor the table are in sight.
             show = self._keyed("$jump_memory $jump_peak show them · ")
             where = show if self.screen.has_class("-single") else ""
-            parts.append(f"{where}A filled · {' '.join(letters)} outlined{more}")
+            parts.append(f"{where}A filled · {' '.join(letters)} outlined{more} · esc leaves")
         elif self._runs:
             parts += [_link(*each, self._owner.settings.keymap) for each in DOING]
         self.border_subtitle = " · ".join(part for part in parts if part)

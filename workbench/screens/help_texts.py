@@ -35,8 +35,8 @@ ABOUT = {
         "the same model, workload, seed and versions, and how far this one is from it at most. "
         "Allowed: what the techniques by which the two differ may change, as each declares it; "
         "exact ones nothing, over all steps, others so much in the first ten. Outside: further "
-        "away than that, so do not trust one of them here; the list of runs says ✗ loss. No "
-        "curve owed: other steps are taken or another model is trained, and losses may differ.",
+        "away than that, so do not trust one of them here; the list of runs says ✗ loss. Need "
+        "not match: other steps are taken or another model is trained, and losses may differ.",
     ),
     "peak": (
         "The peak",
@@ -50,9 +50,10 @@ ABOUT = {
         "Every burst that has started, newest first, each a folder with its plan, script, "
         "events and summary. $edit shows one again. $compare marks the run at the cursor or takes "
         "its mark away; as soon as two are marked they lie over each other, up to four, and what "
-        "differs is told beside them, the plan's values first. ◆ is the pinned baseline: the "
-        "peaks of all runs are held against it, and losses where they can be. ✎ has a note. Name, "
-        "note and pin are kept in the run's folder; `memwb runs` reads and sets them too.",
+        "differs is told beside them, the plan's values first; esc takes all marks away. ◆ is the "
+        "pinned baseline: the peaks of all runs are held against it, and losses where they can be. "
+        "✎ has a note. Name, note and pin are kept in the run's folder; `memwb runs` reads and "
+        "sets them too.",
     ),
 }
 OWN_KEYS = {
@@ -65,7 +66,7 @@ OWN_KEYS = {
         ("ctrl+s", "keep both"),
         ("↵", "in the name: keep both; in the note: another line"),
         ("tab", "from the name to the note, and back"),
-        ("esc", "leave, nothing is kept"),
+        ("esc", "leave; once more where something was changed"),
     ),
     "saving": (
         ("↵", "save; again, to replace one of that name"),

@@ -356,8 +356,11 @@ class MainScreen(Screen[None]):
         away = [self.memory.release, self.loss.release, self.notice.clear, *filters]
         if any(put_away() for put_away in away):
             return
-        if self._session.maximised:
+        session = self._session
+        if session.maximised:
             self.action_maximise()
+        elif session.marks:
+            self._owner.show_run(session.shown or session.marks[0])
 
     def action_help(self) -> None:
         """Explain the technique at the cursor, or the focused panel."""
