@@ -76,7 +76,7 @@ async def test_a_bracket_is_no_markup(bench: Any, home: Path, waiting: Any) -> N
         await waiting(pilot, lambda: "] pin   [ run" in said(app))
         await waiting(pilot, lambda: "[ note · ] replay" in said(app))
         await pilot.press("ctrl+p", *"cursor to")
-        await waiting(pilot, lambda: "Cursor to the step before  ([)" in said(app))
+        await waiting(pilot, lambda: "cursor to the step before  ([)" in said(app))
 
 
 @pytest.mark.usefixtures("remapped")
