@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from typing import Any
 
+import aiohttp
+import psutil
 import pytest
 
 from memwb.workbench.cli import main
@@ -55,3 +59,34 @@ def test_without_textual_serve_it_says_what_to_install(
     assert main(["--serve"]) == 2
     told = capsys.readouterr().err
     assert "memwb[serve]" in told and "textual_serve" in told and not listened
+
+
+HANGS = "import os, time; os.write(1, b'__GANGLION__\\nD\\0\\0\\0\\2hi'); time.sleep(600)"
+LISTENS = """
+import asyncio, sys
+from memwb.workbench.headless import serve
+serve.PATIENCE = 0.5
+asyncio.run(serve._listen("127.0.0.1", 0, [sys.executable, "-c", sys.argv[1]]))
+"""
+
+
+async def test_a_workbench_that_hangs_is_ended_with_the_server() -> None:
+    served = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-c", LISTENS, HANGS),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert served.stdout is not None
+    try:
+        url = (await asyncio.wait_for(served.stdout.readline(), 60)).decode().strip()
+        async with (
+            aiohttp.ClientSession() as client,
+            client.ws_connect(f"{url}ws?width=80&height=24") as line,
+        ):
+            assert await line.receive_bytes(timeout=60) == b"hi"
+            below = psutil.Process(served.pid).children(recursive=True)
+            served.send_signal(signal.SIGINT)
+            await asyncio.wait_for(asyncio.gather(served.wait(), line.receive()), 20)
+            assert below and psutil.wait_procs(below, 5)[1] == []
+    finally:
+        if served.returncode is None:
+            served.kill()

@@ -25,6 +25,8 @@ from memwb.workbench.headless.output import narrate
 if TYPE_CHECKING:
     from aiohttp import web
 
+PATIENCE = 10.0
+"""Seconds that a workbench has to end when it is asked to; a burst is stopped in far less."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'",
@@ -172,10 +174,19 @@ def _site(words: list[str]) -> web.Application:
 
     async def close(app: web.Application) -> None:
         """Each workbench is asked to end: one that runs a burst records that it was stopped."""
-        for task in list(open_pages):
+        import psutil
+
+        for task in open_pages:
             task.cancel()
-        if open_pages:
-            await asyncio.wait(list(open_pages), timeout=10)
+        late = set(open_pages)
+        if late:
+            _, late = await asyncio.wait(late, timeout=PATIENCE)
+        if late:
+            # One that hangs would hold the server for a minute more, and then outlive it.
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            await asyncio.wait(late, timeout=PATIENCE)
 
     app = web.Application()
     app.add_routes([web.get("/", page), web.get("/ws", socket)])
