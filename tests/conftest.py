@@ -6,6 +6,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 
 # The models are tiny: a second thread would only wait for the first. Children inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a script starts in the background ignores SIGINT, and so would all that tests start and send
+# it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
