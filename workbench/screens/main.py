@@ -348,19 +348,22 @@ class MainScreen(Screen[None]):
 
     def action_back(self) -> None:
         """Put away what is in the way, the nearest first."""
-        # The filter of the panel in front before that of the other.
-        filters = [self.plan_panel.clear_filter, self.runs.clear_filter]
+        # What is in the panel in front before what is in the other.
+        filters = [self.plan_panel.clear_filter, self.runs.clear_filter, self._leave_comparison]
         if self.panel == "runs":
-            filters.reverse()
+            filters = [*filters[1:], filters[0]]
         # The nearest first: each is tried only where those before had nothing to put away.
         away = [self.memory.release, self.loss.release, self.notice.clear, *filters]
         if any(put_away() for put_away in away):
             return
-        session = self._session
-        if session.maximised:
+        if self._session.maximised:
             self.action_maximise()
-        elif session.marks:
+
+    def _leave_comparison(self) -> bool:
+        session = self._session
+        if session.marks:
             self._owner.show_run(session.shown or session.marks[0])
+        return bool(session.marks)
 
     def action_help(self) -> None:
         """Explain the technique at the cursor, or the focused panel."""
