@@ -233,7 +233,7 @@ class _Read(NamedTuple):
     """A checkpoint to be read."""
 
     files: tuple[Path, ...]
-    """None where weights are made in place."""
+    """Empty where weights are made in place."""
     meter: MetaMeter
     host: Place
 

@@ -218,22 +218,20 @@ def _padded(label: str, indent: int) -> str:
 
 
 def _wrapped(row: str, text: str, style: str, width: int) -> list[Row]:
-    return _lines(f"note:{row}", text, style, width)
+    return [Row(f"note:{row}", ((line, style),), (), False) for line in _lines(text, width)]
 
 
 def said(text: str, style: str, width: int, most: int) -> list[Row]:
     """What is said of the value that is edited, in at most so many lines below it."""
-    lines = _lines(SAID, text, style, width) if text else []
-    if len(lines) <= most:
-        return lines
-    kept = lines[:most]
-    cut = [f"{row.left[0][0][: width - 1]}…" for row in kept[-1:]]
-    return [*kept[:-1], *(Row(SAID, ((line, style),), (), False) for line in cut)]
+    lines = _lines(text, width) if text else []
+    if 0 < most < len(lines):
+        lines[most - 1] = f"{lines[most - 1][: width - 1]}…"
+    return [Row(SAID, ((line, style),), (), False) for line in lines[:most]]
 
 
-def _lines(row_id: str, text: str, style: str, width: int) -> list[Row]:
+def _lines(text: str, width: int) -> list[str]:
     lines = textwrap.wrap(text, max(16, width - 6), subsequent_indent="  ") or [text]
-    return [Row(row_id, (("      " + line, style),), (), False) for line in lines]
+    return ["      " + line for line in lines]
 
 
 def best(rows: Sequence[Row], wanted: str) -> str:
